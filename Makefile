@@ -1,0 +1,59 @@
+# What people and CI do here. Every verb installs what it lacks first; `make setup` does only that.
+# Build output goes to ~/.cache/plinth/target unless CARGO_TARGET_DIR is set.
+SHELL := /bin/bash
+E := .ci/env
+N ?= 1000
+ARGS ?=
+web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+
+.PHONY: run test test-examples test-web test-rust lint web e2e bench kill-loop openapi setup
+.DEFAULT_GOAL := run
+
+run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
+	@.ci/setup build
+	@[ ! -d web/node_modules ] || $(MAKE) --no-print-directory web
+	@$(E) bash -c '[ -x "$$CARGO_TARGET_DIR/release/plinth" ] || echo "run: the first build takes a quarter of an hour, most of it RocksDB"'
+	@$(E) cargo build --release --locked --bin plinth
+	@exec $(E) bash -c 'exec "$$CARGO_TARGET_DIR/release/plinth" serve $(ARGS)'
+
+test: test-examples test-web test-rust e2e ## everything that must pass, a kill loop of 20 kills included
+
+test-examples: setup
+	cd examples/debian-packages && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest
+
+test-web: setup ## unit tests of the console
+	npm --prefix web test
+
+test-rust: setup ## unit, contract, model, end-to-end and fault tests
+	$(E) cargo test --locked --workspace
+
+e2e: setup web ## the console in a real browser
+	$(E) cargo build --locked --bin plinth
+	$(E) npm --prefix web run e2e
+
+lint: setup ## format, clippy, licences and sources of dependencies, types of the console
+	$(E) cargo fmt --all --check
+	$(E) cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(E) cargo deny --locked --log-level error check bans licenses sources
+	npm --prefix web run check
+	npm --prefix web run lint
+
+web: web/dist/index.html ## the console's page, which the next cargo build embeds
+
+web/dist/index.html: $(web_sources)
+	@.ci/setup build
+	npm --prefix web run build
+	@touch src/console.rs # files that were not there when it was compiled do not make cargo look again
+
+bench: setup ## the benchmark; JSON on standard output (ARGS are passed on)
+	$(E) cargo run --locked --release --bin plinth -- bench $(ARGS)
+
+kill-loop: setup ## kill -9 at random N times, audit after each
+	PLINTH_KILLS=$(N) $(E) cargo test --locked --test it kill_loop -- --nocapture
+
+openapi: ## write the generated documents in openapi/, and the console's types from them
+	UPDATE=1 $(E) cargo test --locked --test it openapi::
+	npm --prefix web run types
+
+setup: ## install what is missing for all of the above
+	@.ci/setup test

@@ -1,0 +1,24 @@
+//! The contract of Plinth with its clients: request and response bodies, error codes, WebSocket frames.
+//!
+//! Plain strings and numbers with their JSON names and schemas. This crate does no I/O and knows neither axum nor the
+//! log: the server parses these types into its own words at its edge.
+
+pub mod error;
+pub mod frames;
+pub mod keys;
+pub mod limits;
+pub mod records;
+pub mod tenants;
+pub mod topics;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListPage<T> {
+    /// The items, in the list's own order.
+    pub data: Vec<T>,
+    /// Pass as `cursor` to get the next page; `null` on the last one.
+    pub next_cursor: Option<String>,
+}

@@ -1,0 +1,181 @@
+//! Records on their way in and out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// Where the bytes are when a publish is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// In the object store, confirmed by it.
+    #[default]
+    Object,
+}
+
+/// A batch to publish: `application/vnd.plinth.batch+json`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishBatch<'a> {
+    /// At least one record and at most 1,000.
+    #[serde(borrow)]
+    pub records: Vec<PublishRecord<'a>>,
+}
+
+/// One record of a batch. At most one of `value`, `text` and `base64` is given; none means an empty payload.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRecord<'a> {
+    /// Chooses the partition: records with the same key are in the same one. At most 1 KiB.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// At most 64 headers and 16 KiB in all.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The media type of the payload. Default: JSON for `value`, UTF-8 text for `text`, octets for `base64`.
+    #[serde(default)]
+    pub content_type: Option<String>,
+    /// The payload as JSON; stored with the bytes that were sent.
+    #[serde(default, borrow, deserialize_with = "present")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub value: Option<&'a RawValue>,
+    /// The payload as text.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// The payload in base64 (standard alphabet, with padding).
+    #[serde(default)]
+    pub base64: Option<String>,
+}
+
+/// The answer to a publish whose records are in one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offset of the first record.
+    pub offset: u64,
+    /// How many records have consecutive offsets from `offset`.
+    pub count: u32,
+    /// The position after the last of them.
+    pub cursor: String,
+    /// The server's time of the batch, ms since the Unix epoch.
+    pub timestamp: u64,
+    /// The durability class that was reached.
+    pub durability: Durability,
+    /// True when the records were already stored by an earlier request.
+    pub duplicate: bool,
+}
+
+/// What became of one record of a batch that spans partitions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum PublishResult {
+    /// Stored.
+    Stored(Receipt),
+    /// Refused or unknown.
+    Failed {
+        /// Why, and what is known.
+        problem: crate::error::Problem,
+    },
+}
+
+/// The answer (207) to a batch that spans partitions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PublishResults {
+    /// One result per record, in the order of the request; `count` is 1 in each.
+    pub results: Vec<PublishResult>,
+}
+
+/// A record as it is read: `value` where the payload is JSON, `text` where it is textual UTF-8, else `base64`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Record {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The place in the partition.
+    pub offset: u64,
+    /// The server's time of the record, ms since the Unix epoch.
+    pub timestamp: u64,
+    /// The key, if it has one. Bytes that are not UTF-8 are shown with U+FFFD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The headers, if there are any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The media type of the payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The payload, when it is JSON; the bytes are those that were published.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub value: Option<Box<RawValue>>,
+    /// The payload, when it is textual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The payload in base64, when it is neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+}
+
+/// A page of records.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordPage {
+    /// The records, in order within each partition.
+    pub records: Vec<Record>,
+    /// The position after them, valid on every transport.
+    pub next: String,
+    /// True when the page reached the tail of every partition.
+    pub caught_up: bool,
+}
+
+/// A place where a live stream could not continue and where it went on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offset that was asked for.
+    pub requested: u64,
+    /// The offset at which the stream goes on.
+    pub resumed_at: u64,
+    /// Why: `trimmed`, `above_tail` or `slow_consumer`.
+    pub reason: String,
+}
+
+/// A control line of an NDJSON stream; the data of an SSE event of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum Control {
+    /// The stream reached the tail of every partition.
+    CaughtUp {
+        /// The position.
+        cursor: String,
+    },
+    /// Records are missing.
+    Gap(Gap),
+    /// The server ends the stream; connect again after the given time.
+    Goaway {
+        /// How long to wait.
+        reconnect_in_ms: u64,
+        /// Why.
+        reason: String,
+        /// The position to go on from.
+        cursor: String,
+    },
+    /// The topic was deleted; there will be no more records.
+    End {
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// Reads a field that is there as `Some`, also when it is `null`: that is a JSON payload like any other.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

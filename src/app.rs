@@ -1,0 +1,123 @@
+//! The composition root: a node is built here, from the log upwards, served, and taken down again.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+
+use plinth_storage::Log;
+use plinth_storage::log::LogOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{Auth, FirstStart};
+use crate::broker::{Broker, BrokerOptions};
+use crate::http::{self, Front, ROUTES};
+use crate::server::{self, ServerLimits, Service};
+use crate::telemetry::Metrics;
+
+/// What a node is made of.
+pub struct AppOptions {
+    /// Bound before the log is opened: a second node with the same address fails before it ends the session of the first.
+    pub listener: TcpListener,
+    /// The log.
+    pub log: LogOptions,
+    /// The root key; made at the first start when it is not given.
+    pub root_key: Option<String>,
+    /// The bounds of connections and requests.
+    pub limits: ServerLimits,
+}
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The listener does not work.
+    #[error("the listener does not work")]
+    Listener(#[source] io::Error),
+    /// The log could not be opened.
+    #[error("the log could not be opened")]
+    Log(#[source] plinth_storage::error::Error),
+    /// What the log holds about tenants, keys or cursors could not be loaded.
+    #[error("the node could not be started")]
+    Start(#[source] crate::broker::Error),
+    /// The session ended by itself: another node took the bucket over, or stored data is broken.
+    #[error("the node stopped itself: {0}")]
+    Stopped(String),
+    /// What was under way could not be finished.
+    #[error("the log could not be closed")]
+    Close(#[source] plinth_storage::error::Error),
+}
+
+/// A node that has started.
+pub struct App {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    log: Log,
+    front: Front,
+    first_start: FirstStart,
+}
+
+impl App {
+    /// Opens the log and everything above it. Connections wait in the kernel until [`App::run`].
+    ///
+    /// # Errors
+    /// When the store, its content or the listener do not allow it.
+    pub async fn start(options: AppOptions) -> Result<Self, AppError> {
+        let AppOptions { listener, log, root_key, limits } = options;
+        let local_addr = listener.local_addr().map_err(AppError::Listener)?;
+        let log = Log::open(log).await.map_err(AppError::Log)?;
+        let (auth, first_start) = Auth::open(log.clone(), root_key).await.map_err(AppError::Start)?;
+        let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
+        let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
+        let front = Front::new(auth, broker, Arc::new(metrics), limits);
+        Ok(Self { listener, local_addr, log, front, first_start })
+    }
+
+    /// The keys that were made at the first start; they are shown this once.
+    #[must_use]
+    pub fn first_start(&self) -> &FirstStart {
+        &self.first_start
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is cancelled or the log stops by itself, then ends connections, then the log.
+    ///
+    /// # Errors
+    /// `Stopped` when the log ended its session by itself, `Listener` and `Close` for what failed at either end.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), AppError> {
+        let Self { listener, log, front, .. } = self;
+        let service = Service {
+            router: http::router(front.clone()),
+            limits: front.limits,
+            shutdown: front.shutdown.clone(),
+            ended: front.ended.clone(),
+            tasks: front.tasks.clone(),
+            metrics: Arc::clone(&front.metrics),
+        };
+        let mut serving = pin!(server::serve(listener, service));
+        let stopped = tokio::select! {
+            served = &mut serving => return served.map_err(AppError::Listener),
+            () = shutdown.cancelled() => None,
+            reason = log.stopped() => Some(reason.to_string()),
+        };
+        announce(stopped.as_ref());
+        front.shutdown.cancel();
+        let served = serving.await.map_err(AppError::Listener);
+        front.auth.close().await;
+        front.broker.close().await;
+        let closed = log.close().await.map_err(AppError::Close);
+        stopped.map_or(Ok(()), |reason| Err(AppError::Stopped(reason))).and(served).and(closed)
+    }
+}
+
+fn announce(stopped: Option<&impl Display>) {
+    match stopped {
+        Some(reason) => tracing::error!(%reason, "the log stopped by itself, the node ends"),
+        None => tracing::info!("the node ends"),
+    }
+}

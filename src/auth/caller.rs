@@ -1,0 +1,306 @@
+//! Who is calling, and the proofs that only a check can make: [`TopicRef`], [`TopicPattern`], [`Admin`], [`Operator`].
+//!
+//! The broker takes these proofs and nothing else, so that a call without a check does not compile. Their fields are
+//! private to this module.
+
+use std::fmt;
+use std::sync::Arc;
+
+use plinth_storage::ids::{TenantId, Timestamp};
+
+use super::name::check_topic_name;
+use super::scope::{Action, Pattern, Scope};
+
+/// Why a credential does not allow a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// There is no credential, or it is not valid.
+    Unauthenticated(String),
+    /// The credential is valid and does not allow this.
+    Forbidden(String),
+    /// The name breaks the naming rule.
+    InvalidTopicName(String),
+    /// There is no such tenant.
+    NotFound(String),
+    /// The credential cannot be checked at the moment.
+    Unavailable(String),
+}
+
+/// A tenant as its credential names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRef {
+    id: TenantId,
+    name: Arc<str>,
+}
+
+/// A checked credential. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Caller(Arc<Credentials>);
+
+/// A topic of the caller's tenant, and the proof that the caller may act on it.
+#[derive(Clone, Debug)]
+pub struct TopicRef {
+    tenant: TenantRef,
+    name: Arc<str>,
+    action: Action,
+    may_create: bool,
+}
+
+/// A topic or all topics that match, as far as the caller may act on them.
+#[derive(Clone, Debug)]
+pub struct TopicPattern {
+    caller: Caller,
+    tenant: TenantRef,
+    text: Arc<str>,
+    pattern: Pattern,
+    action: Action,
+}
+
+/// The proof that the caller may manage the keys of a tenant.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    tenant: TenantRef,
+}
+
+/// The proof that the caller holds the root key.
+#[derive(Clone, Debug)]
+pub struct Operator(());
+
+#[derive(Debug)]
+struct Credentials {
+    id: Box<str>,
+    tenant: Option<TenantRef>,
+    grant: Grant,
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Grant {
+    Everything,
+    Scopes { key: Box<str>, scopes: Vec<Scope> },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthenticated(why)
+            | Self::Forbidden(why)
+            | Self::InvalidTopicName(why)
+            | Self::NotFound(why)
+            | Self::Unavailable(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Denied {}
+
+impl TenantRef {
+    pub(super) fn new(id: TenantId, name: &str) -> Self {
+        Self { id, name: name.into() }
+    }
+
+    /// The id in the store.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.id
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Caller {
+    /// The holder of the root key, acting inside `tenant` if there is one.
+    pub(super) fn root(tenant: Option<TenantRef>) -> Self {
+        Self(Arc::new(Credentials { id: "root".into(), tenant, grant: Grant::Everything, expires_at: None }))
+    }
+
+    /// The holder of an API key.
+    pub(super) fn key(key: &str, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
+        let (id, grant) = (format!("key:{key}").into(), Grant::Scopes { key: key.into(), scopes });
+        Self(Arc::new(Credentials { id, tenant: Some(tenant), grant, expires_at }))
+    }
+
+    /// The id of the API key; none for the root key.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        match &self.0.grant {
+            Grant::Everything => None,
+            Grant::Scopes { key, .. } => Some(key),
+        }
+    }
+
+    /// Checks that the caller may do `action` on the topic `name`, percent-decoded already.
+    ///
+    /// # Errors
+    /// `InvalidTopicName`; `Forbidden` when no scope allows it, whether or not there is such a topic.
+    pub fn authorize(&self, action: Action, name: &str) -> Result<TopicRef, Denied> {
+        check_topic_name(name).map_err(Denied::InvalidTopicName)?;
+        let tenant = self.inside()?.clone();
+        if !self.may(action, name) {
+            return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {name}")));
+        }
+        Ok(TopicRef { tenant, name: name.into(), action, may_create: self.may(Action::Manage, name) })
+    }
+
+    /// Checks that the caller may do `action` on a topic, or on some topics by a pattern with `*` or `**`.
+    ///
+    /// A pattern only ever shows topics that the scopes allow.
+    ///
+    /// # Errors
+    /// `InvalidTopicName`; `Forbidden` when no scope allows it.
+    pub fn authorize_pattern(&self, action: Action, pattern: &str) -> Result<TopicPattern, Denied> {
+        let compiled = Pattern::parse(pattern).map_err(Denied::InvalidTopicName)?;
+        let tenant = self.inside()?.clone();
+        let allowed = if pattern.contains('*') { self.may_somewhere(action) } else { self.may(action, pattern) };
+        if !allowed {
+            return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {pattern}")));
+        }
+        Ok(TopicPattern { caller: self.clone(), tenant, text: pattern.into(), pattern: compiled, action })
+    }
+
+    /// Whether the scopes allow `action` on the topic `name`.
+    #[must_use]
+    pub fn may(&self, action: Action, name: &str) -> bool {
+        match &self.0.grant {
+            Grant::Everything => true,
+            Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| scope.allows(action, name)),
+        }
+    }
+
+    /// Checks that the caller may manage the keys of its tenant.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn admin(&self) -> Result<Admin, Denied> {
+        let tenant = self.inside()?.clone();
+        let allowed = match &self.0.grant {
+            Grant::Everything => true,
+            Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| matches!(scope, Scope::Admin)),
+        };
+        if allowed { Ok(Admin { tenant }) } else { Err(Denied::Forbidden("the credential has no scope admin".into())) }
+    }
+
+    /// Checks that the caller holds the root key.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn operator(&self) -> Result<Operator, Denied> {
+        match self.0.grant {
+            Grant::Everything => Ok(Operator(())),
+            Grant::Scopes { .. } => Err(Denied::Forbidden("only the root key allows this".into())),
+        }
+    }
+
+    /// The tenant that the caller acts in; none for the root key alone.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantRef> {
+        self.0.tenant.as_ref()
+    }
+
+    /// `key:<id>` or `root`, for logs.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// When the credential ends, if it does.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.0.expires_at
+    }
+
+    /// The tenant, which every call but the operator's own needs.
+    ///
+    /// # Errors
+    /// `Forbidden` for the root key alone.
+    pub fn inside(&self) -> Result<&TenantRef, Denied> {
+        self.tenant().ok_or_else(|| {
+            Denied::Forbidden("the root key acts inside a tenant only with the header plinth-tenant".into())
+        })
+    }
+
+    fn may_somewhere(&self, action: Action) -> bool {
+        match &self.0.grant {
+            Grant::Everything => true,
+            Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| scope.concerns(action)),
+        }
+    }
+}
+
+impl TopicRef {
+    /// The topic's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantRef {
+        &self.tenant
+    }
+
+    /// The name, shared.
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What was checked.
+    pub(crate) fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Whether the caller may make the topic if it is not there.
+    pub(crate) fn may_create(&self) -> bool {
+        self.may_create
+    }
+}
+
+impl TopicPattern {
+    /// The name or pattern as it was given.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The name or pattern, shared.
+    pub(crate) fn shared_text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The tenant.
+    pub(crate) fn tenant(&self) -> &TenantRef {
+        &self.tenant
+    }
+
+    /// What was checked.
+    pub(crate) fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Whether this is the name of one topic.
+    pub(crate) fn is_literal(&self) -> bool {
+        matches!(self.pattern, Pattern::Exactly(_))
+    }
+
+    /// Whether the topic `name` matches and the caller may act on it.
+    pub(crate) fn shows(&self, name: &str) -> bool {
+        self.pattern.matches(name) && self.caller.may(self.action, name)
+    }
+
+    /// The longest beginning that all names which match have.
+    pub(crate) fn prefix(&self) -> &str {
+        self.text.split('*').next().unwrap_or_default()
+    }
+}
+
+impl Admin {
+    /// The tenant whose keys may be managed.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantRef {
+        &self.tenant
+    }
+}

@@ -1,0 +1,194 @@
+//! From credentials to a [`Caller`], and from a caller to the proofs that the broker takes.
+//!
+//! Default deny. API keys live in the log as hashes; the ones in use are held in a bounded cache, from which a deletion
+//! removes them before it is answered. Knows nothing of HTTP.
+
+mod caller;
+mod key;
+mod name;
+mod scope;
+mod secret;
+mod start;
+mod tenant;
+mod ticket;
+
+use std::sync::Arc;
+
+use plinth_storage::Log;
+use plinth_storage::ids::TenantId;
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+
+pub use self::caller::{Admin, Caller, Denied, Operator, TenantRef, TopicPattern, TopicRef};
+pub use self::key::{KeyRequest, KeyView, NewKey};
+pub use self::scope::Action;
+pub(crate) use self::secret::random_bytes;
+pub use self::start::FirstStart;
+pub use self::tenant::TenantView;
+pub use self::ticket::Ticket;
+use self::secret::SecretHash;
+use self::ticket::Tickets;
+use crate::broker::Error;
+use crate::broker::changes::Changes;
+use crate::broker::documents::{self, ApiKeyDoc, TenantDoc};
+
+/// API keys held in memory.
+const KEYS_MAX: usize = 10_000;
+
+/// What a client presents.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    /// An API key or the root key.
+    Bearer(&'a str),
+    /// A one-time ticket.
+    Ticket(&'a str),
+}
+
+/// Checks credentials and manages keys and tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Auth(Arc<Shared>);
+
+struct Shared {
+    log: Log,
+    root: SecretHash,
+    keys: Cache<String, Arc<KnownKey>>,
+    tickets: Tickets,
+    revoked: watch::Sender<u64>,
+    changes: Changes,
+}
+
+struct KnownKey {
+    caller: Caller,
+    sha256: SecretHash,
+}
+
+enum Miss {
+    Absent,
+    Failed(Error),
+}
+
+impl Auth {
+    /// Checks the credential; `tenant` is what the client wrote into `Plinth-Tenant`, which only the root key may.
+    ///
+    /// # Errors
+    /// `Unauthenticated`; `Forbidden` for `tenant` with another credential; `NotFound` when there is no such tenant.
+    pub fn authenticate(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Denied> {
+        let caller = match credential {
+            Credential::Ticket(ticket) => self.redeem(ticket)?,
+            Credential::Bearer(key) if secret::is_api_key(key) => self.api_key(key)?,
+            Credential::Bearer(key) if secret::verify(key, &self.0.root) => match tenant {
+                Some(name) => return self.root_inside(name),
+                None => return Ok(Caller::root(None)),
+            },
+            Credential::Bearer(_) => return Err(Denied::Unauthenticated("the credential is not valid".into())),
+        };
+        match tenant {
+            Some(_) => Err(Denied::Forbidden("the header plinth-tenant is for the root key only".into())),
+            None => Ok(caller),
+        }
+    }
+
+    /// Whether the credential still holds: neither deleted, nor expired, nor of a deleted tenant.
+    #[must_use]
+    pub fn is_live(&self, caller: &Caller) -> bool {
+        let expired = caller.expires_at().is_some_and(|end| self.0.log.now() >= end);
+        let known = match (caller.key_id(), caller.tenant()) {
+            (Some(id), _) => self.known_key(id).is_ok(),
+            (None, Some(tenant)) => self.is_live_tenant(tenant.id()).unwrap_or(false),
+            (None, None) => true,
+        };
+        known && !expired
+    }
+
+    /// A number that grows whenever a key or a tenant ends: live connections then ask [`Auth::is_live`].
+    #[must_use]
+    pub fn revoked(&self) -> watch::Receiver<u64> {
+        self.0.revoked.subscribe()
+    }
+
+    /// A one-time ticket with the rights of `caller`.
+    ///
+    /// # Errors
+    /// `Forbidden` for the root key outside a tenant.
+    pub fn create_ticket(&self, caller: &Caller) -> Result<Ticket, Denied> {
+        caller.inside()?;
+        Ok(self.0.tickets.issue(caller, self.0.log.now()))
+    }
+
+    /// Waits for the changes under way; before the log is closed. Cancel safe.
+    pub async fn close(&self) {
+        self.0.changes.finish().await;
+    }
+
+    fn redeem(&self, ticket: &str) -> Result<Caller, Denied> {
+        let caller = self.0.tickets.redeem(ticket, self.0.log.now());
+        caller.filter(|caller| self.is_live(caller)).ok_or_else(|| {
+            Denied::Unauthenticated("the ticket is not valid: it is good once and for 30 seconds".into())
+        })
+    }
+
+    fn api_key(&self, key: &str) -> Result<Caller, Denied> {
+        let invalid = || Denied::Unauthenticated("the API key is not valid".into());
+        let id = secret::api_key_id(key).ok_or_else(|| {
+            Denied::Unauthenticated("the API key is mistyped: it does not have its checksum".into())
+        })?;
+        let known = self.known_key(id).map_err(|miss| match miss {
+            Miss::Absent => invalid(),
+            Miss::Failed(error) => Denied::Unavailable(format!("the credential cannot be checked now: {error}")),
+        })?;
+        if !secret::verify(key, &known.sha256) {
+            return Err(invalid());
+        }
+        if known.caller.expires_at().is_some_and(|end| self.0.log.now() >= end) {
+            return Err(Denied::Unauthenticated("the API key has expired".into()));
+        }
+        Ok(known.caller.clone())
+    }
+
+    fn root_inside(&self, name: &str) -> Result<Caller, Denied> {
+        match self.live_tenant(name) {
+            Ok(Some(doc)) => Ok(Caller::root(Some(TenantRef::new(doc.id(), &doc.name)))),
+            Ok(None) => Err(Denied::NotFound(format!("there is no tenant {name:?}"))),
+            Err(error) => Err(Denied::Unavailable(format!("the tenant cannot be looked up now: {error}"))),
+        }
+    }
+
+    /// The key as it is stored. A key that is removed while it is being read is not kept: the cache refuses the entry.
+    fn known_key(&self, id: &str) -> Result<Arc<KnownKey>, Miss> {
+        self.0.keys.get_or_insert_with(id, || self.load_key(id).map(Arc::new))
+    }
+
+    fn load_key(&self, id: &str) -> Result<KnownKey, Miss> {
+        let doc: ApiKeyDoc = self.load(&documents::api_key(id))?;
+        let tenant: TenantDoc = self.load(&documents::tenant(TenantId(doc.tenant)))?;
+        // A scope that this build cannot read allows nothing.
+        let scopes = doc.scopes.iter().filter_map(|text| scope::Scope::parse(text).ok()).collect();
+        let tenant = TenantRef::new(tenant.id(), &tenant.name);
+        let caller = Caller::key(id, tenant, scopes, doc.expires_at.map(plinth_storage::ids::Timestamp));
+        Ok(KnownKey { caller, sha256: doc.sha256 })
+    }
+
+    fn load<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<T, Miss> {
+        documents::load(&self.0.log, key).map_err(Miss::Failed)?.ok_or(Miss::Absent)
+    }
+
+    fn is_live_tenant(&self, id: TenantId) -> Result<bool, Error> {
+        Ok(self.0.log.get(&documents::tenant(id))?.is_some())
+    }
+
+    /// The tenant's document, unless its deletion has begun.
+    fn live_tenant(&self, name: &str) -> Result<Option<TenantDoc>, Error> {
+        let Some(doc) = documents::load::<TenantDoc>(&self.0.log, &documents::tenant_name(name))? else {
+            return Ok(None);
+        };
+        Ok(self.is_live_tenant(doc.id())?.then_some(doc))
+    }
+
+    /// Makes every live connection ask again whether its credential holds.
+    fn announce_revocation(&self) {
+        self.0.revoked.send_modify(|version| *version += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The first start: the root key, the tenant `default` and its API key, made once and shown once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plinth_storage::Log;
+use plinth_storage::log::{Change, DocOp, Guard};
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+
+use super::key::{self, KeyRequest};
+use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
+use super::tenant;
+use super::ticket::Tickets;
+use super::{Auth, KEYS_MAX, Shared};
+use crate::broker::Error;
+use crate::broker::changes::Changes;
+use crate::broker::documents::{self, RootKeyDoc};
+
+/// The tenant that the first start makes.
+const DEFAULT_TENANT: &str = "default";
+
+/// What this start has made. The keys are stored as hashes only: they are shown now or never.
+#[derive(Debug, Default)]
+pub struct FirstStart {
+    /// The root key, when the operator gave none and none was made before.
+    pub root_key: Option<String>,
+    /// An API key of the tenant `default` with every scope, on an empty store.
+    pub default_key: Option<String>,
+}
+
+impl Auth {
+    /// Opens the credentials of the cluster. With `root_key` only that one is the root key; else it is the one that an
+    /// earlier start has made, or a new one. Finishes deletions of tenants that a stop interrupted.
+    ///
+    /// # Errors
+    /// `Invalid` for a root key that is too short or not plain text; those of the log.
+    pub async fn open(log: Log, root_key: Option<String>) -> Result<(Self, FirstStart), Error> {
+        let mut change = Change::default();
+        let mut made = FirstStart::default();
+        let root = match root_key {
+            Some(given) => chosen_root_key(&given)?,
+            None => match documents::load::<RootKeyDoc>(&log, documents::ROOT_KEY)? {
+                Some(doc) => doc.sha256,
+                None => make_root_key(&mut change, &mut made),
+            },
+        };
+        if log.get(documents::FIRST_START)?.is_none() {
+            make_default_tenant(&log, &mut change, &mut made)?;
+        }
+        if !change.docs.is_empty() {
+            log.commit(change).await?;
+        }
+        tenant::finish_deletions(&log).await?;
+        let shared = Shared {
+            log,
+            root,
+            keys: Cache::new(KEYS_MAX),
+            tickets: Tickets::new(),
+            revoked: watch::Sender::new(0),
+            changes: Changes::default(),
+        };
+        Ok((Self(Arc::new(shared)), made))
+    }
+}
+
+fn chosen_root_key(given: &str) -> Result<SecretHash, Error> {
+    if given.len() < ROOT_KEY_CHARS_MIN {
+        return Err(Error::Invalid(format!(
+            "root key of {} characters is shorter than the minimum of {ROOT_KEY_CHARS_MIN}",
+            given.len()
+        )));
+    }
+    if !given.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::Invalid("root key has a character that is not visible ASCII".into()));
+    }
+    if secret::is_api_key(given) {
+        return Err(Error::Invalid("root key has the form of an API key".into()));
+    }
+    Ok(secret::hash(given))
+}
+
+fn make_root_key(change: &mut Change, made: &mut FirstStart) -> SecretHash {
+    let key = secret::new_root_key();
+    let sha256 = secret::hash(&key);
+    change.guards.push(Guard::Absent(Bytes::from_static(documents::ROOT_KEY)));
+    let doc = documents::encode(&RootKeyDoc { v: documents::VERSION, sha256 });
+    change.docs.push(DocOp::Put(Bytes::from_static(documents::ROOT_KEY), doc));
+    made.root_key = Some(key);
+    sha256
+}
+
+fn make_default_tenant(log: &Log, change: &mut Change, made: &mut FirstStart) -> Result<(), Error> {
+    let (tenant, tenant_docs) = tenant::compose(log, DEFAULT_TENANT);
+    let scopes = ["publish:**", "subscribe:**", "manage:**", "admin"].map(str::to_owned).to_vec();
+    let request = KeyRequest { name: "made at first start".into(), scopes, expires_in: None };
+    let (key, key_docs) = key::compose(log, tenant.id(), request)?;
+    change.guards.push(Guard::Absent(Bytes::from_static(documents::FIRST_START)));
+    change.docs.push(DocOp::Put(Bytes::from_static(documents::FIRST_START), Bytes::new()));
+    change.docs.extend(tenant_docs);
+    change.docs.extend(key_docs);
+    made.default_key = Some(key.key);
+    Ok(())
+}

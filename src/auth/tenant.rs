@@ -1,0 +1,205 @@
+//! Tenants: make, view, list, delete. Only the holder of the root key gets here.
+//!
+//! A deletion begins with one change that ends every credential of the tenant. Its keys and topics go after that, in
+//! steps of bounded size; a start finds a deletion that was interrupted and finishes it. The name is free at the end.
+
+use bytes::Bytes;
+use plinth_storage::ids::{TenantId, Timestamp};
+use plinth_storage::log::{Change, DocOp, Guard, TopicOp};
+use plinth_storage::{Kind, Log};
+
+use super::Auth;
+use super::caller::Operator;
+use super::name::check_tenant_name;
+use crate::broker::Error;
+use crate::broker::documents::{self, TenantDoc, TopicDoc};
+
+/// Documents that go in one step of a deletion.
+const DELETE_STEP: usize = 200;
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantView {
+    /// The name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Auth {
+    /// Makes a tenant. Cancel safe: a caller that stops waiting does not undo it.
+    ///
+    /// # Errors
+    /// `Unprocessable` for the name; `Conflict` when it is taken.
+    pub async fn create_tenant(&self, _operator: &Operator, name: &str) -> Result<TenantView, Error> {
+        check_tenant_name(name).map_err(Error::Unprocessable)?;
+        let (doc, docs) = compose(&self.0.log, name);
+        let change = Change { guards: vec![Guard::Absent(documents::tenant_name(name))], docs, topics: vec![] };
+        let (log, taken) = (self.0.log.clone(), format!("there is a tenant {name:?} already"));
+        let commit = async move {
+            let committed = log.commit(change).await;
+            committed.map_err(|error| if error.kind() == Kind::Conflict { Error::Conflict(taken) } else { error.into() })
+        };
+        self.0.changes.run(commit).await?;
+        Ok(view(doc))
+    }
+
+    /// The tenant `name`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get_tenant(&self, _operator: &Operator, name: &str) -> Result<TenantView, Error> {
+        self.live_tenant(name)?.map(view).ok_or_else(|| absent(name))
+    }
+
+    /// Up to `limit` tenants, by name, after the name `after`.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub fn list_tenants(
+        &self,
+        _operator: &Operator,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<TenantView>, Error> {
+        let mut after = after.map(documents::tenant_name);
+        let mut tenants = Vec::new();
+        while tenants.len() < limit {
+            let rows = self.0.log.scan(documents::TENANT_NAMES, after.as_deref(), limit)?;
+            for (key, stored) in &rows {
+                let doc: TenantDoc = documents::decode(key, stored)?;
+                if self.is_live_tenant(doc.id())? {
+                    tenants.push(view(doc));
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == limit => after = Some(last.clone()),
+                Some(_) | None => break,
+            }
+        }
+        tenants.truncate(limit);
+        Ok(tenants)
+    }
+
+    /// Deletes a tenant with its keys and topics; its credentials end at once. Cancel safe: a caller that stops waiting
+    /// does not stop it, and a start finishes what a stop of the node interrupted.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_tenant(&self, _operator: &Operator, name: &str) -> Result<(), Error> {
+        let (auth, name) = (self.clone(), name.to_owned());
+        let deletion = async move {
+            let doc = auth.live_tenant(&name)?.ok_or_else(|| absent(&name))?;
+            auth.begin_deletion(&doc).await?;
+            finish_deletion(&auth.0.log, doc.id(), &doc.name).await
+        };
+        self.0.changes.run(deletion).await
+    }
+
+    /// Ends the tenant's credentials: from this change on no key of it can be read or made.
+    async fn begin_deletion(&self, doc: &TenantDoc) -> Result<(), Error> {
+        let change = Change {
+            guards: vec![Guard::Present(documents::tenant(doc.id()))],
+            docs: vec![
+                DocOp::Delete(documents::tenant(doc.id())),
+                DocOp::Put(documents::tenant_ending(doc.id()), Bytes::from(doc.name.clone())),
+            ],
+            topics: vec![],
+        };
+        let committed = self.0.log.commit(change).await;
+        self.forget_keys(doc.id())?;
+        self.announce_revocation();
+        committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&doc.name) } else { error.into() })
+    }
+
+    fn forget_keys(&self, tenant: TenantId) -> Result<(), Error> {
+        let prefix = documents::tenant_api_keys(tenant);
+        let mut after: Option<Bytes> = None;
+        loop {
+            let rows = self.0.log.scan(&prefix, after.as_deref(), DELETE_STEP)?;
+            for (row, _) in &rows {
+                self.0.keys.remove(String::from_utf8_lossy(&row[prefix.len()..]).as_ref());
+            }
+            match rows.last() {
+                Some((last, _)) => after = Some(last.clone()),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A new tenant and the documents that make it one.
+pub(super) fn compose(log: &Log, name: &str) -> (TenantDoc, Vec<DocOp>) {
+    let (id, created_at) = (log.new_ulid(), log.now().0);
+    let doc = TenantDoc { v: documents::VERSION, id, name: name.to_owned(), created_at };
+    let stored = documents::encode(&doc);
+    let docs = vec![
+        DocOp::Put(documents::tenant_name(name), stored.clone()),
+        DocOp::Put(documents::tenant(doc.id()), stored),
+    ];
+    (doc, docs)
+}
+
+/// Finishes every deletion that has begun.
+pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
+    loop {
+        let rows = log.scan(documents::TENANTS_ENDING, None, DELETE_STEP)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (key, name) in rows {
+            let id = String::from_utf8_lossy(&key[documents::TENANTS_ENDING.len()..]).parse();
+            let id = id.map_err(|_| Error::defect("the key of a tenant that ends has no id"))?;
+            finish_deletion(log, TenantId(id), &String::from_utf8_lossy(&name)).await?;
+        }
+    }
+}
+
+async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
+    delete_keys(log, tenant).await?;
+    delete_topics(log, tenant).await?;
+    let docs = vec![DocOp::Delete(documents::tenant_name(name)), DocOp::Delete(documents::tenant_ending(tenant))];
+    log.commit(Change { docs, ..Change::default() }).await?;
+    Ok(())
+}
+
+async fn delete_keys(log: &Log, tenant: TenantId) -> Result<(), Error> {
+    let prefix = documents::tenant_api_keys(tenant);
+    loop {
+        let rows = log.scan(&prefix, None, DELETE_STEP)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut docs = Vec::with_capacity(2 * rows.len());
+        for (row, _) in rows {
+            docs.push(DocOp::Delete(documents::api_key(&String::from_utf8_lossy(&row[prefix.len()..]))));
+            docs.push(DocOp::Delete(row));
+        }
+        log.commit(Change { docs, ..Change::default() }).await?;
+    }
+}
+
+async fn delete_topics(log: &Log, tenant: TenantId) -> Result<(), Error> {
+    let prefix = documents::topics(tenant, "");
+    loop {
+        let rows = log.scan(&prefix, None, DELETE_STEP)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut change = Change::default();
+        for (key, stored) in rows {
+            let doc: TopicDoc = documents::decode(&key, &stored)?;
+            change.topics.push(TopicOp::Delete { topic: doc.id() });
+            change.docs.push(DocOp::Delete(key));
+        }
+        log.commit(change).await?;
+    }
+}
+
+fn absent(name: &str) -> Error {
+    Error::NotFound(format!("there is no tenant {name:?}"))
+}
+
+fn view(doc: TenantDoc) -> TenantView {
+    TenantView { created_at: doc.created_at(), name: doc.name }
+}

@@ -1,0 +1,187 @@
+//! The documents of tenants, keys and topics as they are stored: their keys, their JSON, and how they are read.
+//!
+//! The only file that spells these keys. A document carries the version of its form; every later build reads the older
+//! ones. No secret is stored, only its hash.
+
+use bytes::Bytes;
+use plinth_storage::Log;
+use plinth_storage::ids::{TenantId, Timestamp, TopicId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::error::Error;
+
+/// The version of every document's form that this build writes.
+pub(crate) const VERSION: u32 = 1;
+
+/// Set once, by the first start on an empty store.
+pub(crate) const FIRST_START: &[u8] = b"cluster/first-start";
+/// The hash of the root key, when the server made it.
+pub(crate) const ROOT_KEY: &[u8] = b"cluster/root-key";
+/// The key of the MAC in cursors.
+pub(crate) const CURSOR_KEY: &[u8] = b"cluster/cursor-key";
+/// Names of tenants begin with this.
+pub(crate) const TENANT_NAMES: &[u8] = b"tenant-name/";
+/// Tenants whose deletion has begun begin with this.
+pub(crate) const TENANTS_ENDING: &[u8] = b"tenant-ending/";
+
+/// A tenant, by its id. Absent once its deletion has begun.
+pub(crate) fn tenant(id: TenantId) -> Bytes {
+    Bytes::from(format!("tenant/{}", id.0))
+}
+
+/// A tenant's document, by name; it stays until everything of the tenant is deleted.
+pub(crate) fn tenant_name(name: &str) -> Bytes {
+    Bytes::from([TENANT_NAMES, name.as_bytes()].concat())
+}
+
+/// A tenant whose deletion has begun.
+pub(crate) fn tenant_ending(id: TenantId) -> Bytes {
+    Bytes::from([TENANTS_ENDING, id.0.to_string().as_bytes()].concat())
+}
+
+/// An API key, by its id.
+pub(crate) fn api_key(id: &str) -> Bytes {
+    Bytes::from(format!("key/{id}"))
+}
+
+/// What the index entries of a tenant's keys begin with.
+pub(crate) fn tenant_api_keys(tenant: TenantId) -> Bytes {
+    Bytes::from(format!("tenant-key/{}/", tenant.0))
+}
+
+/// The index entry of one key of a tenant.
+pub(crate) fn tenant_api_key(tenant: TenantId, id: &str) -> Bytes {
+    Bytes::from(format!("tenant-key/{}/{id}", tenant.0))
+}
+
+/// What the topics of a tenant whose names begin with `prefix` begin with.
+pub(crate) fn topics(tenant: TenantId, prefix: &str) -> Bytes {
+    Bytes::from(format!("topic/{}/{prefix}", tenant.0))
+}
+
+/// A topic, by tenant and name.
+pub(crate) fn topic(tenant: TenantId, name: &str) -> Bytes {
+    topics(tenant, name)
+}
+
+/// The hash of the root key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RootKeyDoc {
+    pub(crate) v: u32,
+    pub(crate) sha256: [u8; 32],
+}
+
+/// The key of the MAC in cursors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CursorKeyDoc {
+    pub(crate) v: u32,
+    pub(crate) key: [u8; 32],
+}
+
+/// A tenant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TenantDoc {
+    pub(crate) v: u32,
+    pub(crate) id: Ulid,
+    pub(crate) name: String,
+    pub(crate) created_at: u64,
+}
+
+/// An API key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ApiKeyDoc {
+    pub(crate) v: u32,
+    pub(crate) tenant: Ulid,
+    pub(crate) name: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) created_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) sha256: [u8; 32],
+    pub(crate) last_four: String,
+}
+
+/// A topic.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TopicDoc {
+    pub(crate) v: u32,
+    pub(crate) id: Ulid,
+    pub(crate) partitions: u32,
+    pub(crate) max_record_bytes: u32,
+    pub(crate) created_at: u64,
+}
+
+impl TenantDoc {
+    pub(crate) fn id(&self) -> TenantId {
+        TenantId(self.id)
+    }
+
+    pub(crate) fn created_at(&self) -> Timestamp {
+        Timestamp(self.created_at)
+    }
+}
+
+impl TopicDoc {
+    pub(crate) fn id(&self) -> TopicId {
+        TopicId(self.id)
+    }
+}
+
+/// The bytes that a document is stored as.
+pub(crate) fn encode(document: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(document).expect("documents have only strings, numbers and lists"))
+}
+
+/// Reads the document stored under `key`, if there is one.
+///
+/// # Errors
+/// `Internal` when it does not have its form; those of the log.
+pub(crate) fn load<T: DeserializeOwned>(log: &Log, key: &[u8]) -> Result<Option<T>, Error> {
+    match log.get(key)? {
+        Some(stored) => decode(key, &stored).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads a stored document.
+///
+/// # Errors
+/// `Internal` when it does not have its form.
+pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], stored: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(stored).map_err(|source| Error::Internal {
+        detail: format!("document {} does not have its form", String::from_utf8_lossy(key)),
+        source: Some(Box::new(source)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Documents as the first version wrote them. Later builds read these bytes; never change them.
+    #[test]
+    fn documents_of_version_1_are_read() {
+        let ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        let tenant = format!(r#"{{"v":1,"id":"{ulid}","name":"default","created_at":7}}"#);
+        let read: TenantDoc = decode(b"t", tenant.as_bytes()).expect("a tenant");
+        assert_eq!((read.name.as_str(), read.created_at, encode(&read)), ("default", 7, Bytes::from(tenant)));
+        let topic = format!(r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9}}"#);
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
+        assert_eq!((read.partitions, read.max_record_bytes, encode(&read)), (4, 1024, Bytes::from(topic)));
+    }
+
+    #[test]
+    fn a_document_of_another_form_is_named_in_the_error() {
+        let refused = decode::<TopicDoc>(b"topic/x", b"{}").expect_err("no field");
+        assert_eq!(refused.to_string(), "document topic/x does not have its form");
+    }
+
+    #[test]
+    fn no_key_of_one_tenant_begins_a_key_of_another() {
+        let (a, b) = (TenantId(Ulid::from_parts(1, 1)), TenantId(Ulid::from_parts(1, 2)));
+        assert!(!topic(b, "x").starts_with(&topics(a, "")));
+        assert!(!tenant_api_key(b, "x").starts_with(&tenant_api_keys(a)));
+    }
+}

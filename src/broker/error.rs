@@ -1,0 +1,117 @@
+//! Why a call of the broker failed: structured, without status codes, which belong to the transports.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use plinth_storage::error::Kind;
+
+/// Why a call of the broker failed. Each sentence is lower-case and names the thing and the limit.
+#[derive(Debug)]
+pub enum Error {
+    /// There is no such thing in the caller's tenant.
+    NotFound(String),
+    /// The thing exists with other settings, or changed at the same moment.
+    Conflict(String),
+    /// The request cannot be understood.
+    Invalid(String),
+    /// The request is understood but its content is refused.
+    Unprocessable(String),
+    /// The cursor is not one of ours, or belongs to another tenant or topic.
+    InvalidCursor(String),
+    /// A record, batch, key or header is larger than its limit.
+    TooLarge(String),
+    /// The offset is below the first one that is kept.
+    Trimmed {
+        /// The offset that was asked for.
+        requested: u64,
+        /// The first one that is kept.
+        start: u64,
+    },
+    /// The offset is above the tail.
+    AboveTail {
+        /// The offset that was asked for.
+        requested: u64,
+        /// The tail.
+        tail: u64,
+    },
+    /// A bound of this node is reached; nothing was stored.
+    Busy(String),
+    /// The object store cannot be reached; nothing was stored.
+    Unavailable(String),
+    /// This node is stopping or has lost its session; nothing was stored.
+    ShuttingDown(String),
+    /// The outcome was not known in time: it may be stored.
+    Unknown(String),
+    /// A defect, or stored data that does not have its form.
+    Internal {
+        /// What.
+        detail: String,
+        /// The cause below it.
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+}
+
+impl Error {
+    /// A defect of this program.
+    pub(crate) fn defect(detail: impl Into<String>) -> Self {
+        Self::Internal { detail: detail.into(), source: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(detail)
+            | Self::Conflict(detail)
+            | Self::Invalid(detail)
+            | Self::Unprocessable(detail)
+            | Self::InvalidCursor(detail)
+            | Self::TooLarge(detail)
+            | Self::Busy(detail)
+            | Self::Unavailable(detail)
+            | Self::ShuttingDown(detail)
+            | Self::Unknown(detail)
+            | Self::Internal { detail, .. } => f.write_str(detail),
+            Self::Trimmed { requested, start } => {
+                write!(f, "offset {requested} is no longer kept; the first kept offset is {start}")
+            }
+            Self::AboveTail { requested, tail } => write!(f, "offset {requested} is above the tail, which is {tail}"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Internal { source, .. } => source.as_deref().map(|source| source as _),
+            Self::NotFound(_)
+            | Self::Conflict(_)
+            | Self::Invalid(_)
+            | Self::Unprocessable(_)
+            | Self::InvalidCursor(_)
+            | Self::TooLarge(_)
+            | Self::Trimmed { .. }
+            | Self::AboveTail { .. }
+            | Self::Busy(_)
+            | Self::Unavailable(_)
+            | Self::ShuttingDown(_)
+            | Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl From<plinth_storage::error::Error> for Error {
+    fn from(error: plinth_storage::error::Error) -> Self {
+        let detail = error.to_string();
+        match error.kind() {
+            Kind::Fenced | Kind::Closed => Self::ShuttingDown(detail),
+            Kind::Busy => Self::Busy(detail),
+            Kind::Unavailable => Self::Unavailable(detail),
+            Kind::Unknown => Self::Unknown(detail),
+            Kind::Conflict => Self::Conflict(detail),
+            Kind::NotFound => Self::NotFound(detail),
+            Kind::OutOfRange | Kind::Invalid => Self::Invalid(detail),
+            Kind::Corrupt => Self::Internal { detail, source: Some(Box::new(error)) },
+        }
+    }
+}

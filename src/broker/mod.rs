@@ -1,0 +1,179 @@
+//! Decisions: which topic, which partition, where reading goes on. The log does the rest.
+//!
+//! Every method takes a proof that only `auth` can make. Knows nothing of HTTP, WebSockets or JSON requests.
+
+mod batch;
+mod catalog;
+pub(crate) mod changes;
+pub(crate) mod cursor;
+pub(crate) mod documents;
+mod error;
+mod follow;
+mod from;
+mod page;
+mod publish;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plinth_storage::Log;
+use plinth_storage::ids::Partition;
+use plinth_storage::log::{Change, DocOp, Guard};
+use plinth_storage::record::StoredBatch;
+
+pub use self::batch::FollowedBatch;
+pub use self::catalog::{TopicSettings, TopicView};
+pub use self::error::Error;
+pub use self::follow::{Event, FollowRequest, Follower, SlowPolicy};
+pub use self::from::From;
+pub use self::page::{Page, PageRequest};
+pub use self::publish::{Publish, Published, PublishedPart};
+use self::catalog::{Catalog, Topic};
+use self::cursor::CursorKey;
+use self::documents::CursorKeyDoc;
+use crate::auth::{Action, Caller, TopicRef};
+use crate::render::{RenderCache, Scene};
+
+/// Bounds of what the broker holds in memory.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// Rendered batches, in bytes.
+    pub render_bytes_max: u64,
+    /// Topics whose settings are held decoded.
+    pub topics_max: usize,
+}
+
+/// Publishes, reads and manages topics. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker(Arc<Shared>);
+
+struct Shared {
+    log: Log,
+    catalog: Arc<Catalog>,
+    cursors: CursorKey,
+    rendered: RenderCache,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self { render_bytes_max: 32 * 1024 * 1024, topics_max: 100_000 }
+    }
+}
+
+impl Broker {
+    /// Opens the broker over a log; makes the cluster's cursor key if there is none.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn open(log: Log, options: BrokerOptions) -> Result<Self, Error> {
+        let cursors = cursor_key(&log).await?;
+        let catalog = Arc::new(Catalog::new(log.clone(), options.topics_max));
+        let rendered = RenderCache::new(options.render_bytes_max);
+        Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered })))
+    }
+
+    /// The log below.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// Makes the topic, or checks that it has these settings; true when it was made. Cancel safe: a caller that stops
+    /// waiting does not undo it.
+    ///
+    /// # Errors
+    /// `Unprocessable` for settings over their limits; `Conflict` when it has others; those of the log.
+    pub async fn ensure_topic(&self, topic: &TopicRef, settings: TopicSettings) -> Result<(TopicView, bool), Error> {
+        managed(topic)?;
+        self.catalog().ensure(topic, settings).await
+    }
+
+    /// The topic with the bounds of its partitions.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn topic(&self, topic: &TopicRef) -> Result<TopicView, Error> {
+        let found = self.catalog().get(topic)?;
+        self.catalog().view(&found)
+    }
+
+    /// Changes the largest payload of later records. Cancel safe as [`Broker::ensure_topic`].
+    ///
+    /// # Errors
+    /// `Unprocessable` over its limit; `NotFound`.
+    pub async fn change_topic(&self, topic: &TopicRef, max_record_bytes: Option<u32>) -> Result<TopicView, Error> {
+        managed(topic)?;
+        self.catalog().change(topic, max_record_bytes).await
+    }
+
+    /// Deletes the topic with its records. Cancel safe as [`Broker::ensure_topic`].
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete_topic(&self, topic: &TopicRef) -> Result<(), Error> {
+        managed(topic)?;
+        self.catalog().delete(topic).await
+    }
+
+    /// Up to `limit` topics that the caller may see, by name, that begin with `prefix` and come after `after`.
+    ///
+    /// # Errors
+    /// `Invalid` for the root key outside a tenant; those of the log.
+    pub fn list_topics(
+        &self,
+        caller: &Caller,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<TopicView>, Error> {
+        self.catalog().list(caller, prefix, after, limit)
+    }
+
+    /// Waits for the changes of topics under way; before the log is closed. Cancel safe.
+    pub async fn close(&self) {
+        self.catalog().close().await;
+    }
+
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.0.catalog
+    }
+
+    fn cursors(&self) -> &CursorKey {
+        &self.0.cursors
+    }
+
+    /// The records of a stored batch from offset `skip` within it on, rendered; for others too when `keep`.
+    fn rendered(&self, topic: &Topic, place: Partition, stored: Arc<StoredBatch>, keep: bool) -> FollowedBatch {
+        let scene = Scene { cursors: self.0.cursors, tenant: topic.tenant, partition: place };
+        let rendered = self.0.rendered.render(&topic.name, &scene, &stored, keep);
+        let take = rendered.count;
+        FollowedBatch { topic: Arc::clone(&topic.name), partition: place.index.0, skip: 0, take, rendered, stored, place }
+    }
+}
+
+fn managed(topic: &TopicRef) -> Result<(), Error> {
+    proved(topic.action(), Action::Manage)
+}
+
+/// A proof of another action is a defect of the caller, and is refused.
+fn proved(proof: Action, wanted: Action) -> Result<(), Error> {
+    if proof == wanted {
+        return Ok(());
+    }
+    Err(Error::defect(format!("the broker was asked to {wanted} with the proof for {proof}")))
+}
+
+async fn cursor_key(log: &Log) -> Result<CursorKey, Error> {
+    if let Some(doc) = documents::load::<CursorKeyDoc>(log, documents::CURSOR_KEY)? {
+        return Ok(CursorKey(doc.key));
+    }
+    let key = crate::auth::random_bytes::<32>();
+    let name = Bytes::from_static(documents::CURSOR_KEY);
+    let doc = documents::encode(&CursorKeyDoc { v: documents::VERSION, key });
+    let guards = vec![Guard::Absent(name.clone())];
+    log.commit(Change { guards, docs: vec![DocOp::Put(name, doc)], topics: vec![] }).await?;
+    Ok(CursorKey(key))
+}
+
+#[cfg(test)]
+mod tests;

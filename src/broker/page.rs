@@ -1,0 +1,211 @@
+//! One page of records, at once or as soon as there is one (long-poll).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_storage::Kind;
+use plinth_storage::ids::{Offset, Partition};
+use tokio::time::{Instant, timeout_at};
+
+use super::batch::FollowedBatch;
+use super::catalog::{Topic, gone};
+use super::error::Error;
+use super::from::{From, Origin};
+use super::{Broker, proved};
+use crate::auth::{Action, TopicRef};
+
+/// Bytes that one look into the log takes.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Which records are wanted.
+#[derive(Debug)]
+pub struct PageRequest {
+    /// The topic.
+    pub topic: TopicRef,
+    /// One partition; without it all of them.
+    pub partition: Option<u32>,
+    /// Where to begin.
+    pub from: From,
+    /// Most records, at least 1.
+    pub limit: usize,
+    /// Most payload bytes; one record may have more.
+    pub bytes_max: usize,
+    /// How long to wait for the first record when there is none.
+    pub wait: Option<Duration>,
+}
+
+/// A page of records.
+pub struct Page {
+    /// The records, in order within each partition.
+    pub slices: Vec<FollowedBatch>,
+    /// The cursor after them.
+    pub next: String,
+    /// Whether it reached the tail of every partition.
+    pub caught_up: bool,
+}
+
+/// A partition of the page and its next offset.
+struct Place {
+    partition: Partition,
+    next: Offset,
+}
+
+/// What may still go into the page.
+struct Room {
+    records: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+impl Broker {
+    /// Reads a page. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidCursor`; `Invalid` for a partition that does not exist and for an offset of several
+    /// partitions; `Trimmed` and `AboveTail` for an offset that is not there; those of the log.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, Error> {
+        proved(request.topic.action(), Action::Subscribe)?;
+        let topic = self.catalog().get(&request.topic)?;
+        let deadline = request.wait.map(|wait| Instant::now() + wait);
+        let mut places = self.begin_page(&topic, &request).await?;
+        let mut follow = self.log().follow();
+        if deadline.is_some() {
+            for place in &places {
+                follow.add(place.partition);
+            }
+        }
+        loop {
+            let (slices, caught_up) = self.fill(&topic, &mut places, &request).await?;
+            let more = match deadline {
+                Some(deadline) if slices.is_empty() => timeout_at(deadline, follow.changed()).await.is_ok(),
+                Some(_) | None => false,
+            };
+            if !more {
+                let positions = places.iter().map(|place| (place.partition, place.next));
+                return Ok(Page { slices, next: self.cursors().write(topic.tenant, positions), caught_up });
+            }
+        }
+    }
+
+    async fn begin_page(&self, topic: &Topic, request: &PageRequest) -> Result<Vec<Place>, Error> {
+        let chosen = topic.chosen(request.partition)?;
+        if matches!(request.from, From::Offset(_)) && chosen.len() > 1 {
+            return Err(one_partition_only());
+        }
+        let origin = request.from.resolve(self.cursors(), topic.tenant)?;
+        let partitions = chosen.map(|index| topic.partition(index)).collect::<Vec<_>>();
+        check_cursor(&origin, topic, &partitions)?;
+        let mut places = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let begin = origin.begin(self.log(), partition).await.map_err(|error| named(&topic.name, error))?;
+            places.push(Place { partition, next: begin.exactly()? });
+        }
+        Ok(places)
+    }
+
+    /// Fills a page, the partitions that are furthest behind first; tells whether all tails were reached.
+    async fn fill(
+        &self,
+        topic: &Topic,
+        places: &mut [Place],
+        request: &PageRequest,
+    ) -> Result<(Vec<FollowedBatch>, bool), Error> {
+        let mut behind = Vec::new();
+        for (index, place) in places.iter().enumerate() {
+            let tail = self.log().bounds(place.partition).map_err(|error| gone(&topic.name, error))?.tail;
+            if place.next < tail {
+                behind.push((tail.0 - place.next.0, index));
+            }
+        }
+        behind.sort_unstable_by_key(|&(records, index)| (std::cmp::Reverse(records), index));
+        let mut unread: Vec<usize> = behind.into_iter().map(|(_, index)| index).collect();
+        let mut room = Room { records: request.limit.max(1), bytes: request.bytes_max, empty: true };
+        let mut slices = Vec::new();
+        while !unread.is_empty() {
+            let share = (room.bytes / unread.len()).clamp(1, READ_BYTES);
+            let mut rest = Vec::with_capacity(unread.len());
+            for index in unread {
+                let place = &mut places[index];
+                let read = self.log().read(place.partition, place.next, share).await;
+                let batches = read.map_err(|error| lost(topic, place, error))?;
+                if !batches.is_empty() {
+                    rest.push(index);
+                }
+                for stored in batches {
+                    let whole = self.rendered(topic, place.partition, Arc::clone(&stored), false);
+                    let Some(slice) = room.admit(whole, place.next) else { return Ok((slices, false)) };
+                    place.next = slice.next_after(slice.take);
+                    let all = place.next == stored.next();
+                    slices.push(slice);
+                    if !all {
+                        return Ok((slices, false));
+                    }
+                }
+            }
+            unread = rest;
+        }
+        Ok((slices, true))
+    }
+}
+
+impl Room {
+    /// As much of a batch from `next` on as fits; none when nothing does.
+    fn admit(&mut self, mut batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
+        drop(batch.split_to(skipped(&batch, next)));
+        let count = u32::try_from(self.records).unwrap_or(u32::MAX).min(batch.take);
+        let mut bytes = 0;
+        let fits = |payload: &bytes::Bytes| {
+            bytes += payload.len();
+            bytes <= self.bytes
+        };
+        let fitting = batch.payloads().take(count as usize).take_while(fits).count();
+        let fitting = if self.empty { fitting.max(1) } else { fitting };
+        let slice = batch.split_to(u32::try_from(fitting).expect("not more than the batch has"));
+        self.records -= fitting;
+        self.bytes = self.bytes.saturating_sub(slice.payloads().map(|payload| payload.len()).sum());
+        self.empty = false;
+        (slice.take > 0).then_some(slice)
+    }
+}
+
+/// Records of the batch before the offset `next`, which is in it.
+pub(crate) fn skipped(batch: &FollowedBatch, next: Offset) -> u32 {
+    u32::try_from(next.0.saturating_sub(batch.base())).expect("the offset is in the batch")
+}
+
+/// Checks that a cursor for one topic names it: one of an earlier topic of that name does not.
+///
+/// # Errors
+/// `InvalidCursor`.
+pub(crate) fn check_cursor(origin: &Origin, topic: &Topic, partitions: &[Partition]) -> Result<(), Error> {
+    match origin {
+        Origin::Cursor(positions) if !partitions.iter().any(|partition| positions.contains_key(partition)) => {
+            Err(Error::InvalidCursor(format!("the cursor is not one of topic {} as it is now", topic.name)))
+        }
+        Origin::Cursor(_)
+        | Origin::Earliest
+        | Origin::Latest
+        | Origin::Offset(_)
+        | Origin::Last(_)
+        | Origin::Time(_) => Ok(()),
+    }
+}
+
+/// The error for an offset where several partitions are read.
+pub(crate) fn one_partition_only() -> Error {
+    Error::Invalid("from offset:N needs one partition: the topic has several and none is named".into())
+}
+
+/// Names the topic that the log does not know any more.
+pub(crate) fn named(topic: &str, error: Error) -> Error {
+    if matches!(error, Error::NotFound(_)) { Error::NotFound(format!("there is no topic {topic}")) } else { error }
+}
+
+/// What a failed read of a place means: one that was trimmed while it was read is told so.
+fn lost(topic: &Topic, place: &Place, error: plinth_storage::Error) -> Error {
+    if error.kind() == Kind::OutOfRange {
+        Error::Busy(format!("offset {} of topic {} was trimmed while it was read", place.next, topic.name))
+    } else {
+        gone(&topic.name, error)
+    }
+}

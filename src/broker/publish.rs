@@ -1,0 +1,249 @@
+//! Publish: check the limits, choose the partitions, append.
+//!
+//! The limits are those of `plinth_api::limits`; each error names the limit. A record with a key goes to partition
+//! XXH3-64(key) mod the number of partitions, with seed 0: part of the contract, never to change. One without goes to
+//! the connection's sticky partition. Each partition's share is one append, stored whole or not at all.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use plinth_api::limits::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX, RECORD_KEY_BYTES_MAX,
+};
+use plinth_storage::Kind;
+use plinth_storage::record::{Batch, NewRecord};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Broker, proved};
+use super::catalog::{Topic, gone};
+use super::error::Error;
+use crate::auth::{Action, TopicRef};
+
+/// What is to be published.
+#[derive(Debug)]
+pub struct Publish {
+    /// The partition of all records; without it keys choose.
+    pub partition: Option<u32>,
+    /// Chooses the partition of records without a key: the same for all of one connection.
+    pub sticky: u64,
+    /// At least one record.
+    pub records: Vec<NewRecord>,
+}
+
+/// What became of a publish, by partition.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Stored; at least one.
+    pub parts: Vec<PublishedPart>,
+    /// Not stored or unknown: which records, by their place in the request, and why.
+    pub failed: Vec<(Vec<usize>, Error)>,
+}
+
+/// Records that were stored together in one partition.
+#[derive(Clone, Debug)]
+pub struct PublishedPart {
+    /// The partition.
+    pub partition: u32,
+    /// The offset of the first.
+    pub base: u64,
+    /// How many.
+    pub count: u32,
+    /// Their time, ms since the Unix epoch.
+    pub timestamp: u64,
+    /// The position after them.
+    pub cursor: String,
+    /// Their places in the request: record `indices[i]` has the offset `base + i`.
+    pub indices: Vec<usize>,
+}
+
+/// The records of one partition, by their places in the request.
+type Share = (u32, Vec<usize>);
+
+impl Broker {
+    /// Publishes records; the answer comes after they are stored. Cancel safe: a caller that stops waiting does not undo
+    /// it.
+    ///
+    /// # Errors
+    /// When nothing was stored. `Invalid`, `Unprocessable` and `TooLarge` before anything is tried; `NotFound` when the
+    /// topic does not exist and the caller may not make it; those of the log.
+    pub async fn publish(&self, topic: &TopicRef, publish: Publish) -> Result<Published, Error> {
+        proved(topic.action(), Action::Publish)?;
+        check_batch(&publish.records)?;
+        let found = self.catalog().get_or_make(topic).await?;
+        match self.publish_to(&found, &publish).await {
+            // Deleted, or deleted and made again, since it was looked up: once more with what there is now.
+            Err(Error::NotFound(_)) => {
+                self.catalog().forget(topic);
+                let found = self.catalog().get_or_make(topic).await?;
+                self.publish_to(&found, &publish).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn publish_to(&self, topic: &Topic, publish: &Publish) -> Result<Published, Error> {
+        check_payloads(topic, &publish.records)?;
+        let mut shares = choose(topic, publish)?;
+        if shares.len() == 1 {
+            let share = shares.remove(0);
+            let part = self.append(topic, share, &publish.records).await.map_err(|(_, error)| error)?;
+            return Ok(Published { parts: vec![part], failed: vec![] });
+        }
+        let mut published = Published::default();
+        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, &publish.records))).await {
+            match outcome {
+                Ok(part) => published.parts.push(part),
+                Err(failed) => published.failed.push(failed),
+            }
+        }
+        if published.parts.is_empty() {
+            return Err(worst(published.failed));
+        }
+        Ok(published)
+    }
+
+    async fn append(
+        &self,
+        topic: &Topic,
+        (index, places): Share,
+        records: &[NewRecord],
+    ) -> Result<PublishedPart, (Vec<usize>, Error)> {
+        let partition = topic.partition(index);
+        let batch = match Batch::of(places.iter().map(|&place| &records[place])) {
+            Ok(batch) => batch,
+            Err(error) => return Err((places, error.into())),
+        };
+        match self.log().append(partition, batch).await {
+            Ok(stored) => Ok(PublishedPart {
+                partition: index,
+                base: stored.base.0,
+                count: stored.count,
+                timestamp: stored.timestamp.0,
+                cursor: self.cursors().write(topic.tenant, [(partition, stored.base.plus(stored.count))]),
+                indices: places,
+            }),
+            Err(error) if error.kind() == Kind::NotFound => Err((places, gone(&topic.name, error))),
+            Err(error) => Err((places, error.into())),
+        }
+    }
+}
+
+fn check_batch(records: &[NewRecord]) -> Result<(), Error> {
+    if records.is_empty() {
+        return Err(Error::Invalid("batch has no record".into()));
+    }
+    if records.len() > BATCH_RECORDS_MAX {
+        let count = records.len();
+        return Err(Error::TooLarge(format!("batch of {count} records exceeds the limit of {BATCH_RECORDS_MAX}")));
+    }
+    let mut total = 0;
+    for (place, record) in records.iter().enumerate() {
+        let headers = check_headers(record).map_err(|error| at(records, place, error))?;
+        let key = record.key.as_ref().map_or(0, |key| key.len());
+        if key > RECORD_KEY_BYTES_MAX {
+            let why = format!("key of {key} bytes exceeds the limit of {RECORD_KEY_BYTES_MAX}");
+            return Err(at(records, place, Error::TooLarge(why)));
+        }
+        total += record.payload.len() + headers + key;
+    }
+    if total > BATCH_BYTES_MAX {
+        return Err(Error::TooLarge(format!("batch of {total} bytes exceeds the limit of {BATCH_BYTES_MAX}")));
+    }
+    Ok(())
+}
+
+/// Checks the headers and the content type; gives their bytes.
+fn check_headers(record: &NewRecord) -> Result<usize, Error> {
+    let count = record.headers.len();
+    if count > RECORD_HEADERS_MAX {
+        return Err(Error::TooLarge(format!("{count} headers exceed the limit of {RECORD_HEADERS_MAX}")));
+    }
+    let bytes = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let bytes = bytes + record.content_type.len();
+    if bytes > RECORD_HEADERS_BYTES_MAX {
+        let limit = RECORD_HEADERS_BYTES_MAX;
+        return Err(Error::TooLarge(format!("headers and content type of {bytes} bytes exceed the limit of {limit}")));
+    }
+    if !is_field_value(&record.content_type) {
+        return Err(Error::Unprocessable("content type has a control character".into()));
+    }
+    for (place, (name, value)) in record.headers.iter().enumerate() {
+        let shown = String::from_utf8_lossy(name);
+        if !is_token(name) {
+            return Err(Error::Unprocessable(format!("header name {shown:?} is not a token of RFC 9110")));
+        }
+        if !is_field_value(value) {
+            return Err(Error::Unprocessable(format!("value of header {shown} has a control character")));
+        }
+        if record.headers[..place].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+            return Err(Error::Unprocessable(format!("header {shown} is given twice")));
+        }
+    }
+    Ok(bytes)
+}
+
+fn check_payloads(topic: &Topic, records: &[NewRecord]) -> Result<(), Error> {
+    let limit = topic.max_record_bytes;
+    match records.iter().position(|record| record.payload.len() > limit as usize) {
+        None => Ok(()),
+        Some(place) => {
+            let bytes = records[place].payload.len();
+            let why = format!("record of {bytes} bytes exceeds the limit of {limit} of topic {}", topic.name);
+            Err(at(records, place, Error::TooLarge(why)))
+        }
+    }
+}
+
+/// Names the record in an error about one of several.
+fn at(records: &[NewRecord], place: usize, error: Error) -> Error {
+    if records.len() == 1 {
+        return error;
+    }
+    match error {
+        Error::TooLarge(why) => Error::TooLarge(format!("record {}: {why}", place + 1)),
+        Error::Unprocessable(why) => Error::Unprocessable(format!("record {}: {why}", place + 1)),
+        Error::NotFound(_)
+        | Error::Conflict(_)
+        | Error::Invalid(_)
+        | Error::InvalidCursor(_)
+        | Error::Trimmed { .. }
+        | Error::AboveTail { .. }
+        | Error::Busy(_)
+        | Error::Unavailable(_)
+        | Error::ShuttingDown(_)
+        | Error::Unknown(_)
+        | Error::Internal { .. } => error,
+    }
+}
+
+/// Gives each record its partition.
+fn choose(topic: &Topic, publish: &Publish) -> Result<Vec<Share>, Error> {
+    let all = || (0..publish.records.len()).collect();
+    if publish.partition.is_some() || topic.partitions == 1 {
+        return Ok(vec![(topic.chosen(publish.partition)?.start, all())]);
+    }
+    let place = |hash: u64| u32::try_from(hash % u64::from(topic.partitions)).expect("less than a u32");
+    let mut shares = BTreeMap::<u32, Vec<usize>>::new();
+    for (index, record) in publish.records.iter().enumerate() {
+        let hash = record.key.as_ref().map_or(publish.sticky, |key| xxh3_64(key));
+        shares.entry(place(hash)).or_default().push(index);
+    }
+    Ok(shares.into_iter().collect())
+}
+
+/// The error that says most when no share was stored: an open outcome before all others.
+fn worst(failed: Vec<(Vec<usize>, Error)>) -> Error {
+    let mut errors: Vec<Error> = failed.into_iter().map(|(_, error)| error).collect();
+    let open = errors.iter().position(|error| matches!(error, Error::Unknown(_) | Error::Internal { .. }));
+    errors.swap_remove(open.unwrap_or(0))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// RFC 9110, section 5.5, and UTF-8: no control character but the tab, so that a value cannot end a line anywhere.
+fn is_field_value(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|value| !value.chars().any(|c| c.is_control() && c != '\t'))
+}

@@ -1,0 +1,83 @@
+//! The processes under test: started from this binary on a free port, asked for their memory, ended with us.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How long a start may take.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an end may take before the process is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A process of this binary that listens on the loopback address. Killed when dropped.
+pub(super) struct Server {
+    child: Child,
+    /// Held open: a process whose stdout is closed could fail to write to it.
+    _stdout: Lines<BufReader<ChildStdout>>,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+}
+
+impl Server {
+    /// `plinth bench-baseline`.
+    pub(super) async fn baseline() -> anyhow::Result<Self> {
+        Self::start(&mut command(&["bench-baseline"])?).await
+    }
+
+    /// `plinth serve` on a directory store in `dir`.
+    pub(super) async fn node(dir: &Path, root_key: &str) -> anyhow::Result<Self> {
+        let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--drain-time", "1s"])?;
+        command.arg("--store").arg(format!("file://{}", dir.join("objects").display()));
+        command.arg("--cache-dir").arg(dir.join("cache")).env("PLINTH_ROOT_KEY", root_key);
+        Self::start(&mut command).await
+    }
+
+    async fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+        let address = tokio::time::timeout(START_TIMEOUT, listening(&mut stdout)).await.context("no start in time")??;
+        Ok(Self { child, _stdout: stdout, address })
+    }
+
+    /// The most memory that it has held, in bytes; `None` where the system does not say.
+    pub(super) fn memory_peak_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    /// Asks it to end and waits for that.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        }
+        let status = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.context("it did not end in time")??;
+        // The baseline has no handler for the signal.
+        anyhow::ensure!(status.success() || status.code().is_none(), "it ended with {status}");
+        Ok(())
+    }
+}
+
+/// This binary without the settings of its caller.
+fn command(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PLINTH_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    Ok(command)
+}
+
+async fn listening(stdout: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<SocketAddr> {
+    while let Some(line) = stdout.next_line().await? {
+        if let Some((_, rest)) = line.split_once("http://") {
+            return rest.split_whitespace().next().unwrap_or_default().parse().with_context(|| format!("in {line:?}"));
+        }
+    }
+    anyhow::bail!("the server ended before it listened; what it said is above")
+}

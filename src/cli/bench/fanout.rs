@@ -1,0 +1,112 @@
+//! One record to many: followers by server-sent events, records published one by one, the time until each has each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use super::node::Node;
+use super::wire::{Pieces, Wire, number_after};
+
+/// Records per second.
+const RATE: u32 = 10;
+/// Followers that connect at the same time.
+const CONNECTING_MAX: usize = 64;
+/// How long the last record may take to reach the last follower.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most bytes of an event that has not ended.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What the followers saw; each saw every record once and in order.
+pub(super) struct FanOut {
+    pub(super) latency_us: Histogram<u64>,
+    pub(super) deliveries: u64,
+}
+
+pub(super) async fn run(node: &Node, topic: &str, followers: usize, records: u64) -> anyhow::Result<FanOut> {
+    let path = node.topic(topic).await?;
+    let epoch = Instant::now();
+    let gate = Arc::new(Semaphore::new(CONNECTING_MAX));
+    let ready = Arc::new(Semaphore::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..followers {
+        let (target, path, gate, ready) = (node.target.clone(), format!("{path}?from=latest"), gate.clone(), ready.clone());
+        tasks.spawn(async move {
+            let permit = gate.acquire().await?;
+            let mut pieces = Wire::connect(&target).await?.stream(&path, "text/event-stream").await?;
+            // The answer's first bytes come when the position is fixed.
+            let first = pieces.next().await?.context("the stream ended at once")?;
+            drop(permit);
+            ready.add_permits(1);
+            follow(pieces, first, records, epoch).await
+        });
+    }
+    all_ready(&ready, followers, &mut tasks).await?;
+    publish(node, &path, records, epoch).await?;
+    let mut sum = FanOut { latency_us: Histogram::new_with_bounds(1, 120_000_000, 3)?, deliveries: 0 };
+    while let Some(seen) = timeout(PATIENCE, tasks.join_next()).await.context("followers wait in vain for a record")? {
+        sum.latency_us.add(seen??)?;
+        sum.deliveries += records;
+    }
+    Ok(sum)
+}
+
+/// Waits for every follower's beginning; one that ends before is the failure to report.
+async fn all_ready(
+    ready: &Semaphore,
+    followers: usize,
+    tasks: &mut JoinSet<anyhow::Result<Histogram<u64>>>,
+) -> anyhow::Result<()> {
+    let count = u32::try_from(followers)?;
+    tokio::select! {
+        permits = ready.acquire_many(count) => permits?.forget(),
+        ended = tasks.join_next(), if followers > 0 => {
+            ended.context("there are followers")???;
+            anyhow::bail!("a follower ended before the first record");
+        }
+    }
+    Ok(())
+}
+
+async fn publish(node: &Node, path: &str, records: u64, epoch: Instant) -> anyhow::Result<()> {
+    let mut wire = Wire::connect(&node.target).await?;
+    let mut ticks = interval(Duration::from_secs(1) / RATE);
+    for seq in 0..records {
+        ticks.tick().await;
+        let body = format!("{{\"seq\":{seq},\"sent_us\":{},\"pad\":\"{}\"}}", micros(epoch), "x".repeat(200));
+        let answer = wire.post(path, "application/json", Bytes::from(body)).await?;
+        anyhow::ensure!(answer.status == 201, "record {seq} is answered {}", answer.status);
+    }
+    Ok(())
+}
+
+async fn follow(mut pieces: Pieces, first: Bytes, records: u64, epoch: Instant) -> anyhow::Result<Histogram<u64>> {
+    let mut latency = Histogram::new_with_bounds(1, 120_000_000, 3)?;
+    let mut rest = first.to_vec();
+    let mut expected = 0;
+    loop {
+        while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
+            if let Some(seq) = number_after(&rest[..end], b"\"seq\":") {
+                let sent = number_after(&rest[..end], b"\"sent_us\":").context("a record without a time")?;
+                anyhow::ensure!(seq == expected, "a follower saw record {seq} when {expected} was next");
+                latency.saturating_record(micros(epoch).saturating_sub(sent).max(1));
+                expected += 1;
+            }
+            rest.drain(..end + 2);
+        }
+        if expected == records {
+            return Ok(latency);
+        }
+        anyhow::ensure!(rest.len() <= EVENT_BYTES_MAX, "an event is longer than {EVENT_BYTES_MAX} bytes");
+        rest.extend_from_slice(&pieces.next().await?.context("the stream ended early")?);
+    }
+}
+
+fn micros(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

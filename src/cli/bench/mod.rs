@@ -1,0 +1,327 @@
+//! `plinth bench`: measures a node against the limits of the machine that it runs on, in one run.
+//!
+//! Client and node share the machine, so absolute figures mean little elsewhere; the ratios do. While it measures it
+//! checks: every acknowledged record is there once, offsets are dense, followers see every record in order. A violation
+//! ends the run with an error; a figure below its aim does not.
+
+pub(in crate::cli) mod baseline;
+mod catch_up;
+mod child;
+mod disk;
+mod fanout;
+mod load;
+mod node;
+mod report;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use plinth_storage::env::{Clock, Rng, SystemClock, SystemRng};
+use url::Url;
+
+use self::child::Server;
+use self::load::{Load, Shot, Until, check_offsets, closed_loop, open_loop};
+use self::node::Node;
+use self::report::{Cost, Delivery, Disk, Latency, Machine, Rate, Report, Throughput, round};
+use self::wire::Target;
+use super::{Usage, output};
+
+/// Payload of a single record.
+const SINGLE_BYTES: usize = 1024;
+/// Payload of a record of a batch.
+const BATCHED_BYTES: usize = 1000;
+/// Records of a batch.
+const BATCH_RECORDS: u64 = 100;
+/// Connections of the batch run.
+const BATCH_CONNECTIONS: usize = 32;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A node of this machine to measure; without it bench starts one of its own, with a directory store
+    #[arg(long, value_name = "URL", requires = "key")]
+    url: Option<Url>,
+    /// With --url: an API key that may publish, subscribe and manage
+    #[arg(long, env = "PLINTH_KEY", value_name = "KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Where bench keeps its data while it runs; on the disk that is to be measured
+    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    dir: PathBuf,
+    /// Write the results to this file as well
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// A few seconds instead of minutes: shows that it runs, its figures mean nothing
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much is measured.
+struct Size {
+    connections: &'static [usize],
+    warm_up: Duration,
+    time: Duration,
+    durable_files: usize,
+    blocks: u32,
+    batches: u64,
+    followers: usize,
+    fan_out_records: u64,
+}
+
+const FULL: Size = Size {
+    connections: &[64, 256],
+    warm_up: Duration::from_secs(2),
+    time: Duration::from_secs(10),
+    durable_files: 200,
+    blocks: 64,
+    batches: 5_400,
+    followers: 1000,
+    fan_out_records: 200,
+};
+
+const QUICK: Size = Size {
+    connections: &[8],
+    warm_up: Duration::from_millis(100),
+    time: Duration::from_millis(500),
+    durable_files: 5,
+    blocks: 2,
+    batches: 40,
+    followers: 20,
+    fan_out_records: 5,
+};
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    super::limits::raise_open_files();
+    let size = if args.quick { QUICK } else { FULL };
+    let dir = Scratch::make(&args.dir)?;
+    let mut report = Report {
+        date: date()?,
+        version: env!("CARGO_PKG_VERSION"),
+        commit: commit(),
+        machine: Machine::this(),
+        store: args.url.as_ref().map_or_else(|| "file:// with fsync".to_owned(), |url| format!("that of {url}")),
+        durability: "object",
+        quick: args.quick,
+        disk: None,
+        baseline: None,
+        publish: Vec::new(),
+        latency: None,
+        batches: None,
+        catch_up: None,
+        fan_out: None,
+        memory_peak_bytes: None,
+        targets: Vec::new(),
+    };
+    match (&args.url, &args.key) {
+        (Some(url), Some(key)) => scenarios(&Node::with_key(url, key).await?, &size, &mut report).await?,
+        (Some(_), None) => return Err(Usage("--url needs --key".to_owned()).into()),
+        (None, _) => own_node(dir.path(), &size, &mut report).await?,
+    }
+    report.judge();
+    finish(&report, args.out.as_deref())
+}
+
+/// Everything, with a node of our own: also the yardsticks of disk and handler, and its memory.
+async fn own_node(dir: &Path, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    report.disk = Some(disk(dir, size).await?);
+    report.baseline = Some(baseline(size).await?);
+    let root_key = root_key();
+    let server = Server::node(dir, &root_key).await?;
+    let url = Url::parse(&format!("http://{}", server.address))?;
+    let node = Node::with_root(&url, &root_key).await?;
+    scenarios(&node, size, report).await?;
+    report.memory_peak_bytes = server.memory_peak_bytes();
+    server.stop().await
+}
+
+async fn scenarios(node: &Node, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    // Names of this run, so that a node can be measured again.
+    let run = format!("bench-{}", SystemClock.now().0);
+    publish(node, &run, size, report).await?;
+    latency(node, &run, size, report).await?;
+    batches(node, &run, size, report).await?;
+    fan_out(node, &run, size, report).await
+}
+
+async fn disk(dir: &Path, size: &Size) -> anyhow::Result<Disk> {
+    output::say("disk: durable files of 64 KiB, synced blocks of 4 MiB");
+    let (dir, files, blocks) = (dir.to_owned(), size.durable_files, size.blocks);
+    let measure = move || anyhow::Ok((disk::durable_file(&dir, files)?, disk::synced_blocks(&dir, blocks)?));
+    let (file, bytes_per_second) = tokio::task::spawn_blocking(measure).await??;
+    Ok(Disk {
+        durable_file_64_kib_ms: round(file.as_secs_f64() * 1000.0),
+        synced_4_mib_blocks_mb_per_second: round(bytes_per_second / 1e6),
+    })
+}
+
+/// The bare handler at the largest number of connections.
+async fn baseline(size: &Size) -> anyhow::Result<Rate> {
+    let connections = size.connections.iter().copied().max().unwrap_or(1);
+    output::say(&format!("bare handler: {connections} connections"));
+    let server = Server::baseline().await?;
+    let target = Target { address: server.address, key: None };
+    let shot = Shot { path: "/".to_owned(), content_type: "application/octet-stream", body: single(), records: 0 };
+    closed_loop(&target, &shot, connections, until(size.warm_up)).await?;
+    let load = closed_loop(&target, &shot, connections, until(size.time)).await?;
+    server.stop().await?;
+    Ok(Rate::of(connections, SINGLE_BYTES, &load, None))
+}
+
+async fn publish(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    for &connections in size.connections {
+        output::say(&format!("publish 1 KiB: {connections} connections"));
+        let name = format!("{run}-single-{connections}");
+        let shot = shot(node, &format!("{name}-warm-up")).await?;
+        closed_loop(&node.target, &shot, connections, until(size.warm_up)).await?;
+        let shot = self::shot(node, &name).await?;
+        let before = node.store_calls().await;
+        let load = closed_loop(&node.target, &shot, connections, until(size.time)).await?;
+        let cost = cost(node, before, load.acknowledged).await;
+        report.publish.push(Rate::of(connections, SINGLE_BYTES, &load, cost));
+        check_offsets(load.offsets, 1, node.tail(&name).await?)?;
+        node.delete(&name).await?;
+        node.delete(&format!("{name}-warm-up")).await?;
+    }
+    Ok(())
+}
+
+async fn latency(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    let rate = report.publish.iter().map(|rate| rate.requests_per_second).fold(1.0, f64::max) / 2.0;
+    let connections = size.connections.iter().copied().max().unwrap_or(1);
+    output::say(&format!("publish 1 KiB: {rate:.0} per second, half of the maximum"));
+    let name = format!("{run}-latency");
+    let shot = shot(node, &name).await?;
+    let load = open_loop(&node.target, &shot, connections, rate, size.time).await?;
+    report.latency = Some(Latency {
+        connections,
+        intended_per_second: round(rate),
+        reached_per_second: round(load.per_second()),
+        requests: load.acknowledged,
+        refused: load.refused,
+        p50_ms: load.ms(0.5),
+        p99_ms: load.ms(0.99),
+        max_ms: load.ms(1.0),
+    });
+    check_offsets(load.offsets, 1, node.tail(&name).await?)?;
+    node.delete(&name).await
+}
+
+/// Batches in, then the same topic out.
+async fn batches(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    output::say(&format!("publish batches: {} of 100 x 1 KB", size.batches));
+    let name = format!("{run}-batch");
+    let path = node.topic(&name).await?;
+    let shot = Shot { path: path.clone(), content_type: "application/x-ndjson", body: batch(), records: BATCH_RECORDS };
+    let until = Until { time: Duration::from_secs(120), requests: size.batches };
+    let before = node.store_calls().await;
+    let load = closed_loop(&node.target, &shot, BATCH_CONNECTIONS, until).await?;
+    let records = load.acknowledged * BATCH_RECORDS;
+    let cost_in = cost(node, before, records).await;
+    report.batches = Some(Throughput::of(records, BATCHED_BYTES, load.time.as_secs_f64(), cost_in));
+    check_offsets(load.offsets, BATCH_RECORDS, node.tail(&name).await?)?;
+
+    output::say(&format!("catch-up by NDJSON: {records} records"));
+    let before = node.store_calls().await;
+    let time = catch_up::run(node, &path, records).await?;
+    let cost_out = cost(node, before, records).await;
+    report.catch_up = Some(Throughput::of(records, BATCHED_BYTES, time.as_secs_f64(), cost_out));
+    node.delete(&name).await
+}
+
+async fn fan_out(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    output::say(&format!("fan-out: {} followers, {} records", size.followers, size.fan_out_records));
+    let name = format!("{run}-fan-out");
+    let seen = fanout::run(node, &name, size.followers, size.fan_out_records).await?;
+    let ms = |quantile: f64| seen.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
+    report.fan_out = Some(Delivery {
+        followers: size.followers,
+        records: size.fan_out_records,
+        deliveries: seen.deliveries,
+        p50_ms: ms(0.5),
+        p99_ms: ms(0.99),
+        max_ms: ms(1.0),
+    });
+    node.delete(&name).await
+}
+
+async fn shot(node: &Node, topic: &str) -> anyhow::Result<Shot> {
+    let path = node.topic(topic).await?;
+    Ok(Shot { path, content_type: "application/octet-stream", body: single(), records: 1 })
+}
+
+async fn cost(node: &Node, before: Option<node::StoreCalls>, records: u64) -> Option<Cost> {
+    Some(Cost::between(before?, node.store_calls().await?, records))
+}
+
+fn until(time: Duration) -> Until {
+    Until { time, requests: u64::MAX }
+}
+
+fn single() -> Bytes {
+    Bytes::from(disk::noise(SINGLE_BYTES))
+}
+
+/// Lines of JSON text of 1,000 bytes each, hexadecimal noise.
+fn batch() -> Bytes {
+    let mut body = String::new();
+    let noise = disk::noise(BATCHED_BYTES * 100 / 2);
+    for bytes in noise.chunks(BATCHED_BYTES / 2) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        body.push_str(&format!("\"{}\"\n", &hex[..BATCHED_BYTES - 2]));
+    }
+    Bytes::from(body)
+}
+
+/// A directory that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(within: &Path) -> anyhow::Result<Self> {
+        let path = std::path::absolute(within)?.join(format!("run-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            output::say(&format!("{} is left behind: {error}", self.0.display()));
+        }
+    }
+}
+
+fn root_key() -> String {
+    SystemRng.bytes().into_iter().chain(SystemRng.bytes()).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn date() -> anyhow::Result<String> {
+    let time = std::time::UNIX_EPOCH + Duration::from_millis(SystemClock.now().0);
+    Ok(humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// The commit of the working directory, when it is a checkout.
+fn commit() -> Option<String> {
+    let output = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn finish(report: &Report, out: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(path) = out {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, serde_json::to_string_pretty(report)?).with_context(|| path.display().to_string())?;
+    }
+    for aim in &report.targets {
+        let verdict = if aim.reached { "reached" } else { "NOT reached" };
+        output::say(&format!("{verdict:>11}  {}: {} (aim {})", aim.name, aim.measured, aim.bound));
+    }
+    output::object(report)
+}

@@ -1,0 +1,83 @@
+//! The node under test, seen through its API: topics, their tails, and what it asked of the object store.
+
+use anyhow::Context;
+use plinth_api::keys::{KeyRequest, NewKey};
+use plinth_api::topics::Topic;
+use reqwest::Method;
+
+use super::wire::Target;
+use crate::cli::client::{Client, Connect, send};
+
+/// A node and a key for it.
+pub(super) struct Node {
+    client: Client,
+    operator: Client,
+    /// Where load is sent.
+    pub(super) target: Target,
+}
+
+/// Requests to the object store up to now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StoreCalls {
+    pub(super) puts: f64,
+    pub(super) gets: f64,
+}
+
+impl Node {
+    /// A node at `url` with an API key that may do everything in its tenant.
+    pub(super) async fn with_key(url: &url::Url, key: &str) -> anyhow::Result<Self> {
+        anyhow::ensure!(url.scheme() == "http", "bench speaks plain http, not {}", url.scheme());
+        let (host, port) = (url.host_str().context("the URL has no host")?, url.port_or_known_default().unwrap_or(80));
+        let address = tokio::net::lookup_host((host, port)).await?.next().context("the host has no address")?;
+        anyhow::ensure!(address.ip().is_loopback(), "bench loads only nodes of this machine, {address} is not");
+        let client = client(url, key, None)?;
+        Ok(Self { operator: client.clone(), client, target: Target { address, key: Some(key.to_owned()) } })
+    }
+
+    /// A node of our own, whose root key we know; makes a key in the tenant `default`.
+    pub(super) async fn with_root(url: &url::Url, root_key: &str) -> anyhow::Result<Self> {
+        let scopes = ["publish:**", "subscribe:**", "manage:**"].map(str::to_owned).to_vec();
+        let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()) };
+        let root = client(url, root_key, Some("default"))?;
+        let key: NewKey = send(root.request(Method::POST, "/v1/keys").json(&body)).await?.json().await?;
+        let node = Self::with_key(url, &key.key).await?;
+        Ok(Self { operator: client(url, root_key, None)?, ..node })
+    }
+
+    /// Makes a topic and returns the path of its records.
+    pub(super) async fn topic(&self, name: &str) -> anyhow::Result<String> {
+        let request = self.client.request(Method::PUT, &format!("/v1/topics/{name}")).json(&serde_json::json!({}));
+        send(request).await.with_context(|| format!("topic {name}"))?;
+        Ok(format!("/v1/topics/{name}/records"))
+    }
+
+    /// The next offset of a topic of one partition.
+    pub(super) async fn tail(&self, name: &str) -> anyhow::Result<u64> {
+        let request = self.client.request(Method::GET, &format!("/v1/topics/{name}"));
+        let topic: Topic = send(request).await?.json().await?;
+        Ok(topic.partition_bounds.first().with_context(|| format!("topic {name} shows no partition"))?.tail)
+    }
+
+    /// Deletes a topic that is no longer needed.
+    pub(super) async fn delete(&self, name: &str) -> anyhow::Result<()> {
+        send(self.client.request(Method::DELETE, &format!("/v1/topics/{name}"))).await?;
+        Ok(())
+    }
+
+    /// What the node asked of the object store so far; `None` where its metrics may not be read.
+    pub(super) async fn store_calls(&self) -> Option<StoreCalls> {
+        let text = send(self.operator.request(Method::GET, "/metrics")).await.ok()?.text().await.ok()?;
+        let count = |operation: &str| {
+            text.lines()
+                .filter(|line| line.starts_with("plinth_object_store_requests_total{"))
+                .filter(|line| line.contains(&format!("operation=\"{operation}\"")))
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum()
+        };
+        Some(StoreCalls { puts: count("put"), gets: count("get") })
+    }
+}
+
+fn client(url: &url::Url, key: &str, tenant: Option<&str>) -> anyhow::Result<Client> {
+    Client::new(&Connect { url: url.clone(), key: Some(key.to_owned()), tenant: tenant.map(str::to_owned) })
+}

@@ -1,0 +1,192 @@
+//! The result of a run: what was measured, on what, and how it compares with the aims.
+
+use serde::Serialize;
+
+use super::load::Load;
+
+/// Price of 1,000 PUT requests at Amazon S3 Standard, us-east-1, in dollars.
+const DOLLARS_PER_1000_PUTS: f64 = 0.005;
+/// Price of 1,000 GET requests there, in dollars.
+const DOLLARS_PER_1000_GETS: f64 = 0.0004;
+
+/// Everything about one run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) date: String,
+    pub(super) version: &'static str,
+    pub(super) commit: Option<String>,
+    pub(super) machine: Machine,
+    pub(super) store: String,
+    pub(super) durability: &'static str,
+    pub(super) quick: bool,
+    pub(super) disk: Option<Disk>,
+    pub(super) baseline: Option<Rate>,
+    pub(super) publish: Vec<Rate>,
+    pub(super) latency: Option<Latency>,
+    pub(super) batches: Option<Throughput>,
+    pub(super) catch_up: Option<Throughput>,
+    pub(super) fan_out: Option<Delivery>,
+    pub(super) memory_peak_bytes: Option<u64>,
+    pub(super) targets: Vec<Aim>,
+}
+
+/// Where it ran. Client and server share it.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    pub(super) cores: usize,
+    pub(super) cpu: Option<String>,
+    pub(super) os: &'static str,
+    pub(super) arch: &'static str,
+}
+
+/// The physical limits, taken in the same run on the same disk.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Disk {
+    pub(super) durable_file_64_kib_ms: f64,
+    pub(super) synced_4_mib_blocks_mb_per_second: f64,
+}
+
+/// Requests of one record as fast as the connections allow.
+#[derive(Debug, Serialize)]
+pub(super) struct Rate {
+    pub(super) connections: usize,
+    pub(super) payload_bytes: usize,
+    pub(super) requests: u64,
+    pub(super) refused: u64,
+    pub(super) requests_per_second: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) cost: Option<Cost>,
+}
+
+/// Requests at a given rate; times count from the intended moment of sending.
+#[derive(Debug, Serialize)]
+pub(super) struct Latency {
+    pub(super) connections: usize,
+    pub(super) intended_per_second: f64,
+    pub(super) reached_per_second: f64,
+    pub(super) requests: u64,
+    pub(super) refused: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
+}
+
+/// Payload over time.
+#[derive(Debug, Serialize)]
+pub(super) struct Throughput {
+    pub(super) records: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) seconds: f64,
+    pub(super) mb_per_second: f64,
+    pub(super) cost: Option<Cost>,
+}
+
+/// One record to many followers.
+#[derive(Debug, Serialize)]
+pub(super) struct Delivery {
+    pub(super) followers: usize,
+    pub(super) records: u64,
+    pub(super) deliveries: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
+}
+
+/// What the node asked of the object store for it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Cost {
+    pub(super) puts: f64,
+    pub(super) gets: f64,
+    pub(super) s3_dollars_per_million_records: f64,
+}
+
+/// A figure that we want, and whether it was reached.
+#[derive(Debug, Serialize)]
+pub(super) struct Aim {
+    pub(super) name: &'static str,
+    pub(super) measured: f64,
+    pub(super) bound: &'static str,
+    pub(super) reached: bool,
+}
+
+impl Rate {
+    pub(super) fn of(connections: usize, payload_bytes: usize, load: &Load, cost: Option<Cost>) -> Self {
+        Self {
+            connections,
+            payload_bytes,
+            requests: load.acknowledged,
+            refused: load.refused,
+            requests_per_second: round(load.per_second()),
+            p50_ms: load.ms(0.5),
+            p99_ms: load.ms(0.99),
+            cost,
+        }
+    }
+}
+
+impl Throughput {
+    pub(super) fn of(records: u64, record_bytes: usize, seconds: f64, cost: Option<Cost>) -> Self {
+        let payload_bytes = records * record_bytes as u64;
+        let mb_per_second = round(payload_bytes as f64 / 1e6 / seconds.max(1e-9));
+        Self { records, payload_bytes, seconds: round(seconds), mb_per_second, cost }
+    }
+}
+
+impl Cost {
+    pub(super) fn between(before: super::node::StoreCalls, after: super::node::StoreCalls, records: u64) -> Self {
+        let (puts, gets) = (after.puts - before.puts, after.gets - before.gets);
+        let dollars = puts / 1000.0 * DOLLARS_PER_1000_PUTS + gets / 1000.0 * DOLLARS_PER_1000_GETS;
+        Self { puts, gets, s3_dollars_per_million_records: round(dollars / (records as f64).max(1.0) * 1e6) }
+    }
+}
+
+impl Machine {
+    pub(super) fn this() -> Self {
+        let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        });
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { cores, cpu, os: std::env::consts::OS, arch: std::env::consts::ARCH }
+    }
+}
+
+impl Report {
+    /// Compares with the aims of the project. Each needs its measurement and, if it is a ratio, its yardstick.
+    pub(super) fn judge(&mut self) {
+        let best = self.publish.iter().map(|rate| rate.requests_per_second).fold(0.0, f64::max);
+        if let Some(baseline) = self.baseline.as_ref().filter(|_| best > 0.0) {
+            let ratio = best / baseline.requests_per_second.max(1.0);
+            self.aim("publishes of 1 KiB per request of a bare handler", ratio, ">= 0.4", ratio >= 0.4);
+        }
+        if let (Some(latency), Some(disk)) = (&self.latency, &self.disk) {
+            let (p50, p99) = (latency.p50_ms / disk.durable_file_64_kib_ms, latency.p99_ms / disk.durable_file_64_kib_ms);
+            self.aim("p50 at half the rate, in durable files of 64 KiB", p50, "<= 4", p50 <= 4.0);
+            self.aim("p99 at half the rate, in durable files of 64 KiB", p99, "<= 25", p99 <= 25.0);
+        }
+        if let (Some(batches), Some(disk)) = (&self.batches, &self.disk) {
+            let ratio = batches.mb_per_second / disk.synced_4_mib_blocks_mb_per_second;
+            self.aim("batches of 100 x 1 KB per synced block write", ratio, ">= 0.5", ratio >= 0.5);
+        }
+        if let Some(speed) = self.catch_up.as_ref().map(|catch_up| catch_up.mb_per_second) {
+            self.aim("catch-up by NDJSON, MB/s of payload", speed, ">= 300", speed >= 300.0);
+        }
+        if let Some(p99) = self.fan_out.as_ref().map(|fan_out| fan_out.p99_ms) {
+            self.aim("a record to every follower, p99 in ms", p99, "< 100", p99 < 100.0);
+        }
+        if let Some(bytes) = self.memory_peak_bytes {
+            let mb = bytes as f64 / 1e6;
+            self.aim("memory peak of the node, MB", mb, "<= 400", mb <= 400.0);
+        }
+    }
+
+    fn aim(&mut self, name: &'static str, measured: f64, bound: &'static str, reached: bool) {
+        self.targets.push(Aim { name, measured: round(measured), bound, reached });
+    }
+}
+
+/// Three decimals.
+pub(super) fn round(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}

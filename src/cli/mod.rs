@@ -1,0 +1,194 @@
+//! The command line: one file per command, each a client of the public API except `serve` and `bench`.
+//!
+//! Results go to stdout as JSON, one object per line for lists; what is said to people goes to stderr. Exit codes:
+//! 0 done, 1 failed, 2 used wrongly (flags, settings, environment), 3 stopped because another process took over.
+
+mod bench;
+mod client;
+mod healthcheck;
+mod keys;
+mod limits;
+mod lines;
+mod output;
+mod publish;
+mod serve;
+mod subscribe;
+mod tenants;
+mod topics;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{ConfigError, check_environment};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 stopped because another process took over";
+
+/// A message queue for people who speak only HTTP, on an object store.
+#[derive(Debug, Parser)]
+#[command(name = "plinth", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Args),
+    /// Publish what comes on stdin
+    Publish(publish::Args),
+    /// Follow topics and print their records
+    Subscribe(subscribe::Args),
+    /// List, view, create, change and delete topics
+    Topics(topics::Args),
+    /// List, view, create and delete tenants (root key)
+    Tenants(tenants::Args),
+    /// List, create and delete API keys of a tenant
+    Keys(keys::Args),
+    /// Ask a node whether it is alive: exit code 0 or 1
+    Healthcheck(healthcheck::Args),
+    /// Measure a node
+    Bench(Box<bench::Args>),
+    /// The bare HTTP handler that `bench` compares with
+    #[command(hide = true)]
+    BenchBaseline(bench::baseline::Args),
+}
+
+/// Parses the command line, runs the command and says how it went.
+#[must_use]
+pub fn run() -> ExitCode {
+    let command = command();
+    let known = variables(&command);
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let result = check_environment(&known, std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| start(cli.command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::say(&format!("error: {error:#}"));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The command was used wrongly in a way that only its own code can see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// The node stopped because another process has taken over its shards.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Fenced(String);
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Fenced>() {
+        3
+    } else if error.is::<Usage>() || error.is::<ConfigError>() {
+        2
+    } else {
+        1
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(dispatch(command));
+    // A thread that still waits for stdin must not hold up the end of the program.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Publish(args) => publish::run(args).await,
+        Command::Subscribe(args) => subscribe::run(args).await,
+        Command::Topics(args) => topics::run(args).await,
+        Command::Tenants(args) => tenants::run(args).await,
+        Command::Keys(args) => keys::run(args).await,
+        Command::Healthcheck(args) => healthcheck::run(args).await,
+        Command::Bench(args) => bench::run(*args).await,
+        Command::BenchBaseline(args) => bench::baseline::run(args).await,
+    }
+}
+
+/// The whole command, with the list of variables at the end of `plinth --help`.
+fn command() -> clap::Command {
+    let bare = Cli::command();
+    let mut text = String::from("Environment (each is also a flag of the commands that use it):\n");
+    for name in variables(&bare) {
+        let help = bare
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments)
+            .chain(bare.get_subcommands().flat_map(clap::Command::get_subcommands).flat_map(clap::Command::get_arguments))
+            .find(|argument| argument.get_env().is_some_and(|env| env == name.as_str()))
+            .and_then(clap::Arg::get_help)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let _ = writeln!(text, "  {name:<24} {help}");
+    }
+    text.push('\n');
+    text.push_str(EXIT_CODES);
+    bare.after_help(text)
+}
+
+/// Every environment variable that some flag reads.
+fn variables(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned));
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_its_help_names_every_variable() {
+        let mut command = command();
+        command.clone().debug_assert();
+        let help = command.render_help().to_string();
+        for name in [
+            "PLINTH_LISTEN",
+            "PLINTH_STORE",
+            "PLINTH_CACHE_DIR",
+            "PLINTH_ROOT_KEY",
+            "PLINTH_CONFIG",
+            "PLINTH_URL",
+            "PLINTH_KEY",
+            "PLINTH_TENANT",
+            "PLINTH_LOG",
+        ] {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_serve_states_the_defaults_that_hold() {
+        let mut command = command();
+        let serve = command.find_subcommand_mut("serve").expect("there is one");
+        let help = serve.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let shown = |line: &&str| !line.starts_with("#root_key") && !line.starts_with("#public_url");
+        let example = include_str!("../../plinth.toml");
+        for line in example.lines().filter(|line| line.starts_with('#') && line.contains(" = ")).filter(shown) {
+            let Some((_, value)) = line.split_once(" = ") else { continue };
+            let default = format!("[default: {}]", value.trim_matches('"'));
+            assert!(help.contains(&default), "{default}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_exit_code() {
+        assert_eq!(exit_code(&anyhow::anyhow!("some failure")), 1);
+        assert_eq!(exit_code(&Usage("no topic".to_owned()).into()), 2);
+        assert_eq!(exit_code(&ConfigError::UnknownVariables(vec!["PLINTH_X".to_owned()]).into()), 2);
+        assert_eq!(exit_code(&anyhow::Error::from(Fenced("taken over".to_owned())).context("stopped")), 3);
+    }
+}

@@ -1,0 +1,151 @@
+//! `plinth serve`: from settings to a running node, and what it says to people on the way.
+//!
+//! The port is taken before the log is opened: a second start by accident fails on the port and does not end the session
+//! of the first.
+
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use plinth_storage::log::LogOptions;
+use plinth_storage::{Kind, store};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::healthcheck::reachable;
+use super::{Fenced, Usage, limits, output};
+use crate::app::{App, AppError, AppOptions};
+use crate::auth::FirstStart;
+use crate::config::{Given, LogFormat, RootKey, Settings};
+use crate::server::{ServerLimits, bind};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A settings file, see plinth.toml in the sources; flags and variables win over it
+    #[arg(long, env = "PLINTH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    given: Given,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let settings = Settings::load(args.given, args.config.as_deref())?;
+    log_lines(&settings)?;
+    limits::raise_open_files();
+    let mut signals = Signals::open()?;
+    let listener = listen(&settings.listen)?;
+    let app = tokio::select! {
+        app = App::start(options(&settings, listener)?) => app.map_err(classify)?,
+        () = signals.next() => {
+            tracing::info!("asked to stop before the start was done");
+            return Ok(());
+        }
+    };
+    greet(&settings, app.local_addr(), app.first_start());
+    let shutdown = CancellationToken::new();
+    let run = app.run(shutdown.clone());
+    tokio::pin!(run);
+    tokio::select! {
+        result = &mut run => return result.map_err(classify),
+        () = signals.next() => shutdown.cancel(),
+    }
+    tokio::select! {
+        result = run => result.map_err(classify),
+        // Whoever asks twice does not want to wait. What is acknowledged is stored already.
+        () = signals.next() => anyhow::bail!("asked to stop a second time, so the rest of the drain was left out"),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn open() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next request to stop. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOptions> {
+    let stores = store::open(&settings.store).with_context(|| format!("store {}", settings.store))?;
+    let mut log = LogOptions::new(stores);
+    log.cache_dir = Some(settings.cache_dir.clone());
+    log.flush_interval = settings.flush_interval.or(log.flush_interval);
+    log.page_disk_bytes = settings.cache_bytes;
+    log.page_memory_bytes = settings.memory_bytes;
+    log.tail_bytes_max = usize::try_from(settings.tail_bytes)?;
+    log.pending_bytes_max = usize::try_from(settings.pending_bytes)?;
+    Ok(AppOptions {
+        listener,
+        log,
+        root_key: settings.root_key.as_ref().map(RootKey::reveal).map(str::to_owned),
+        limits: ServerLimits {
+            connections_max: settings.max_connections,
+            connections_per_address_max: settings.max_connections_per_address,
+            drain: settings.drain_time,
+            ..ServerLimits::default()
+        },
+    })
+}
+
+fn listen(text: &str) -> anyhow::Result<TcpListener> {
+    let mut addresses =
+        text.to_socket_addrs().map_err(|error| Usage(format!("{text} is not an address to listen on: {error}")))?;
+    let address = addresses.next().with_context(|| format!("{text} has no address"))?;
+    bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Finds out whether another process took over, which has its own exit code.
+fn classify(error: AppError) -> anyhow::Error {
+    let kind = match &error {
+        AppError::Log(cause) | AppError::Close(cause) => Some(cause.kind()),
+        AppError::Stopped(_) => Some(Kind::Fenced),
+        AppError::Listener(_) | AppError::Start(_) => None,
+    };
+    let error = anyhow::Error::from(error);
+    if kind == Some(Kind::Fenced) { Fenced(format!("{error:#}")).into() } else { error }
+}
+
+/// Log lines go to stderr: stdout is for what the node says at its start.
+fn log_lines(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .map_err(|error| Usage(format!("{:?} is not a filter of log lines: {error}", settings.log)))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("log lines cannot be written: {error}"))
+}
+
+fn greet(settings: &Settings, address: SocketAddr, first: &FirstStart) {
+    let url = match &settings.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", reachable(address)),
+    };
+    let mut text = format!("plinth {} listens on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    text.push_str(&format!("  console   {url}/console\n  API       {url}/docs\n"));
+    if let Some(key) = &first.root_key {
+        text.push_str(&format!("\nThe root key, shown this once: it manages tenants. Keep it in PLINTH_ROOT_KEY.\n  {key}\n"));
+    }
+    if let Some(key) = &first.default_key {
+        text.push_str(&format!("\nThe API key of the tenant `default`, shown this once:\n  {key}\n"));
+    }
+    let key = first.default_key.as_deref().unwrap_or("$PLINTH_KEY");
+    text.push_str(&format!(
+        "\nPublish a first record:\n  curl -H \"Authorization: Bearer {key}\" {url}/v1/topics/orders/records -d hello\n"
+    ));
+    output::tell(&text);
+}

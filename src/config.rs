@@ -1,0 +1,515 @@
+//! Settings of a node: read from flags, environment variables and one TOML file, checked once, then plain data.
+//!
+//! A setting is listed in exactly one place, [`Given`], which is at the same time the flags of `plinth serve`, the
+//! environment variables beside them and the keys of the file. Flags win over the environment, that over the file, that
+//! over the defaults. What is not known is refused and named. This file knows nothing of the parts that it configures.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Fewest characters of a root key.
+pub const ROOT_KEY_CHARS_MIN: usize = 32;
+/// Fewest different characters of a root key: `aaaa…` and `12341234…` are not secrets.
+const ROOT_KEY_DISTINCT_MIN: usize = 10;
+
+/// What the settings of one start are, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to accept connections, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// The object store, a URL.
+    pub store: String,
+    /// The directory of the local state and the page cache.
+    pub cache_dir: PathBuf,
+    /// The root key; without one the first start makes it.
+    pub root_key: Option<RootKey>,
+    /// How clients reach this node, when that is not the listening address.
+    pub public_url: Option<String>,
+    /// How long to collect records before an object is written; without it the store decides.
+    pub flush_interval: Option<Duration>,
+    /// Most bytes of the page cache on disk.
+    pub cache_bytes: u64,
+    /// Most bytes of the page cache in memory.
+    pub memory_bytes: u64,
+    /// Most bytes of the newest records in memory.
+    pub tail_bytes: u64,
+    /// Most bytes that wait for the object store; more are refused.
+    pub pending_bytes: u64,
+    /// Most open connections.
+    pub max_connections: usize,
+    /// Most open connections of one client address.
+    pub max_connections_per_address: usize,
+    /// How long open connections may go on after a stop was asked for.
+    pub drain_time: Duration,
+    /// Which log lines are written.
+    pub log: String,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            store: "file://./plinth-data/objects".to_owned(),
+            cache_dir: PathBuf::from("./plinth-data/cache"),
+            root_key: None,
+            public_url: None,
+            flush_interval: None,
+            cache_bytes: 8 << 30,
+            memory_bytes: 64 << 20,
+            tail_bytes: 64 << 20,
+            pending_bytes: 64 << 20,
+            max_connections: 20_000,
+            max_connections_per_address: 10_000,
+            drain_time: Duration::from_secs(5),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// What one source says; what it leaves out is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct Given {
+    /// Where to accept connections; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "PLINTH_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// The object store: file://, s3://, gs://, az:// or memory:// [default: file://./plinth-data/objects]
+    #[arg(long, env = "PLINTH_STORE", value_name = "URL")]
+    pub store: Option<String>,
+    /// The directory of the local state and the page cache; safe to delete [default: ./plinth-data/cache]
+    #[arg(long, env = "PLINTH_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// The root key, at least 32 characters; better by the variable than by the flag, which other users of the machine
+    /// can see. Without it the first start makes one and prints it once
+    #[arg(long, env = "PLINTH_ROOT_KEY", value_name = "KEY", hide_env_values = true)]
+    pub root_key: Option<RootKey>,
+    /// How clients reach this node, when that is not the listening address
+    #[arg(long, env = "PLINTH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// How long to collect records before an object is written, or `auto`: at once for a directory, longer where every
+    /// request costs [default: auto]
+    #[arg(long, env = "PLINTH_FLUSH_INTERVAL", value_name = "TIME")]
+    pub flush_interval: Option<FlushInterval>,
+    /// Most bytes of the page cache on disk [default: 8GiB]
+    #[arg(long, env = "PLINTH_CACHE_BYTES", value_name = "BYTES")]
+    pub cache_bytes: Option<ByteSize>,
+    /// Most bytes of the page cache in memory [default: 64MiB]
+    #[arg(long, env = "PLINTH_MEMORY_BYTES", value_name = "BYTES")]
+    pub memory_bytes: Option<ByteSize>,
+    /// Most bytes of the newest records in memory, from which live readers are served [default: 64MiB]
+    #[arg(long, env = "PLINTH_TAIL_BYTES", value_name = "BYTES")]
+    pub tail_bytes: Option<ByteSize>,
+    /// Most bytes that wait for the object store; more are refused with 503 [default: 64MiB]
+    #[arg(long, env = "PLINTH_PENDING_BYTES", value_name = "BYTES")]
+    pub pending_bytes: Option<ByteSize>,
+    /// Most open connections; more are closed unanswered [default: 20000]
+    #[arg(long, env = "PLINTH_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Most open connections of one client address [default: 10000]
+    #[arg(long, env = "PLINTH_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub max_connections_per_address: Option<usize>,
+    /// How long open connections may go on after SIGTERM [default: 5s]
+    #[arg(long, env = "PLINTH_DRAIN_TIME", value_name = "TIME")]
+    pub drain_time: Option<Span>,
+    /// Which log lines are written, as for RUST_LOG: `info`, `warn,plinth=debug` [default: info]
+    #[arg(long, env = "PLINTH_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// The form of log lines on stderr [default: text]
+    #[arg(long, env = "PLINTH_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    /// The settings of a start: `first` (flags and environment), then the file, then the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read or has an unknown key or an unreadable value; a value is out of its bounds.
+    pub fn load(first: Given, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let second = file.map_or_else(|| Ok(Given::default()), Given::read)?;
+        let settings = Self::complete(first.or(second));
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn complete(given: Given) -> Self {
+        let default = Self::default();
+        Self {
+            listen: given.listen.unwrap_or(default.listen),
+            store: given.store.unwrap_or(default.store),
+            cache_dir: given.cache_dir.unwrap_or(default.cache_dir),
+            root_key: given.root_key.or(default.root_key),
+            public_url: given.public_url.or(default.public_url),
+            flush_interval: given.flush_interval.map_or(default.flush_interval, |interval| interval.0),
+            cache_bytes: given.cache_bytes.map_or(default.cache_bytes, |bytes| bytes.0),
+            memory_bytes: given.memory_bytes.map_or(default.memory_bytes, |bytes| bytes.0),
+            tail_bytes: given.tail_bytes.map_or(default.tail_bytes, |bytes| bytes.0),
+            pending_bytes: given.pending_bytes.map_or(default.pending_bytes, |bytes| bytes.0),
+            max_connections: given.max_connections.unwrap_or(default.max_connections),
+            max_connections_per_address: given
+                .max_connections_per_address
+                .unwrap_or(default.max_connections_per_address),
+            drain_time: given.drain_time.map_or(default.drain_time, |span| span.0),
+            log: given.log.unwrap_or(default.log),
+            log_format: given.log_format.unwrap_or(default.log_format),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(key) = &self.root_key {
+            key.check()?;
+        }
+        let bounds = [
+            ("max_connections", self.max_connections >= 1, "at least 1"),
+            ("max_connections_per_address", self.max_connections_per_address >= 1, "at least 1"),
+            ("memory_bytes", self.memory_bytes >= 8 << 20, "at least 8MiB, two pages"),
+            ("tail_bytes", (1 << 20..=1 << 40).contains(&self.tail_bytes), "from 1MiB to 1TiB"),
+            ("pending_bytes", (16 << 20..=1 << 40).contains(&self.pending_bytes), "from 16MiB, two batches, to 1TiB"),
+            ("drain_time", self.drain_time <= Duration::from_secs(3600), "at most 1h"),
+            (
+                "flush_interval",
+                self.flush_interval.is_none_or(|interval| interval <= Duration::from_secs(10)),
+                "at most 10s",
+            ),
+        ];
+        match bounds.iter().find(|(_, holds, _)| !holds) {
+            Some((name, _, bound)) => Err(ConfigError::OutOfBounds { name, bound }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Given {
+    /// Every setting of `self`, and of `lower` where `self` says nothing.
+    fn or(self, lower: Self) -> Self {
+        Self {
+            listen: self.listen.or(lower.listen),
+            store: self.store.or(lower.store),
+            cache_dir: self.cache_dir.or(lower.cache_dir),
+            root_key: self.root_key.or(lower.root_key),
+            public_url: self.public_url.or(lower.public_url),
+            flush_interval: self.flush_interval.or(lower.flush_interval),
+            cache_bytes: self.cache_bytes.or(lower.cache_bytes),
+            memory_bytes: self.memory_bytes.or(lower.memory_bytes),
+            tail_bytes: self.tail_bytes.or(lower.tail_bytes),
+            pending_bytes: self.pending_bytes.or(lower.pending_bytes),
+            max_connections: self.max_connections.or(lower.max_connections),
+            max_connections_per_address: self.max_connections_per_address.or(lower.max_connections_per_address),
+            drain_time: self.drain_time.or(lower.drain_time),
+            log: self.log.or(lower.log),
+            log_format: self.log_format.or(lower.log_format),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|(line, message)| ConfigError::BadFile { path: path.to_owned(), line, message })
+    }
+
+    /// Parses a settings file; the error is a line and a message without the line's text, which may be a secret.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error| {
+            let end = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count() + 1;
+            (line, error.message().to_owned())
+        })
+    }
+}
+
+/// Refuses environment variables that begin with `PLINTH_` and that no setting reads: a misspelt one would be silently
+/// without effect.
+///
+/// Three families are let through: `PLINTH_TEST_*` steers tests; and `PLINTH_PORT…` and `PLINTH_SERVICE_…` are put
+/// into every container beside a Kubernetes service that is named `plinth`, without anybody's asking.
+///
+/// # Errors
+/// [`ConfigError::UnknownVariables`], with every such name.
+pub fn check_environment(known: &BTreeSet<String>, names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    let foreign = |name: &str| {
+        ["PLINTH_TEST_", "PLINTH_PORT_", "PLINTH_SERVICE_"].iter().any(|prefix| name.starts_with(prefix))
+            || name == "PLINTH_PORT"
+    };
+    let unknown: Vec<String> = names
+        .filter(|name| name.starts_with("PLINTH_") && !known.contains(name) && !foreign(name))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    if unknown.is_empty() { Ok(()) } else { Err(ConfigError::UnknownVariables(unknown)) }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The settings file cannot be read.
+    #[error("settings file {path} cannot be read", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The settings file has an unknown key or a bad value.
+    #[error("settings file {path}, line {line}: {message}", path = path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// There are variables that no setting reads.
+    #[error("unknown environment variables: {}; `plinth --help` lists the known ones", .0.join(", "))]
+    UnknownVariables(Vec<String>),
+    /// The root key is too weak or cannot be sent in a header.
+    #[error("root key {0}")]
+    RootKey(String),
+    /// A value is out of its bounds.
+    #[error("setting {name} must be {bound}")]
+    OutOfBounds {
+        /// The setting.
+        name: &'static str,
+        /// What it must be.
+        bound: &'static str,
+    },
+}
+
+/// The operator's secret. Its `Debug` form does not show it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct RootKey(String);
+
+impl RootKey {
+    /// The secret itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Not done while parsing, whose errors repeat the value that was given.
+    fn check(&self) -> Result<(), ConfigError> {
+        let length = self.0.chars().count();
+        if length < ROOT_KEY_CHARS_MIN {
+            return Err(ConfigError::RootKey(format!(
+                "of {length} characters is shorter than the limit of {ROOT_KEY_CHARS_MIN}"
+            )));
+        }
+        if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::RootKey("has characters other than visible ASCII".to_owned()));
+        }
+        let distinct = self.0.bytes().collect::<BTreeSet<_>>().len();
+        if distinct < ROOT_KEY_DISTINCT_MIN {
+            return Err(ConfigError::RootKey(format!(
+                "of {distinct} different characters is easy to guess; use at least {ROOT_KEY_DISTINCT_MIN}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl FromStr for RootKey {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A number of bytes: `1048576`, `64MiB`, `4GiB`, `500MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor = match unit.trim_start() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            "KB" | "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            other => return Err(format!("unknown unit {other:?}; use B, KiB, MiB, GiB, TiB, KB, MB, GB or TB")),
+        };
+        number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(factor))
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a number of bytes, such as 64MiB"))
+    }
+}
+
+/// A length of time: `250ms`, `10s`, `1m 30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self).map_err(|error| format!("{error}; write a time such as 250ms or 10s"))
+    }
+}
+
+/// A length of time, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct FlushInterval(pub Option<Duration>);
+
+impl FromStr for FlushInterval {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" { Ok(Self(None)) } else { text.parse::<Span>().map(|span| Self(Some(span.0))) }
+    }
+}
+
+/// A TOML string or number that is then parsed as a flag would be.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a string such as \"64MiB\" or \"10s\", or a number")]
+enum Text {
+    Text(String),
+    Number(u64),
+}
+
+macro_rules! parsed_as_a_flag {
+    ($($kind:ty),*) => {$(
+        impl TryFrom<Text> for $kind {
+            type Error = String;
+
+            fn try_from(text: Text) -> Result<Self, Self::Error> {
+                match text {
+                    Text::Text(text) => text.parse(),
+                    Text::Number(number) => number.to_string().parse(),
+                }
+            }
+        }
+    )*};
+}
+parsed_as_a_flag!(ByteSize, Span, FlushInterval);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example with every setting switched on: lines of the form `#name = value`.
+    fn example() -> String {
+        include_str!("../plinth.toml")
+            .lines()
+            .filter_map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())))
+            .map(|line| format!("{line}\n"))
+            .collect()
+    }
+
+    fn keys_of(given: &Given) -> Vec<String> {
+        // `Debug` lists every field, so that a new setting cannot be forgotten here.
+        format!("{given:#?}")
+            .lines()
+            .filter_map(|line| line.strip_prefix("    ").filter(|rest| !rest.starts_with(' ')))
+            .filter_map(|line| line.split_once(": ").map(|(key, _)| key.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_example_file_is_read_and_sets_nothing_as_it_stands() {
+        let given = Given::parse(include_str!("../plinth.toml")).expect("parses");
+        assert_eq!(given, Given::default());
+    }
+
+    #[test]
+    fn the_example_file_lists_every_setting_with_its_default() {
+        let given = Given::parse(&example()).expect("every line of the example parses");
+        for key in keys_of(&Given::default()) {
+            assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
+        }
+        let settings = Settings::complete(Given { root_key: None, public_url: None, ..given.clone() });
+        assert_eq!(settings, Settings::default());
+        assert!(given.root_key.is_some() && given.public_url.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_named_with_its_line() {
+        let (line, message) = Given::parse("listen = \"127.0.0.1:1\"\nflush_intervall = \"1s\"\n").expect_err("unknown");
+        assert_eq!(line, 2);
+        assert!(message.contains("flush_intervall"), "{message}");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = Given { listen: Some("127.0.0.1:1".to_owned()), ..Given::default() };
+        let file = Given::parse("listen = \"127.0.0.1:2\"\ncache_bytes = \"1GiB\"\nmemory_bytes = 16777216").expect("parses");
+        let settings = Settings::complete(flags.or(file));
+        assert_eq!(settings.listen, "127.0.0.1:1");
+        assert_eq!(settings.cache_bytes, 1 << 30);
+        assert_eq!(settings.memory_bytes, 16 << 20);
+        assert_eq!(settings.store, Settings::default().store);
+    }
+
+    #[test]
+    fn a_weak_root_key_is_refused_and_never_shown() {
+        for weak in ["changeme", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "with a space in it, and long enough for all"] {
+            let given = Given { root_key: weak.parse().ok(), ..Given::default() };
+            assert!(!format!("{given:?}").contains(weak));
+            let error = Settings::load(given, None).expect_err("weak").to_string();
+            assert!(error.starts_with("root key ") && !error.contains(weak), "{error}");
+        }
+        let strong = "f3b1c07d5a9e4628b7c2d1e0a5948376".parse().ok();
+        assert!(Settings::load(Given { root_key: strong, ..Given::default() }, None).is_ok());
+    }
+
+    #[test]
+    fn unknown_variables_are_refused_by_name_and_service_links_are_not() {
+        let known = BTreeSet::from(["PLINTH_LISTEN".to_owned()]);
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into_iter();
+        let fine = ["PLINTH_LISTEN", "PLINTH_TEST_SEED", "PLINTH_PORT", "PLINTH_PORT_80_TCP", "PLINTH_SERVICE_HOST", "PATH"];
+        assert!(check_environment(&known, names(&fine)).is_ok());
+        let error = check_environment(&known, names(&["PLINTH_LISTEM", "PLINTH_STOER"])).expect_err("unknown").to_string();
+        assert!(error.contains("PLINTH_LISTEM, PLINTH_STOER"), "{error}");
+    }
+
+    #[test]
+    fn sizes_and_times_say_their_units() {
+        assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
+        assert_eq!("500 MB".parse(), Ok(ByteSize(500_000_000)));
+        assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
+        assert_eq!("auto".parse(), Ok(FlushInterval(None)));
+        for bad in ["", "64 elephants", "-1", "99999999999TiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+        assert!("10".parse::<Span>().is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! Between the words of the API and those of the broker and `auth`.
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use plinth_api::limits::{LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX};
+use plinth_api::records::Durability;
+use plinth_api::{ListPage, keys, tenants, topics};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::extract::Params;
+use crate::auth::{KeyRequest, KeyView, NewKey, TenantView, Ticket};
+use crate::broker::{TopicSettings, TopicView};
+
+/// An answer of `value` as JSON.
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let mut text = Vec::with_capacity(256);
+    serde_json::to_writer(&mut text, value).expect("the types of the API are plain strings and numbers");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer without content.
+pub(super) fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug)]
+pub(super) struct ListRequest {
+    /// The last item of the page before.
+    pub(super) after: Option<String>,
+    /// One more than the page holds: whether there is a next page is seen by it.
+    pub(super) fetch: usize,
+}
+
+impl ListRequest {
+    pub(super) fn take(params: &mut Params<'_>) -> Result<Self, ApiError> {
+        let limit = params.take_count("limit", LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX)?;
+        let after = params.take("cursor")?.map(|cursor| list_cursor(&cursor)).transpose()?;
+        Ok(Self { after, fetch: limit + 1 })
+    }
+
+    /// The page of `items`, of which up to `fetch` were found.
+    pub(super) fn page<T>(&self, mut items: Vec<T>, name: impl Fn(&T) -> &str) -> ListPage<T> {
+        let more = items.len() >= self.fetch;
+        items.truncate(self.fetch - 1);
+        let last = items.last().filter(|_| more);
+        let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(name(last)));
+        ListPage { data: items, next_cursor }
+    }
+}
+
+fn list_cursor(cursor: &str) -> Result<String, ApiError> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    bytes.ok_or_else(|| {
+        ApiError::new(plinth_api::error::ErrorCode::InvalidCursor, "the cursor is not one of this list")
+    })
+}
+
+/// The view of one topic; `with_bounds` for the bounds of each partition.
+pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
+    let bounds = (0..).zip(&view.bounds).map(|(partition, bounds)| topics::PartitionBounds {
+        partition,
+        start: bounds.start.0,
+        tail: bounds.tail.0,
+        bytes: bounds.bytes,
+    });
+    topics::Topic {
+        name: view.name.to_string(),
+        partitions: view.partitions,
+        durability: Durability::Object,
+        max_record_bytes: view.max_record_bytes,
+        created_at: view.created_at.0,
+        bytes: view.bytes(),
+        records: view.records(),
+        partition_bounds: if with_bounds { bounds.collect() } else { Vec::new() },
+    }
+}
+
+pub(super) fn topic_settings(request: &topics::TopicRequest) -> TopicSettings {
+    match request.durability {
+        None | Some(Durability::Object) => {}
+    }
+    TopicSettings { partitions: request.partitions, max_record_bytes: request.max_record_bytes }
+}
+
+pub(super) fn tenant(view: TenantView) -> tenants::Tenant {
+    tenants::Tenant { name: view.name, created_at: view.created_at.0 }
+}
+
+pub(super) fn key_request(request: keys::KeyRequest) -> KeyRequest {
+    KeyRequest { name: request.name, scopes: request.scopes, expires_in: request.expires_in }
+}
+
+pub(super) fn key(view: KeyView) -> keys::Key {
+    keys::Key {
+        id: view.id,
+        name: view.name,
+        scopes: view.scopes,
+        created_at: view.created_at.0,
+        expires_at: view.expires_at.map(|at| at.0),
+        last_four: view.last_four,
+    }
+}
+
+pub(super) fn new_key(made: NewKey) -> keys::NewKey {
+    keys::NewKey { key: made.key, about: key(made.about) }
+}
+
+pub(super) fn ticket(made: Ticket) -> keys::Ticket {
+    keys::Ticket { ticket: made.ticket, expires_at: made.expires_at.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_its_next_page_only_if_there_is_one() {
+        let list = |query, found: &[&'static str]| {
+            let request = ListRequest::take(&mut Params::parse(query)).unwrap();
+            (request.after.clone(), request.page(found.to_vec(), |name| name))
+        };
+        let (after, page) = list(Some("limit=2"), &["a", "b", "c"]);
+        assert_eq!((after, &page.data[..]), (None, &["a", "b"][..]));
+        let query = format!("limit=2&cursor={}", page.next_cursor.unwrap());
+        let (after, page) = list(Some(&query), &["c", "d"]);
+        assert_eq!((after.as_deref(), &page.data[..], page.next_cursor), (Some("b"), &["c", "d"][..], None));
+    }
+
+    #[test]
+    fn a_foreign_list_cursor_is_refused() {
+        let error = ListRequest::take(&mut Params::parse(Some("cursor=!!"))).unwrap_err();
+        assert_eq!(error.code(), plinth_api::error::ErrorCode::InvalidCursor);
+    }
+}

@@ -1,0 +1,151 @@
+//! How a request fails: a problem document for the client, a cause for the log.
+//!
+//! A handler returns an [`ApiError`]; the edge layer writes the document, with what only it knows (the id of the request,
+//! whether it was a publish), and the one log line. The cause never reaches the client.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use plinth_api::error::{ErrorCode, Problem, Retry};
+
+use crate::auth::Denied;
+use crate::broker;
+use crate::problem::{problem_of, problem_of_denied};
+
+/// The media type of a problem document (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why a request failed.
+#[derive(Clone)]
+pub struct ApiError(Arc<Failure>);
+
+struct Failure {
+    problem: Problem,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ApiError {
+    /// A failure with `code`; `detail` is a lower-case sentence for the client that names the thing and the limit.
+    #[must_use]
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::from_parts(Problem::new(code, detail), None)
+    }
+
+    /// A request that cannot be read.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, detail)
+    }
+
+    /// A defect of the server; `source` is for the log.
+    #[must_use]
+    pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let problem = Problem::new(ErrorCode::Internal, "the server failed; its log says why");
+        Self::from_parts(problem, Some(source.into()))
+    }
+
+    /// The document for the client.
+    #[must_use]
+    pub fn problem(&self) -> &Problem {
+        &self.0.problem
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.0.problem.code
+    }
+
+    /// Writes the one log line of this failure. A client's mistake is not worth more than `debug`.
+    pub(super) fn log(&self, request_id: &str, route: &str) {
+        let Problem { status, detail, .. } = &self.0.problem;
+        let (code, cause) = (self.code().as_str(), Causes(self.0.source.as_deref()));
+        if self.code() == ErrorCode::Internal {
+            tracing::error!(request_id, route, status, code, %cause, "{detail}");
+        } else if *status >= 500 {
+            tracing::warn!(request_id, route, status, code, %cause, "{detail}");
+        } else {
+            tracing::debug!(request_id, route, status, code, "{detail}");
+        }
+    }
+
+    /// Turns `response`, which carries this failure, into the document.
+    pub(super) fn write(&self, response: &mut Response, request_id: &str, publish: bool, retry_after: u64) {
+        let mut problem = self.0.problem.clone();
+        problem.request_id = Some(request_id.to_owned());
+        problem.outcome = publish.then(|| problem.code.outcome());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.code().retry() == Retry::Later {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
+        }
+        if let Some(challenge) = challenge(self.code()) {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.code() == ErrorCode::RequestTimeout {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        *response.body_mut() = Body::from(serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"));
+    }
+
+    fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::new(Failure { problem, source }))
+    }
+}
+
+/// RFC 6750 §3.
+fn challenge(code: ErrorCode) -> Option<&'static str> {
+    match code.status() {
+        401 => Some(r#"Bearer realm="plinth""#),
+        403 => Some(r#"Bearer realm="plinth", error="insufficient_scope""#),
+        _ => None,
+    }
+}
+
+impl From<broker::Error> for ApiError {
+    fn from(error: broker::Error) -> Self {
+        Self::from_parts(problem_of(&error), Some(Box::new(error)))
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        Self::from_parts(problem_of_denied(&denied), None)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.problem.status).expect("every code has a valid status");
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl fmt::Debug for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code().as_str(), self.0.problem.detail)
+    }
+}
+
+/// The causes of a failure, outermost first.
+struct Causes<'a>(Option<&'a (dyn StdError + Send + Sync + 'static)>);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut next: Option<&dyn StdError> = self.0.map(|source| source as _);
+        let mut separator = "";
+        while let Some(cause) = next {
+            write!(f, "{separator}{cause}")?;
+            separator = ": ";
+            next = cause.source();
+        }
+        Ok(())
+    }
+}

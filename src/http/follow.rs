@@ -1,0 +1,147 @@
+//! A live stream as it runs: what the broker has, what the clock says, and when it must end.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use plinth_api::error::ErrorCode;
+use plinth_api::records::{Control, Gap};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::encode::Encoder;
+use super::front::Front;
+use crate::auth::Caller;
+use crate::broker::{Error, Event, Follower};
+use crate::problem::problem_of;
+use crate::telemetry::{Open, Transport};
+
+/// How often a silent stream says that it is there. The credential's end is looked at as often.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A live stream.
+pub(super) struct Stream {
+    front: Front,
+    caller: Caller,
+    follower: Follower,
+    encoder: Encoder,
+    told_to_go: Pin<Box<dyn Future<Output = ()> + Send>>,
+    revoked: watch::Receiver<u64>,
+    heartbeat: Interval,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Open,
+    Over,
+}
+
+/// What woke the stream.
+enum Woken {
+    ToldToGo,
+    /// A credential has ended, maybe this one; `false` when nobody will say so any more.
+    Revoked(bool),
+    Heartbeat,
+    Broker(Result<Event, Error>),
+}
+
+impl Stream {
+    pub(super) fn new(front: Front, caller: Caller, follower: Follower, encoder: Encoder) -> Self {
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let revoked = front.auth.revoked();
+        let leaver = front.clone();
+        let told_to_go = Box::pin(async move { leaver.told_to_go().await });
+        Self { front, caller, follower, encoder, told_to_go, revoked, heartbeat, state: State::New }
+    }
+
+    /// The chunks of the body. `counted` is dropped with the stream.
+    pub(super) fn chunks(
+        self,
+        transport: Transport,
+        counted: Open,
+    ) -> impl futures::Stream<Item = Result<Bytes, Infallible>> + Send {
+        stream::unfold((self, counted), move |(mut stream, counted)| async move {
+            let chunk = stream.next_chunk(transport).await?;
+            Some((Ok(chunk), (stream, counted)))
+        })
+    }
+
+    async fn next_chunk(&mut self, transport: Transport) -> Option<Bytes> {
+        match self.state {
+            State::Over => return None,
+            State::New => {
+                self.state = State::Open;
+                return Some(self.encoder.preamble());
+            }
+            State::Open => {}
+        }
+        loop {
+            match self.woken().await {
+                Woken::ToldToGo => return Some(self.goaway(ErrorCode::ShuttingDown.as_str())),
+                Woken::Revoked(told) => {
+                    if !told || !self.front.auth.is_live(&self.caller) {
+                        return Some(self.goaway("credential_ended"));
+                    }
+                }
+                Woken::Heartbeat => {
+                    if !self.front.auth.is_live(&self.caller) {
+                        return Some(self.goaway("credential_ended"));
+                    }
+                    return Some(self.encoder.heartbeat());
+                }
+                Woken::Broker(Ok(event)) => return Some(self.event(event, transport)),
+                Woken::Broker(Err(error)) => return self.failed(&error),
+            }
+        }
+    }
+
+    async fn woken(&mut self) -> Woken {
+        // In this order: a stream that always has records must not outlive its credential.
+        tokio::select! {
+            biased;
+            () = &mut self.told_to_go => Woken::ToldToGo,
+            changed = self.revoked.changed() => Woken::Revoked(changed.is_ok()),
+            _ = self.heartbeat.tick() => Woken::Heartbeat,
+            event = self.follower.next() => Woken::Broker(event),
+        }
+    }
+
+    fn event(&mut self, event: Event, transport: Transport) -> Bytes {
+        let control = match event {
+            Event::Records(batch) => {
+                self.front.metrics.delivered(transport, u64::from(batch.count()));
+                return self.encoder.records(&self.follower, &batch);
+            }
+            Event::CaughtUp => Control::CaughtUp { cursor: self.follower.cursor() },
+            Event::Gap { topic, partition, requested, resumed_at, reason } => {
+                Control::Gap(Gap { topic: topic.to_string(), partition, requested, resumed_at, reason: reason.to_owned() })
+            }
+            Event::End { topic } => Control::End { topic: topic.to_string() },
+        };
+        self.encoder.control(&control, &self.follower.cursor())
+    }
+
+    /// The stream cannot go on. After the end of its last topic there is nothing more to say.
+    fn failed(&mut self, error: &Error) -> Option<Bytes> {
+        let code = problem_of(error).code;
+        self.state = State::Over;
+        if code == ErrorCode::NotFound {
+            return None;
+        }
+        tracing::warn!(code = code.as_str(), %error, caller = self.caller.id(), "a live stream ends");
+        Some(self.goaway(code.as_str()))
+    }
+
+    fn goaway(&mut self, reason: &str) -> Bytes {
+        self.state = State::Over;
+        let cursor = self.follower.cursor();
+        let reconnect_in_ms = self.front.reconnect_in_ms();
+        let goaway = Control::Goaway { reconnect_in_ms, reason: reason.to_owned(), cursor: cursor.clone() };
+        self.encoder.control(&goaway, &cursor)
+    }
+}

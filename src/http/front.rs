@@ -1,0 +1,101 @@
+//! What every handler has at hand.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Auth;
+use crate::broker::Broker;
+use crate::server::ServerLimits;
+use crate::telemetry::Metrics;
+
+/// Shortest time after which a client that was sent away comes back.
+const RECONNECT_MS_MIN: u64 = 200;
+/// How much longer it may be: so many clients do not come back at the same moment.
+const RECONNECT_MS_SPREAD: u64 = 2_000;
+
+/// The parts that answer requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Front(Arc<Inner>);
+
+/// The parts behind a [`Front`].
+pub struct Inner {
+    /// Who may do what.
+    pub auth: Auth,
+    /// What is done.
+    pub broker: Broker,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the node begins to end: live streams are sent away over the drain time.
+    pub shutdown: CancellationToken,
+    /// Cancelled when the drain time is over: everything ends at once.
+    pub ended: CancellationToken,
+    /// Owns connections and sessions.
+    pub tasks: TaskTracker,
+    /// The bounds of connections and requests.
+    pub limits: ServerLimits,
+    request_prefix: String,
+    requests: AtomicU64,
+}
+
+impl Deref for Front {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Front {
+    /// A front over `auth` and `broker` of the same log.
+    #[must_use]
+    pub fn new(auth: Auth, broker: Broker, metrics: Arc<Metrics>, limits: ServerLimits) -> Self {
+        let session = broker.log().session().to_string();
+        let request_prefix = session[session.len().saturating_sub(10)..].to_ascii_lowercase();
+        Self(Arc::new(Inner {
+            auth,
+            broker,
+            metrics,
+            shutdown: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            limits,
+            request_prefix,
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    /// A random number below `below`, at least 1.
+    #[must_use]
+    pub fn random(&self, below: u64) -> u64 {
+        let random = self.broker.log().new_ulid().0 & u128::from(u64::MAX);
+        u64::try_from(random).expect("the upper half is masked away") % below.max(1)
+    }
+
+    /// How long a client that is sent away shall wait, a random time.
+    #[must_use]
+    pub fn reconnect_in_ms(&self) -> u64 {
+        RECONNECT_MS_MIN + self.random(RECONNECT_MS_SPREAD)
+    }
+
+    /// Resolves at a random moment of the drain time, once the node begins to end. Not cancel safe: each call draws its
+    /// own moment, so make it once and poll it.
+    pub async fn told_to_go(&self) {
+        self.shutdown.cancelled().await;
+        let spread = u64::try_from(self.limits.drain.as_millis()).unwrap_or(u64::MAX);
+        let wait = Duration::from_millis(self.random(spread));
+        // Passing the time is the point; an end before that is one, too.
+        let _ = timeout(wait, self.ended.cancelled()).await;
+    }
+
+    /// The id of a request whose client gave none.
+    pub(super) fn next_request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number:x}", self.request_prefix)
+    }
+}

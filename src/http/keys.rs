@@ -1,0 +1,95 @@
+//! API keys of a tenant and one-time tickets.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use plinth_api::ListPage;
+use plinth_api::keys::{Key, KeyRequest, NewKey, Ticket};
+
+use super::convert::{self, ListRequest};
+use super::error::ApiError;
+use super::extract::{self, Authed, Name, Params};
+use super::front::Front;
+
+/// Make an API key. The answer is the only place where it is shown.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    tag = "keys",
+    request_body(content = KeyRequest, content_type = "application/json"),
+    responses((status = 201, description = "The key was made", body = NewKey))
+)]
+pub(super) async fn create(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let wanted: KeyRequest = extract::json(&front, &parts, body).await?;
+    let made = front.auth.create_key(&admin, convert::key_request(wanted)).await?;
+    Ok(convert::json(StatusCode::CREATED, &convert::new_key(made)))
+}
+
+/// List the API keys of the tenant, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "keys",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "One page", body = ListPage<Key>))
+)]
+pub(super) async fn list(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    let mut params = Params::parse(request.uri().query());
+    let wanted = ListRequest::take(&mut params)?;
+    params.finish()?;
+    let views = front.auth.list_keys(&admin, wanted.after.as_deref(), wanted.fetch)?;
+    let keys = views.into_iter().map(convert::key).collect();
+    Ok(convert::json(StatusCode::OK, &wanted.page(keys, |key: &Key| &key.id)))
+}
+
+/// End an API key. Its open connections end within a minute.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    tag = "keys",
+    params(("id" = String, Path, description = "The id")),
+    responses((status = 204, description = "The key is no longer valid"))
+)]
+pub(super) async fn remove(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(id): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    extract::no_params(&request.into_parts().0)?;
+    front.auth.delete_key(&admin, &id).await?;
+    Ok(convert::no_content())
+}
+
+/// Make a one-time ticket for `?ticket=`, for clients that cannot set headers. It may do what the caller may do.
+#[utoipa::path(
+    post,
+    path = "/v1/tickets",
+    tag = "keys",
+    responses((status = 201, description = "Good for one connection within 30 s", body = Ticket))
+)]
+pub(super) async fn create_ticket(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    extract::no_params(&request.into_parts().0)?;
+    let made = front.auth.create_ticket(&caller)?;
+    Ok(convert::json(StatusCode::CREATED, &convert::ticket(made)))
+}

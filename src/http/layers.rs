@@ -1,0 +1,76 @@
+//! What surrounds every handler: the id of the request, the security headers, the problem document, the counting.
+//!
+//! One layer, not five: it is on the path of every publish.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use plinth_api::error::ErrorCode;
+
+use super::error::ApiError;
+use super::front::Front;
+use super::routes::RECORDS;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id of a request that is taken over from the client.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Longest wait that `Retry-After` names, in seconds; each answer draws its own.
+const RETRY_AFTER_SECONDS_MAX: u64 = 3;
+
+/// The outermost layer.
+pub(super) async fn edge(State(front): State<Front>, request: Request, next: Next) -> Response {
+    let id = request_id(&front, request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let private = request.uri().path().starts_with("/v1/");
+    let publish = request.method() == Method::POST && route.as_ref().is_some_and(|route| route.as_str() == RECORDS);
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|panic| panicked(panic.as_ref()));
+    let route = route.as_ref().map(MatchedPath::as_str);
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let shown = id.to_str().unwrap_or_default();
+        error.log(shown, route.unwrap_or("other"));
+        error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_SECONDS_MAX));
+    }
+    front.metrics.answered(route, response.status().as_u16());
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if private && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    response
+}
+
+/// What is answered where no route matches.
+pub(super) async fn no_route() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is nothing at this path; /docs lists what there is")
+}
+
+/// What is answered where a route matches with other methods; the framework adds `Allow`.
+pub(super) async fn no_method(request: Request) -> ApiError {
+    let method = request.method();
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("the method {method} is not offered at this path"))
+}
+
+fn request_id(front: &Front, headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(X_REQUEST_ID).filter(|id| {
+        !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(front.next_request_id()).expect("made of letters, digits and a hyphen")
+    })
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "no message".to_owned());
+    ApiError::internal(format!("a handler panicked: {text}")).into_response()
+}

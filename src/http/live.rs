@@ -1,0 +1,203 @@
+//! Live streams: NDJSON and server-sent events, over one topic or many.
+//!
+//! A stream ends when its client leaves, when its credential ends, and when the node does; the last two are said, with
+//! the position to go on from. A browser's `EventSource` gives up for ever after an error status, so a stream that may
+//! work later is answered 200, with the time to wait, and closed.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use plinth_api::error::{ErrorCode, Retry};
+use plinth_api::limits::STREAM_TOPICS_MAX;
+use plinth_api::records::Control;
+
+use super::accept::{MediaType, negotiate};
+use super::encode::Encoder;
+use super::error::ApiError;
+use super::extract::{Params, bearer_or_ticket};
+use super::follow::Stream;
+use super::front::Front;
+use super::read::start;
+use crate::auth::{Action, Caller, TopicPattern};
+use crate::broker::{FollowRequest, From as Start, SlowPolicy};
+use crate::problem::problem_of;
+use crate::telemetry::Transport;
+
+const OFFERED: [MediaType; 2] = [MediaType::EventStream, MediaType::Ndjson];
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// About how many payload bytes one chunk of a stream has.
+const CHUNK_BYTES_MAX: usize = 256 * 1024;
+
+/// Follow several topics in one stream.
+///
+/// `topic` is given once per topic or pattern, in which `*` is any run without `.` and `/`, and `**` anything. A pattern
+/// only shows topics that the credential allows.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "records",
+    params(
+        ("topic" = Vec<String>, Query, style = Form, explode, description = "A name or pattern; at most 100"),
+        ("from" = Option<String>, Query, description = "As for one topic; default `latest`"),
+        ("format" = Option<String>, Query, description = "Events: `value` for the payload itself as data"),
+        ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
+        ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set it"),
+        ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
+        ("ticket" = Option<String>, Query, description = "A one-time ticket instead of the `Authorization` header"),
+    ),
+    responses(
+        (status = 200, description = "A stream that goes on", content(
+            (String = "text/event-stream"),
+            (String = "application/x-ndjson"),
+        )),
+    )
+)]
+pub(super) async fn stream(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let mut params = Params::parse(parts.uri.query());
+    let caller = bearer_or_ticket(&front, &parts.headers, &mut params)?;
+    let topics = topics(&caller, &mut params)?;
+    let media_type = negotiate(&parts.headers, &OFFERED)?;
+    let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
+    params.finish()?;
+    answer(front, caller, request).await
+}
+
+fn topics(caller: &Caller, params: &mut Params<'_>) -> Result<Vec<TopicPattern>, ApiError> {
+    let names = params.take_all("topic");
+    match names.len() {
+        0 => return Err(ApiError::invalid("the query parameter `topic` is missing; give it once per topic or pattern")),
+        1..=STREAM_TOPICS_MAX => {}
+        count => {
+            let detail = format!("{count} topics and patterns exceed the limit of {STREAM_TOPICS_MAX}");
+            return Err(ApiError::new(ErrorCode::Unprocessable, detail));
+        }
+    }
+    let topics: Result<Vec<_>, _> =
+        names.iter().map(|name| caller.authorize_pattern(Action::Subscribe, name)).collect();
+    Ok(topics?)
+}
+
+/// A live stream that is asked for.
+pub(super) struct LiveRequest {
+    follow: FollowRequest,
+    encoder: Encoder,
+    media_type: MediaType,
+    resumed_from: String,
+}
+
+impl LiveRequest {
+    /// What `headers` and `params` say of a stream over `topics`.
+    pub(super) fn take(
+        media_type: MediaType,
+        headers: &HeaderMap,
+        params: &mut Params<'_>,
+        topics: Vec<TopicPattern>,
+    ) -> Result<Self, ApiError> {
+        for name in ["limit", "max_bytes", "wait"] {
+            params.refuse(name, media_type.as_str())?;
+        }
+        let encoder = encoder(media_type, params)?;
+        let resumed_from = last_event_id(headers, params)?;
+        let from = start(params)?.unwrap_or(Start::Latest);
+        let from = resumed_from.clone().map_or(from, Start::Cursor);
+        let follow = FollowRequest {
+            topics,
+            partition: params.take_parsed("partition")?,
+            from,
+            policy: SlowPolicy::CatchUp,
+            batch_bytes_max: CHUNK_BYTES_MAX,
+        };
+        Ok(Self { follow, encoder, media_type, resumed_from: resumed_from.unwrap_or_default() })
+    }
+}
+
+fn encoder(media_type: MediaType, params: &mut Params<'_>) -> Result<Encoder, ApiError> {
+    if media_type != MediaType::EventStream {
+        params.refuse("format", media_type.as_str())?;
+        params.refuse("unnamed", media_type.as_str())?;
+        return Ok(Encoder::Ndjson);
+    }
+    let value = match params.take("format")?.as_deref() {
+        None => false,
+        Some("value") => true,
+        Some(other) => {
+            let detail = format!("the query parameter `format` is `{other}`; there is `value`");
+            return Err(ApiError::invalid(detail));
+        }
+    };
+    let named = !params.take_parsed::<bool>("unnamed")?.unwrap_or(false);
+    Ok(Encoder::Events { named, value })
+}
+
+/// The position after what the client has seen: the header, or the parameter for clients that cannot set it. A header
+/// without content is what a client sends that has seen nothing.
+fn last_event_id(headers: &HeaderMap, params: &mut Params<'_>) -> Result<Option<String>, ApiError> {
+    let parameter = params.take("last_event_id")?;
+    let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().map(str::to_owned)).transpose();
+    let header = header.map_err(|_| ApiError::new(ErrorCode::InvalidCursor, "the header `last-event-id` is not text"))?;
+    Ok(header.or(parameter).filter(|id| !id.is_empty()))
+}
+
+/// Begins the stream.
+pub(super) async fn answer(front: Front, caller: Caller, request: LiveRequest) -> Result<Response, ApiError> {
+    let LiveRequest { follow, encoder, media_type, resumed_from } = request;
+    let body = match front.broker.follow(follow).await {
+        Ok(follower) => {
+            let transport = if media_type == MediaType::Ndjson { Transport::Ndjson } else { Transport::Sse };
+            let counted = front.metrics.follower(transport);
+            Body::from_stream(Stream::new(front, caller, follower, encoder).chunks(transport, counted))
+        }
+        Err(error) => {
+            let code = problem_of(&error).code;
+            if media_type != MediaType::EventStream || code.retry() == Retry::Never {
+                return Err(error.into());
+            }
+            tracing::warn!(code = code.as_str(), %error, "a stream is sent away");
+            let reconnect_in_ms = front.reconnect_in_ms();
+            let goaway = Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: resumed_from.clone() };
+            Body::from(encoder.control(&goaway, &resumed_from))
+        }
+    };
+    Ok(streaming(media_type, body))
+}
+
+fn streaming(media_type: MediaType, body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type.as_str()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_last_event_id_wins_over_the_parameter() {
+        let seen = |header: Option<&'static str>, query| {
+            let headers = header.map(|value| (LAST_EVENT_ID, HeaderValue::from_static(value))).into_iter().collect();
+            last_event_id(&headers, &mut Params::parse(query)).unwrap()
+        };
+        assert_eq!(seen(Some("a"), Some("last_event_id=b")).as_deref(), Some("a"));
+        assert_eq!(seen(None, Some("last_event_id=b")).as_deref(), Some("b"));
+        assert_eq!(seen(Some(""), None), None);
+        assert_eq!(seen(None, None), None);
+    }
+
+    #[test]
+    fn parameters_of_events_are_refused_for_lines() {
+        for query in ["format=value", "unnamed=true"] {
+            let error = encoder(MediaType::Ndjson, &mut Params::parse(Some(query))).err().unwrap();
+            assert_eq!(error.code(), ErrorCode::UnknownField);
+        }
+        let error = encoder(MediaType::EventStream, &mut Params::parse(Some("format=xml"))).err().unwrap();
+        assert_eq!(error.problem().detail, "the query parameter `format` is `xml`; there is `value`");
+    }
+}

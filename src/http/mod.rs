@@ -1,0 +1,29 @@
+//! The REST surface: routes, what they read from a request, what they answer.
+//!
+//! Handlers parse, ask `auth` for a checked reference, call the broker once and convert. They decide nothing and know
+//! nothing of the log. [`routes::ROUTES`] is the one list of what is served; [`error::ApiError`] the one way to fail.
+
+mod accept;
+pub mod convert;
+mod docs;
+mod encode;
+pub mod error;
+pub mod extract;
+mod follow;
+mod front;
+mod health;
+mod keys;
+mod layers;
+mod live;
+mod openapi;
+mod publish;
+mod read;
+mod routes;
+mod tenants;
+mod topics;
+
+pub use front::{Front, Inner};
+pub use openapi::openapi;
+pub use routes::{Needs, ROUTES, Route, router};
+
+pub use crate::server::ConnectionId;

@@ -1,0 +1,358 @@
+//! Publish: one record as it comes, a JSON batch, or lines of JSON.
+//!
+//! The hot path. The payload of a record is a slice of the body in all three forms; it is not copied again before it is
+//! in the bucket.
+
+use std::time::Instant;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use plinth_api::error::ErrorCode;
+use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
+use plinth_api::records::{PublishBatch, PublishResults, Receipt};
+use plinth_storage::record::NewRecord;
+use serde::de::IgnoredAny;
+
+use super::convert;
+use super::error::ApiError;
+use super::extract::{self, Authed, Name, Params};
+use super::front::Front;
+use crate::auth::Action;
+use crate::broker::{Publish, Published};
+use crate::parse;
+use crate::receipt::Answer;
+use crate::server::ConnectionId;
+use crate::telemetry::Transport;
+
+const BATCH_JSON: &str = "application/vnd.plinth.batch+json";
+const NDJSON: &str = "application/x-ndjson";
+const RECORD_KEY: &str = "record-key";
+const RECORD_HEADER: &str = "record-header-";
+const DURABILITY: &str = "durability";
+const TRACEPARENT: &str = "traceparent";
+
+/// Headers of requests that this server does not offer: to ignore them would break what the client relies on.
+const NOT_OFFERED: [&str; 5] = ["idempotency-key", "producer-id", "producer-epoch", "producer-seq", "expected-tail"];
+
+/// How the body is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    One,
+    Batch,
+    Lines,
+}
+
+/// Publish records. The answer comes when they are in the object store.
+///
+/// The body is one payload of any type, which is kept as it is, unless its media type is one of the two batch types. For
+/// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header.
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{topic}/records",
+    tag = "records",
+    params(
+        ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
+        ("partition" = Option<u32>, Query, description = "The partition; default by the key, or the connection's own"),
+        ("record-key" = Option<String>, Header, description = "The key of the one record"),
+        ("durability" = Option<String>, Header, description = "Only `object`"),
+    ),
+    request_body(
+        description = "One payload, a batch, or lines of JSON",
+        content(
+            ([u8] = "*/*"),
+            (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
+            (String = "application/x-ndjson"),
+        )
+    ),
+    responses(
+        (status = 201, description = "Stored in one partition", body = Receipt),
+        (status = 207, description = "One result per record, for records of several partitions", body = PublishResults),
+    )
+)]
+pub(super) async fn publish(
+    State(front): State<Front>,
+    Extension(connection): Extension<ConnectionId>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let began = Instant::now();
+    let topic = caller.authorize(Action::Publish, &name)?;
+    let (parts, body) = request.into_parts();
+    let partition = partition(&parts)?;
+    let form = form(&parts.headers)?;
+    check_headers(&parts.headers, form)?;
+    let body = extract::body(&front, &parts.headers, body, form.bytes_max(), form.name()).await?;
+    let records = records(form, &parts.headers, body)?;
+    let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
+    let published = front.broker.publish(&topic, Publish { partition, sticky: connection.0, records }).await?;
+    note(&front, &published, bytes, began);
+    answer(Answer::new(&name, count, published))
+}
+
+fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
+    let stored = published.parts.iter().map(|part| u64::from(part.count)).sum();
+    front.metrics.published(Transport::Http, stored, if stored == 0 { 0 } else { bytes });
+    front.metrics.publish_took(began.elapsed().as_secs_f64());
+    for (places, error) in &published.failed {
+        tracing::warn!(records = places.len(), %error, "a part of a batch was not stored");
+    }
+}
+
+fn answer(answer: Answer) -> Result<Response, ApiError> {
+    match answer {
+        Answer::Stored(receipt) => Ok(convert::json(StatusCode::CREATED, &receipt)),
+        Answer::Each(results) => Ok(convert::json(StatusCode::MULTI_STATUS, &PublishResults { results })),
+        Answer::Failed(error) => Err(error.into()),
+    }
+}
+
+fn partition(parts: &Parts) -> Result<Option<u32>, ApiError> {
+    let Some(query) = parts.uri.query() else { return Ok(None) };
+    let mut params = Params::parse(Some(query));
+    let partition = params.take_parsed("partition")?;
+    params.finish()?;
+    Ok(partition)
+}
+
+impl Form {
+    fn bytes_max(self) -> usize {
+        match self {
+            Self::One => RECORD_BYTES_MAX,
+            Self::Batch | Self::Lines => BATCH_BYTES_MAX,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "record",
+            Self::Batch | Self::Lines => "batch",
+        }
+    }
+}
+
+fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
+    let media_type = extract::media_type(headers)?;
+    match media_type.as_ref() {
+        BATCH_JSON => Ok(Form::Batch),
+        NDJSON => Ok(Form::Lines),
+        // To store these as they come would change their meaning on the day that they are offered.
+        other if other.starts_with("application/vnd.plinth.") || other.starts_with("application/cloudevents") => {
+            let detail = format!("a body of {other} is not read here; there are {BATCH_JSON}, {NDJSON} and any payload");
+            Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail))
+        }
+        _ => Ok(Form::One),
+    }
+}
+
+fn check_headers(headers: &HeaderMap, form: Form) -> Result<(), ApiError> {
+    for (name, value) in headers {
+        let name = name.as_str();
+        if name.starts_with("record-") {
+            check_record_header(name, form)?;
+        } else if NOT_OFFERED.contains(&name) || name.starts_with("ce-") {
+            return Err(unknown(format!("the header `{name}` is not offered here")));
+        } else if name == DURABILITY && value.as_bytes() != b"object" {
+            let detail = format!("the durability {value:?} is not offered here; there is `object`");
+            return Err(ApiError::new(ErrorCode::Unprocessable, detail));
+        }
+    }
+    Ok(())
+}
+
+fn check_record_header(name: &str, form: Form) -> Result<(), ApiError> {
+    if name != RECORD_KEY && record_header(name).is_none() {
+        return Err(unknown(format!(
+            "the header `{name}` is not known; there are `record-key` and `record-header-<name>`"
+        )));
+    }
+    if form == Form::One {
+        return Ok(());
+    }
+    Err(unknown(format!("the header `{name}` does not apply to a batch; say it in the batch's records")))
+}
+
+fn record_header(name: &str) -> Option<&str> {
+    name.strip_prefix(RECORD_HEADER).filter(|name| !name.is_empty())
+}
+
+fn unknown(detail: String) -> ApiError {
+    ApiError::new(ErrorCode::UnknownField, detail)
+}
+
+fn records(form: Form, headers: &HeaderMap, body: Bytes) -> Result<Vec<NewRecord>, ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::invalid("the body is empty; a record has at least 1 byte and a batch at least 1 record"));
+    }
+    match form {
+        Form::One => Ok(vec![one_record(headers, body)?]),
+        Form::Batch => {
+            let batch: PublishBatch<'_> = extract::from_json(&body)?;
+            Ok(parse::new_records(batch.records, &body)?)
+        }
+        Form::Lines => lines(&body),
+    }
+}
+
+fn one_record(headers: &HeaderMap, payload: Bytes) -> Result<NewRecord, ApiError> {
+    let owned = |value: &axum::http::HeaderValue| Bytes::copy_from_slice(value.as_bytes());
+    let is_kept = |name: &HeaderName| match name.as_str() {
+        TRACEPARENT => Some(Bytes::from_static(TRACEPARENT.as_bytes())),
+        name => record_header(name).map(|name| Bytes::copy_from_slice(name.as_bytes())),
+    };
+    let record = NewRecord {
+        key: headers.get(RECORD_KEY).map(owned),
+        content_type: headers.get(CONTENT_TYPE).map(owned).unwrap_or_default(),
+        headers: headers.iter().filter_map(|(name, value)| Some((is_kept(name)?, owned(value)))).collect(),
+        payload,
+    };
+    Ok(record)
+}
+
+/// One record per line, its payload a slice of the body. Lines without content are skipped.
+fn lines(body: &Bytes) -> Result<Vec<NewRecord>, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let line = 1 + body[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        ApiError::invalid(format!("line {line} is not UTF-8; nothing was stored"))
+    })?;
+    let content = text.split('\n').enumerate().map(|(index, line)| (index + 1, line.trim_ascii()));
+    let content = content.filter(|(_, line)| !line.is_empty());
+    let mut records = Vec::new();
+    for (number, line) in content.clone().take(BATCH_RECORDS_MAX) {
+        records.push(line_record(body, number, line)?);
+    }
+    if records.is_empty() {
+        return Err(ApiError::invalid("the body has only empty lines; a batch has at least 1 record"));
+    }
+    let count = records.len() + content.skip(BATCH_RECORDS_MAX).count();
+    parse::check_count(count)?;
+    Ok(records)
+}
+
+fn line_record(body: &Bytes, number: usize, line: &str) -> Result<NewRecord, ApiError> {
+    serde_json::from_str::<IgnoredAny>(line).map_err(|error| {
+        let (column, why) = (error.column(), error.to_string());
+        let why = why.split(" at line ").next().unwrap_or_default();
+        ApiError::invalid(format!("line {number} is not JSON: {why} at column {column}; nothing was stored"))
+    })?;
+    if line.len() > RECORD_BYTES_MAX {
+        let detail = format!("line {number} of {} bytes exceeds the limit of {RECORD_BYTES_MAX}", line.len());
+        return Err(ApiError::new(ErrorCode::TooLarge, detail));
+    }
+    Ok(NewRecord {
+        content_type: Bytes::from_static(b"application/json"),
+        payload: body.slice_ref(line.as_bytes()),
+        ..NewRecord::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn refusal(error: &ApiError) -> (ErrorCode, &str) {
+        (error.code(), &error.problem().detail)
+    }
+
+    #[test]
+    fn each_line_is_a_record_whose_payload_is_a_slice_of_the_body() {
+        let body = Bytes::from_static(b"{\"a\": 1.0}\r\n\n  \"two\" \nnull\n");
+        let records = lines(&body).unwrap();
+        let payloads: Vec<&[u8]> = records.iter().map(|record| &record.payload[..]).collect();
+        assert_eq!(payloads, [&b"{\"a\": 1.0}"[..], b"\"two\"", b"null"]);
+        assert!(records.iter().all(|record| record.content_type == "application/json"));
+        assert!(records.iter().all(|record| body.as_ptr_range().contains(&record.payload.as_ptr())));
+    }
+
+    #[test]
+    fn a_broken_line_is_named_by_its_number() {
+        let mut body = "{\"ok\":true}\n".repeat(36);
+        body.push_str("{\"broken\":\n{\"ok\":true}\n");
+        let error = lines(&Bytes::from(body)).unwrap_err();
+        let detail = "line 37 is not JSON: EOF while parsing a value at column 10; nothing was stored";
+        assert_eq!(refusal(&error), (ErrorCode::InvalidRequest, detail));
+    }
+
+    #[test]
+    fn an_empty_line_counts_as_a_line_when_a_later_one_is_broken() {
+        let error = lines(&Bytes::from_static(b"\n1\n\nx\n")).unwrap_err();
+        assert!(error.problem().detail.starts_with("line 4 is not JSON: expected value"), "{error:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_is_named_by_its_number() {
+        let error = lines(&Bytes::from_static(b"1\n\"\xff\"\n")).unwrap_err();
+        assert_eq!(refusal(&error), (ErrorCode::InvalidRequest, "line 2 is not UTF-8; nothing was stored"));
+    }
+
+    #[test]
+    fn too_many_lines_are_refused_with_their_number() {
+        let error = lines(&Bytes::from("1\n".repeat(1200))).unwrap_err();
+        assert_eq!(refusal(&error), (ErrorCode::TooLarge, "batch of 1200 records exceeds the limit of 1000"));
+    }
+
+    #[test]
+    fn one_record_has_the_key_and_headers_of_the_request() {
+        let headers = headers(&[
+            ("content-type", "text/plain"),
+            ("record-key", "k"),
+            ("record-header-colour", "red"),
+            ("traceparent", "00-1-2-01"),
+            ("user-agent", "curl"),
+        ]);
+        check_headers(&headers, Form::One).unwrap();
+        let record = one_record(&headers, Bytes::from_static(b"x")).unwrap();
+        assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(record.content_type, "text/plain");
+        let mut pairs = record.headers;
+        pairs.sort();
+        assert_eq!(pairs, [("colour".into(), "red".into()), ("traceparent".into(), Bytes::from_static(b"00-1-2-01"))]);
+    }
+
+    #[test]
+    fn a_header_that_is_not_offered_is_refused_and_named() {
+        for name in ["record-delay", "record-ttl", "record-header-", "idempotency-key", "producer-seq", "ce-id"] {
+            let error = check_headers(&headers(&[(name, "1")]), Form::One).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::UnknownField, "{name}");
+            assert!(error.problem().detail.contains(&format!("`{name}`")), "{error:?}");
+        }
+        let error = check_headers(&headers(&[("durability", "memory")]), Form::One).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unprocessable);
+        assert!(check_headers(&headers(&[("durability", "object")]), Form::One).is_ok());
+        let error = check_headers(&headers(&[("record-key", "k")]), Form::Lines).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UnknownField);
+    }
+
+    #[test]
+    fn the_media_type_says_how_the_body_is_read() {
+        let form_of = |media_type| form(&headers(&[("content-type", media_type)]));
+        assert_eq!(form_of("Application/X-NDJSON; charset=utf-8").unwrap(), Form::Lines);
+        assert_eq!(form_of("application/vnd.plinth.batch+json").unwrap(), Form::Batch);
+        assert_eq!(form_of("image/png").unwrap(), Form::One);
+        assert_eq!(form(&HeaderMap::new()).unwrap(), Form::One);
+        for refused in ["application/vnd.plinth.batch", "application/cloudevents+json"] {
+            assert_eq!(form_of(refused).unwrap_err().code(), ErrorCode::UnsupportedMediaType);
+        }
+    }
+
+    #[test]
+    fn an_empty_body_is_refused() {
+        for form in [Form::One, Form::Batch, Form::Lines] {
+            assert_eq!(records(form, &HeaderMap::new(), Bytes::new()).unwrap_err().code(), ErrorCode::InvalidRequest);
+        }
+        assert_eq!(lines(&Bytes::from_static(b"\n \r\n")).unwrap_err().code(), ErrorCode::InvalidRequest);
+    }
+}

@@ -1,0 +1,176 @@
+//! Read the records of one topic: a page, a long-poll, or a live stream, by the `Accept` header.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
+use plinth_api::records::RecordPage;
+
+use super::accept::{MediaType, negotiate};
+use super::error::ApiError;
+use super::extract::{Name, Params, bearer_or_ticket};
+use super::front::Front;
+use super::live::{self, LiveRequest};
+use crate::auth::{Action, TopicRef};
+use crate::broker::{From as Start, Page, PageRequest};
+use crate::telemetry::Transport;
+
+const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream];
+
+/// Read the records of a topic, or follow it.
+///
+/// `application/json` answers a page (with `wait`, a long-poll), `application/x-ndjson` one record per line for ever with
+/// control lines `{"control":…}` and empty lines in between, `text/event-stream` server-sent events. A header
+/// `Last-Event-ID` wins over `from`.
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}/records",
+    tag = "records",
+    params(
+        ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
+        ("from" = Option<String>, Query, description = "`earliest`, `latest`, `offset:N`, `-N` for the last N, \
+            `time:<RFC 3339>` or `cursor:<token>`; default `earliest` for a page and `latest` for a stream"),
+        ("partition" = Option<u32>, Query, description = "Only this partition; default all"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "Page: most records; default 1000"),
+        ("max_bytes" = Option<u32>, Query, minimum = 1, maximum = 8_388_608,
+            description = "Page: about the most payload bytes; at least one record comes"),
+        ("wait" = Option<String>, Query, description = "Page: how long to wait for a record, such as `20s`, at most 60 s"),
+        ("format" = Option<String>, Query, description = "Events: `value` for the payload itself as data; a payload that \
+            is not UTF-8 then comes in base64"),
+        ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
+        ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set it"),
+        ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
+        ("ticket" = Option<String>, Query, description = "A one-time ticket instead of the `Authorization` header"),
+    ),
+    responses(
+        (status = 200, description = "A page, or a stream that goes on", content(
+            (RecordPage = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/event-stream"),
+        )),
+    )
+)]
+pub(super) async fn read(
+    State(front): State<Front>,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, _) = request.into_parts();
+    let mut params = Params::parse(parts.uri.query());
+    let caller = bearer_or_ticket(&front, &parts.headers, &mut params)?;
+    let topic = caller.authorize(Action::Subscribe, &name)?;
+    match negotiate(&parts.headers, &OFFERED)? {
+        MediaType::Json => page(&front, topic, params).await,
+        media_type => {
+            let topics = vec![caller.authorize_pattern(Action::Subscribe, &name)?];
+            let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
+            params.finish()?;
+            live::answer(front, caller, request).await
+        }
+    }
+}
+
+async fn page(front: &Front, topic: TopicRef, params: Params<'_>) -> Result<Response, ApiError> {
+    let request = page_request(topic, params)?;
+    let without_wait = PageRequest { wait: None, ..request.clone() };
+    let page = tokio::select! {
+        page = front.broker.page(request) => page?,
+        // A node that ends answers its long-polls with what there is.
+        () = front.shutdown.cancelled() => front.broker.page(without_wait).await?,
+    };
+    let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
+    front.metrics.delivered(Transport::Page, records);
+    Ok(page_answer(&page))
+}
+
+fn page_request(topic: TopicRef, mut params: Params<'_>) -> Result<PageRequest, ApiError> {
+    for name in ["format", "unnamed", "last_event_id"] {
+        params.refuse(name, "application/json")?;
+    }
+    let request = PageRequest {
+        topic,
+        partition: params.take_parsed("partition")?,
+        from: start(&mut params)?.unwrap_or(Start::Earliest),
+        limit: params.take_count("limit", PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX)?,
+        bytes_max: params.take_count("max_bytes", PAGE_BYTES_MAX, PAGE_BYTES_MAX)?,
+        wait: params.take("wait")?.map(|text| wait(&text)).transpose()?,
+    };
+    params.finish()?;
+    Ok(request)
+}
+
+/// Where to begin, if the query says so.
+pub(super) fn start(params: &mut Params<'_>) -> Result<Option<Start>, ApiError> {
+    Ok(params.take("from")?.map(|text| text.parse::<Start>()).transpose()?)
+}
+
+fn wait(text: &str) -> Result<Duration, ApiError> {
+    let wait = humantime::parse_duration(text).map_err(|_| {
+        ApiError::invalid(format!("the query parameter `wait` is `{text}` and must be a time such as `20s` or `500ms`"))
+    })?;
+    if wait > Duration::from_millis(WAIT_MS_MAX) {
+        let limit = WAIT_MS_MAX / 1000;
+        return Err(ApiError::invalid(format!("the query parameter `wait` is `{text}`, the limit is {limit} s")));
+    }
+    Ok(wait)
+}
+
+/// `{"records":[…],"next":"…","caught_up":…}` in pieces: the records are slices of what all readers share.
+fn page_answer(page: &Page) -> Response {
+    let mut pieces = VecDeque::with_capacity(2 * page.slices.len() + 2);
+    pieces.push_back(Bytes::from_static(br#"{"records":["#));
+    for (index, slice) in page.slices.iter().enumerate() {
+        if index > 0 {
+            pieces.push_back(Bytes::from_static(b","));
+        }
+        pieces.push_back(slice.json_items());
+    }
+    let next = serde_json::to_string(&page.next).expect("a string is valid JSON");
+    pieces.push_back(Bytes::from(format!(r#"],"next":{next},"caught_up":{}}}"#, page.caught_up)));
+    let mut response = Response::new(Body::new(Pieces(pieces)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A body of known length in several pieces, none of them copied.
+struct Pieces(VecDeque<Bytes>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_a_time_of_at_most_a_minute() {
+        assert_eq!(wait("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(wait("60s").unwrap(), Duration::from_secs(60));
+        assert!(wait("61s").unwrap_err().problem().detail.contains("the limit is 60 s"));
+        assert!(wait("soon").unwrap_err().problem().detail.contains("`soon`"));
+    }
+}

@@ -1,0 +1,112 @@
+//! The one list of routes: what is served, and what a caller needs for it.
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::Redirect;
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+
+use super::front::Front;
+use super::{docs, health, keys, layers, live, publish, read, tenants, topics};
+use crate::{console, ws};
+
+pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
+
+/// What a caller needs for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: open to everyone.
+    Nothing,
+    /// A key of a tenant, whatever its scopes.
+    Tenant,
+    /// The scope `publish` for the topic.
+    Publish,
+    /// The scope `subscribe` for the topic, or a ticket of such a key.
+    Subscribe,
+    /// Any scope for the topic.
+    View,
+    /// The scope `manage` for the topic.
+    Manage,
+    /// The scope `admin`.
+    Admin,
+    /// The root key.
+    Operator,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// The method.
+    pub method: &'static str,
+    /// The path, with `{parameters}`.
+    pub path: &'static str,
+    /// What a caller needs.
+    pub needs: Needs,
+    handler: fn() -> MethodRouter<Front>,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:expr, $needs:ident => $handler:path;)*) => {
+        &[$(Route {
+            method: method_name(stringify!($method)),
+            path: $path,
+            needs: Needs::$needs,
+            handler: || $method($handler),
+        }),*]
+    };
+}
+
+/// Every route of the API and of operation. Pages for people (`/`, `/docs`, `/console`) are not in it: they need nothing
+/// and show nothing of a tenant.
+pub const ROUTES: &[Route] = routes! {
+    get    "/v1/topics",            View      => topics::list;
+    put    "/v1/topics/{topic}",    Manage    => topics::ensure;
+    get    "/v1/topics/{topic}",    View      => topics::view;
+    patch  "/v1/topics/{topic}",    Manage    => topics::change;
+    delete "/v1/topics/{topic}",    Manage    => topics::remove;
+    post   RECORDS,                 Publish   => publish::publish;
+    get    RECORDS,                 Subscribe => read::read;
+    get    "/v1/stream",            Subscribe => live::stream;
+    get    "/v1/ws",                Tenant    => ws::upgrade;
+    post   "/v1/tenants",           Operator  => tenants::create;
+    get    "/v1/tenants",           Operator  => tenants::list;
+    get    "/v1/tenants/{tenant}",  Operator  => tenants::view;
+    delete "/v1/tenants/{tenant}",  Operator  => tenants::remove;
+    post   "/v1/keys",              Admin     => keys::create;
+    get    "/v1/keys",              Admin     => keys::list;
+    delete "/v1/keys/{id}",         Admin     => keys::remove;
+    post   "/v1/tickets",           Tenant    => keys::create_ticket;
+    get    "/livez",                Nothing   => health::livez;
+    get    "/readyz",               Nothing   => health::readyz;
+    get    "/startupz",             Nothing   => health::startupz;
+    get    "/version",              Nothing   => health::version;
+    get    "/metrics",              Nothing   => health::metrics;
+    get    "/openapi.json",         Nothing   => docs::openapi_json;
+};
+
+/// Everything that is served, with its layers.
+pub fn router(front: Front) -> Router {
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .route("/", get(|| async { Redirect::temporary("/console") }))
+        .route("/docs", get(docs::root))
+        .route("/docs/", get(docs::viewer_start))
+        .route("/docs/{*file}", get(docs::viewer))
+        .route("/docs/errors", get(docs::error_list))
+        .route("/docs/errors/{code}", get(docs::error_page))
+        .with_state(front.clone())
+        .merge(console::router())
+        .fallback(layers::no_route)
+        .method_not_allowed_fallback(layers::no_method)
+        .layer(from_fn_with_state(front, layers::edge))
+}
+
+const fn method_name(constructor: &'static str) -> &'static str {
+    match constructor.as_bytes() {
+        b"get" => "GET",
+        b"put" => "PUT",
+        b"patch" => "PATCH",
+        b"delete" => "DELETE",
+        _ => "POST",
+    }
+}

@@ -1,0 +1,97 @@
+//! Tenants, for the holder of the root key.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use plinth_api::ListPage;
+use plinth_api::tenants::{Tenant, TenantRequest};
+
+use super::convert::{self, ListRequest};
+use super::error::ApiError;
+use super::extract::{self, Authed, Name, Params};
+use super::front::Front;
+
+/// Make a tenant.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants",
+    tag = "tenants",
+    request_body(content = TenantRequest, content_type = "application/json"),
+    responses((status = 201, description = "The tenant was made", body = Tenant))
+)]
+pub(super) async fn create(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let operator = caller.operator()?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let wanted: TenantRequest = extract::json(&front, &parts, body).await?;
+    let made = front.auth.create_tenant(&operator, &wanted.name).await?;
+    Ok(convert::json(StatusCode::CREATED, &convert::tenant(made)))
+}
+
+/// List the tenants by name.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    tag = "tenants",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "One page", body = ListPage<Tenant>))
+)]
+pub(super) async fn list(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let operator = caller.operator()?;
+    let mut params = Params::parse(request.uri().query());
+    let wanted = ListRequest::take(&mut params)?;
+    params.finish()?;
+    let views = front.auth.list_tenants(&operator, wanted.after.as_deref(), wanted.fetch)?;
+    let tenants = views.into_iter().map(convert::tenant).collect();
+    Ok(convert::json(StatusCode::OK, &wanted.page(tenants, |tenant: &Tenant| &tenant.name)))
+}
+
+/// View a tenant.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}",
+    tag = "tenants",
+    params(("tenant" = String, Path, description = "The name")),
+    responses((status = 200, description = "The tenant", body = Tenant))
+)]
+pub(super) async fn view(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let operator = caller.operator()?;
+    extract::no_params(&request.into_parts().0)?;
+    Ok(convert::json(StatusCode::OK, &convert::tenant(front.auth.get_tenant(&operator, &name)?)))
+}
+
+/// Delete a tenant with its keys, topics and records.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{tenant}",
+    tag = "tenants",
+    params(("tenant" = String, Path, description = "The name")),
+    responses((status = 204, description = "The tenant is deleted"))
+)]
+pub(super) async fn remove(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let operator = caller.operator()?;
+    extract::no_params(&request.into_parts().0)?;
+    front.auth.delete_tenant(&operator, &name).await?;
+    Ok(convert::no_content())
+}

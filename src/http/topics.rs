@@ -1,0 +1,131 @@
+//! Topics: create or ensure, view, change, delete, list.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use plinth_api::ListPage;
+use plinth_api::topics::{Topic, TopicPatch, TopicRequest};
+
+use super::convert::{self, ListRequest};
+use super::error::ApiError;
+use super::extract::{self, Authed, Name, Params};
+use super::front::Front;
+use crate::auth::Action;
+
+/// Create a topic, or make sure that it is there with these settings.
+///
+/// What is left out is not compared: a topic that exists with other settings than the given ones answers 409.
+#[utoipa::path(
+    put,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    request_body(content = Option<TopicRequest>, content_type = "application/json"),
+    responses(
+        (status = 201, description = "The topic was made", body = Topic),
+        (status = 200, description = "The topic was there with these settings", body = Topic),
+    )
+)]
+pub(super) async fn ensure(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let topic = caller.authorize(Action::Manage, &name)?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let wanted: TopicRequest = extract::json(&front, &parts, body).await?;
+    let (view, made) = front.broker.ensure_topic(&topic, convert::topic_settings(&wanted)).await?;
+    let status = if made { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(convert::json(status, &convert::topic(&view, true)))
+}
+
+/// View a topic with the bounds of its partitions.
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    responses((status = 200, description = "The topic", body = Topic))
+)]
+pub(super) async fn view(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let topic = caller.authorize(Action::View, &name)?;
+    extract::no_params(&request.into_parts().0)?;
+    let view = front.broker.topic(&topic)?;
+    Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
+}
+
+/// Change settings of a topic.
+#[utoipa::path(
+    patch,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    request_body(content = TopicPatch, content_type = "application/json"),
+    responses((status = 200, description = "The topic as it is now", body = Topic))
+)]
+pub(super) async fn change(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let topic = caller.authorize(Action::Manage, &name)?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let patch: TopicPatch = extract::json(&front, &parts, body).await?;
+    let view = front.broker.change_topic(&topic, patch.max_record_bytes).await?;
+    Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
+}
+
+/// Delete a topic and its records. A topic of the same name that is made later starts at offset 0.
+#[utoipa::path(
+    delete,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    responses((status = 204, description = "The topic is deleted"))
+)]
+pub(super) async fn remove(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let topic = caller.authorize(Action::Manage, &name)?;
+    extract::no_params(&request.into_parts().0)?;
+    front.broker.delete_topic(&topic).await?;
+    Ok(convert::no_content())
+}
+
+/// List the topics that the credential may know of, by name.
+#[utoipa::path(
+    get,
+    path = "/v1/topics",
+    tag = "topics",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "One page", body = ListPage<Topic>))
+)]
+pub(super) async fn list(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let mut params = Params::parse(request.uri().query());
+    let prefix = params.take("prefix")?.unwrap_or_default();
+    let wanted = ListRequest::take(&mut params)?;
+    params.finish()?;
+    let views = front.broker.list_topics(&caller, &prefix, wanted.after.as_deref(), wanted.fetch)?;
+    let topics = views.iter().map(|view| convert::topic(view, false)).collect();
+    Ok(convert::json(StatusCode::OK, &wanted.page(topics, |topic| &topic.name)))
+}

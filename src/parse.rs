@@ -1,0 +1,116 @@
+//! Records of a request become records of the log, for every transport.
+//!
+//! A payload given as JSON stays a slice of the request's body: the bytes that were sent are the bytes that are stored,
+//! and they are not copied. Only forms are read here; the broker checks the limits. Knows neither HTTP nor frames.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use plinth_api::limits::BATCH_RECORDS_MAX;
+use plinth_api::records::PublishRecord;
+use plinth_storage::record::NewRecord;
+
+use crate::broker::Error;
+
+/// The records of a batch; `records` must have been read from `body`.
+///
+/// # Errors
+/// `Unprocessable`, naming the record by its place in the batch; nothing of the batch counts then.
+pub fn new_records(records: Vec<PublishRecord<'_>>, body: &Bytes) -> Result<Vec<NewRecord>, Error> {
+    records.into_iter().enumerate().map(|(index, record)| new_record(record, body, index)).collect()
+}
+
+/// Whether one batch may have `count` records; for a form of batch of which not all records are parsed before.
+///
+/// # Errors
+/// `TooLarge`.
+pub fn check_count(count: usize) -> Result<(), Error> {
+    if count <= BATCH_RECORDS_MAX {
+        return Ok(());
+    }
+    Err(Error::TooLarge(format!("batch of {count} records exceeds the limit of {BATCH_RECORDS_MAX}")))
+}
+
+/// One record of a batch, at the place `index` from 0; it must have been read from `body`.
+///
+/// # Errors
+/// `Unprocessable` for more than one payload or base64 that cannot be read.
+pub fn new_record(record: PublishRecord<'_>, body: &Bytes, index: usize) -> Result<NewRecord, Error> {
+    let PublishRecord { key, headers, content_type, value, text, base64 } = record;
+    let (payload, default_type) = match (value, text, base64) {
+        (None, None, None) => (Bytes::new(), ""),
+        (Some(value), None, None) => (body.slice_ref(value.get().as_bytes()), "application/json"),
+        (None, Some(text), None) => (Bytes::from(text), "text/plain; charset=utf-8"),
+        (None, None, Some(base64)) => (decode(&base64, index)?, "application/octet-stream"),
+        (_, _, _) => return Err(refused(index, "more than one of `value`, `text` and `base64`")),
+    };
+    Ok(NewRecord {
+        key: key.map(Bytes::from),
+        content_type: content_type.map_or(Bytes::from_static(default_type.as_bytes()), Bytes::from),
+        headers: headers.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
+        payload,
+    })
+}
+
+fn decode(text: &str, index: usize) -> Result<Bytes, Error> {
+    let bytes = STANDARD.decode(text).map_err(|error| refused(index, &format!("unreadable `base64`: {error}")))?;
+    Ok(Bytes::from(bytes))
+}
+
+fn refused(index: usize, why: &str) -> Error {
+    Error::Unprocessable(format!("record {}: {why}", index + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use plinth_api::records::PublishBatch;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<NewRecord>, Error> {
+        let body = Bytes::from(text.to_owned());
+        let batch: PublishBatch<'_> = serde_json::from_slice(&body).expect("the batch is valid JSON");
+        new_records(batch.records, &body)
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).expect_err("the batch is refused").to_string()
+    }
+
+    #[test]
+    fn a_json_payload_keeps_the_bytes_that_were_sent_and_is_not_copied() {
+        let text = r#"{"records":[{"value": {"b" : 1.10, "a":"\u00e9"} },{"value":null}]}"#;
+        let body = Bytes::from(text.to_owned());
+        let batch: PublishBatch<'_> = serde_json::from_slice(&body).unwrap();
+        let records = new_records(batch.records, &body).unwrap();
+        assert_eq!(records[0].payload, r#"{"b" : 1.10, "a":"\u00e9"}"#);
+        assert!(body.as_ptr_range().contains(&records[0].payload.as_ptr()));
+        assert_eq!(records[1].payload, "null");
+        assert_eq!(records[1].content_type, "application/json");
+    }
+
+    #[test]
+    fn text_base64_and_nothing_are_payloads_with_their_own_media_types() {
+        let records =
+            parse(r#"{"records":[{"text":"a\nb"},{"base64":"AAE="},{"key":"k"},{"text":"x","content_type":"a/b"}]}"#);
+        let records = records.unwrap();
+        assert_eq!(
+            (&records[0].payload[..], &records[0].content_type[..]),
+            (&b"a\nb"[..], &b"text/plain; charset=utf-8"[..])
+        );
+        assert_eq!(
+            (&records[1].payload[..], &records[1].content_type[..]),
+            (&b"\0\x01"[..], &b"application/octet-stream"[..])
+        );
+        assert_eq!((&records[2].payload[..], &records[2].content_type[..]), (&b""[..], &b""[..]));
+        assert_eq!(records[2].key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(records[3].content_type, "a/b");
+    }
+
+    #[test]
+    fn a_refused_record_is_named_by_its_place() {
+        let twice = refusal(r#"{"records":[{},{"text":"a","base64":"AA=="}]}"#);
+        assert_eq!(twice, "record 2: more than one of `value`, `text` and `base64`");
+        assert!(refusal(r#"{"records":[{"base64":"A"}]}"#).starts_with("record 1: unreadable `base64`"));
+    }
+}

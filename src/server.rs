@@ -1,0 +1,165 @@
+//! The accept loop: connections in, within limits of number and time, and their graceful end.
+//!
+//! `axum::serve` sets no time limit at all, so this is our own loop over hyper. It knows nothing of routes. A connection
+//! over a cap is closed unanswered, on purpose: a browser's `EventSource` comes back after a broken connection and gives
+//! up for ever after an error status. TLS ends in front of the node.
+
+mod connection;
+mod gate;
+mod watch;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::{Metrics, Refusal};
+
+use gate::Gates;
+
+/// How long the loop waits when the process has no descriptor left: time for some connection to end.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Connections that may wait for the loop in the kernel.
+const BACKLOG: i32 = 4096;
+
+/// How long connections have after the drain time to write what they hold.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Bounds of number and time on connections and requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Most connections of the node.
+    pub connections_max: usize,
+    /// Most connections of one client address.
+    pub connections_per_address_max: usize,
+    /// How long a new connection may send nothing.
+    pub first_byte_timeout: Duration,
+    /// How long a request's head may take from its first byte.
+    pub header_timeout: Duration,
+    /// How long a connection may rest between requests, or stand still within one.
+    pub idle_timeout: Duration,
+    /// How long a request's body may take; a body that keeps a fair rate may take longer.
+    pub body_timeout: Duration,
+    /// Time over which live streams are sent away at a shutdown.
+    pub drain: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            connections_per_address_max: 10_000,
+            first_byte_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Names a connection within its node; never used again. Every request carries it as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What the loop serves and how it is told to end.
+#[derive(Clone)]
+pub struct Service {
+    /// Answers the requests.
+    pub router: Router,
+    /// The bounds.
+    pub limits: ServerLimits,
+    /// When cancelled, no connection is accepted and open ones end after their request.
+    pub shutdown: CancellationToken,
+    /// When cancelled, everything ends at once.
+    pub ended: CancellationToken,
+    /// Owns every connection, and every session that outlives its connection's task.
+    pub tasks: TaskTracker,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A listener on `address`; an address that an ended process held a moment ago is free.
+///
+/// # Errors
+/// When the address is taken, not ours or not allowed.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves `listener` until `service.shutdown`, then until all connections have ended, at most for the drain time.
+///
+/// # Errors
+/// When the listener cannot be handed to the runtime.
+pub async fn serve(listener: StdListener, service: Service) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    accept_until_shutdown(&listener, &service).await;
+    drop(listener);
+    service.tasks.close();
+    if timeout(service.limits.drain + LAST_WRITES, service.tasks.wait()).await.is_err() {
+        tracing::info!(tasks = service.tasks.len(), "the drain time is over, ending what is left");
+    }
+    service.ended.cancel();
+    Ok(())
+}
+
+async fn accept_until_shutdown(listener: &TcpListener, service: &Service) {
+    let gates = Gates::new(&service.limits);
+    let mut starved = false;
+    for id in (1..).map(ConnectionId) {
+        let accepted = tokio::select! {
+            biased;
+            () = service.shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                starved = false;
+                admit(stream, peer, id, &gates, service);
+            }
+            Err(error) if ended_before_accept(&error) => tracing::debug!(%error, "a connection ended before it began"),
+            Err(error) => {
+                if !starved {
+                    tracing::warn!(%error, "no connection can be accepted, trying again");
+                }
+                starved = true;
+                service.metrics.refused(Refusal::Descriptors);
+                // Ends early at a shutdown; otherwise the time has passed, which is all that is waited for.
+                let _ = timeout(ACCEPT_BACK_OFF, service.shutdown.cancelled()).await;
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, peer: SocketAddr, id: ConnectionId, gates: &Gates, service: &Service) {
+    match gates.enter(peer.ip()) {
+        Ok(pass) => {
+            let counted = service.metrics.connection();
+            let _ = stream.set_nodelay(true);
+            service.tasks.spawn(connection::serve(stream, (pass, counted), id, service.clone()));
+        }
+        Err(reason) => {
+            tracing::debug!(?reason, "a connection over a cap is closed");
+            service.metrics.refused(reason);
+        }
+    }
+}
+
+/// Errors of `accept` that belong to the one connection that it would have given.
+fn ended_before_accept(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
+}

@@ -1,0 +1,187 @@
+//! When a connection has been silent for too long.
+//!
+//! hyper has one time limit for a request's head that also runs between two requests; here the two differ: a resting
+//! connection may stay for minutes, a head that has begun must arrive within seconds. The socket and the service of one
+//! connection report to its [`Watch`], and its task asks it for the moment at which to give up.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::ServerLimits;
+
+/// How long a connection may stand still within a request: live streams and long-polls write more often than this.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// "Not now" in a field of milliseconds.
+const NEVER: u64 = u64::MAX;
+
+/// What happened on one connection, in milliseconds since it began. Relaxed order is enough: a late look only makes a
+/// time limit milliseconds longer.
+#[derive(Debug)]
+pub(super) struct Watch {
+    began: Instant,
+    requests: AtomicUsize,
+    multiplexed: AtomicBool,
+    first_byte: AtomicU64,
+    head: AtomicU64,
+    resting: AtomicU64,
+    moved: AtomicU64,
+}
+
+impl Watch {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            requests: AtomicUsize::new(0),
+            multiplexed: AtomicBool::new(false),
+            first_byte: AtomicU64::new(NEVER),
+            head: AtomicU64::new(NEVER),
+            resting: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+        })
+    }
+
+    /// The moment at which the connection is given up unless something happens before.
+    pub(super) fn due(&self, limits: &ServerLimits) -> Instant {
+        let after = |since: &AtomicU64, limit: Duration| {
+            self.began + Duration::from_millis(since.load(Ordering::Relaxed)) + limit
+        };
+        if self.first_byte.load(Ordering::Relaxed) == NEVER {
+            return self.began + limits.first_byte_timeout;
+        }
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return after(&self.moved, STALL_TIMEOUT);
+        }
+        if self.head.load(Ordering::Relaxed) != NEVER {
+            return after(&self.head, limits.header_timeout);
+        }
+        after(&self.resting, limits.idle_timeout)
+    }
+
+    /// A request has arrived; it is under way until the guard is dropped.
+    pub(super) fn request(self: &Arc<Self>, multiplexed: bool) -> UnderWay {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.head.store(NEVER, Ordering::Relaxed);
+        self.multiplexed.store(multiplexed, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+
+    fn read(&self) {
+        let now = self.now();
+        self.moved.store(now, Ordering::Relaxed);
+        if self.first_byte.load(Ordering::Relaxed) == NEVER {
+            self.first_byte.store(now, Ordering::Relaxed);
+        }
+        let between_requests = self.requests.load(Ordering::Relaxed) == 0;
+        // With HTTP/2 any byte between requests may be a ping.
+        let may_be_head = between_requests && !self.multiplexed.load(Ordering::Relaxed);
+        if may_be_head && self.head.load(Ordering::Relaxed) == NEVER {
+            self.head.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self) {
+        self.moved.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Watch>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.resting.store(self.0.now(), Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer; the request is under way until the last of it is written.
+#[derive(Debug)]
+pub(super) struct WatchedBody {
+    pub(super) body: Body,
+    pub(super) _under_way: UnderWay,
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket that reports to a watch. `G` is held for as long as the socket is open, also after an upgrade.
+#[derive(Debug)]
+pub(super) struct WatchedSocket<G> {
+    pub(super) stream: TcpStream,
+    pub(super) watch: Arc<Watch>,
+    pub(super) _held: G,
+}
+
+impl<G: Unpin> AsyncRead for WatchedSocket<G> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.watch.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<G: Unpin> AsyncWrite for WatchedSocket<G> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.watch.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.watch.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

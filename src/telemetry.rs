@@ -1,0 +1,335 @@
+//! Logs and metrics of one node.
+//!
+//! Every metric of the gateway is named here, once, and its labels are bounded: routes, statuses, transports. No label
+//! ever holds the name of a tenant, topic or key. The log core brings its own metrics; they are registered beside these.
+
+use std::collections::HashMap;
+use std::io;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Metric, Registry};
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable with the log filter, such as `info,plinth=debug`.
+pub const FILTER_VARIABLE: &str = "PLINTH_LOG";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error("the log filter `{filter}` in {FILTER_VARIABLE} is not valid: {reason}")]
+    Filter {
+        /// As given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another part of the process has done so before.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+}
+
+/// Sends log lines to standard error; `PLINTH_LOG` wins over `default_filter`.
+///
+/// # Errors
+/// A filter that cannot be read, or a second call in one process.
+pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| default_filter.to_owned());
+    let parsed = EnvFilter::try_new(&filter)
+        .map_err(|error| TelemetryError::Filter { filter: filter.clone(), reason: error.to_string() })?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr);
+    let set = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
+    };
+    set.map_err(|_| TelemetryError::AlreadySet)
+}
+
+/// The metrics of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Requests answered.
+    HttpRequests,
+    /// How long a publish took, from its request to its answer.
+    PublishDuration,
+    /// Records stored.
+    RecordsPublished,
+    /// Payload bytes stored.
+    BytesPublished,
+    /// Records sent to readers.
+    RecordsDelivered,
+    /// Open connections.
+    ConnectionsOpen,
+    /// Connections closed unanswered.
+    ConnectionsRefused,
+    /// Live streams and subscriptions.
+    FollowersOpen,
+}
+
+impl Name {
+    /// The name as it is shown; counters get `_total` on top.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HttpRequests => "plinth_http_requests",
+            Self::PublishDuration => "plinth_publish_duration_seconds",
+            Self::RecordsPublished => "plinth_records_published",
+            Self::BytesPublished => "plinth_published_bytes",
+            Self::RecordsDelivered => "plinth_records_delivered",
+            Self::ConnectionsOpen => "plinth_connections_open",
+            Self::ConnectionsRefused => "plinth_connections_refused",
+            Self::FollowersOpen => "plinth_followers_open",
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::HttpRequests => "Requests answered, by route and class of status",
+            Self::PublishDuration => "Time from a publish request to its answer over HTTP",
+            Self::RecordsPublished => "Records stored, by transport",
+            Self::BytesPublished => "Payload bytes stored, by transport",
+            Self::RecordsDelivered => "Records sent to readers, by transport",
+            Self::ConnectionsOpen => "Open connections",
+            Self::ConnectionsRefused => "Connections closed unanswered because a limit was reached",
+            Self::FollowersOpen => "Live streams and subscriptions, by transport",
+        }
+    }
+}
+
+/// How records come in or go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Publish by a request.
+    Http,
+    /// Read by a page or a long-poll.
+    Page,
+    /// Follow by NDJSON.
+    Ndjson,
+    /// Follow by server-sent events.
+    Sse,
+    /// Publish and follow by WebSocket.
+    Websocket,
+}
+
+impl Transport {
+    const ALL: [Self; 5] = [Self::Http, Self::Page, Self::Ndjson, Self::Sse, Self::Websocket];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Page => "page",
+            Self::Ndjson => "ndjson",
+            Self::Sse => "sse",
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+/// Why a connection was closed unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has as many connections as it may.
+    Node,
+    /// The client's address has as many as it may.
+    Address,
+    /// The process has no file descriptor left.
+    Descriptors,
+}
+
+impl Refusal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Address => "address",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTransport {
+    transport: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRoute {
+    route: &'static str,
+    status: &'static str,
+}
+
+/// Counts of what the gateway does. Counting takes no lock.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    routes: HashMap<&'static str, [Counter; 5]>,
+    other: [Counter; 5],
+    publish_duration: Histogram,
+    published: HashMap<Transport, (Counter, Counter)>,
+    delivered: HashMap<Transport, Counter>,
+    followers: HashMap<Transport, Gauge>,
+    connections: Gauge,
+    refused: Family<ByReason, Counter>,
+}
+
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Metrics {
+    /// Metrics for the given routes; `register_more` adds those of the parts below.
+    #[must_use]
+    pub fn new(routes: impl IntoIterator<Item = &'static str>, register_more: impl FnOnce(&mut Registry)) -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::<ByRoute, Counter>::default();
+        let by_route = |route| STATUS_CLASSES.map(|status| requests.get_or_create_owned(&ByRoute { route, status }));
+        let records = Family::<ByTransport, Counter>::default();
+        let bytes = Family::<ByTransport, Counter>::default();
+        let sent = Family::<ByTransport, Counter>::default();
+        let open = Family::<ByTransport, Gauge>::default();
+        let label = |transport: Transport| ByTransport { transport: transport.as_str() };
+        let counted = |transport| {
+            (records.get_or_create_owned(&label(transport)), bytes.get_or_create_owned(&label(transport)))
+        };
+        let metrics = Self {
+            routes: routes.into_iter().map(|route| (route, by_route(route))).collect(),
+            other: by_route("other"),
+            publish_duration: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
+            published: [Transport::Http, Transport::Websocket].map(|transport| (transport, counted(transport))).into(),
+            delivered: Transport::ALL.map(|transport| (transport, sent.get_or_create_owned(&label(transport)))).into(),
+            followers: Transport::ALL.map(|transport| (transport, open.get_or_create_owned(&label(transport)))).into(),
+            connections: Gauge::default(),
+            refused: Family::default(),
+            registry: Registry::default(),
+        };
+        register(&mut registry, Name::HttpRequests, requests);
+        register(&mut registry, Name::PublishDuration, metrics.publish_duration.clone());
+        register(&mut registry, Name::RecordsPublished, records);
+        register(&mut registry, Name::BytesPublished, bytes);
+        register(&mut registry, Name::RecordsDelivered, sent);
+        register(&mut registry, Name::FollowersOpen, open);
+        register(&mut registry, Name::ConnectionsOpen, metrics.connections.clone());
+        register(&mut registry, Name::ConnectionsRefused, metrics.refused.clone());
+        register_more(&mut registry);
+        Self { registry, ..metrics }
+    }
+
+    /// Counts an answered request; a route that is not known counts as `other`.
+    pub fn answered(&self, route: Option<&str>, status: u16) {
+        let counters = route.and_then(|route| self.routes.get(route)).unwrap_or(&self.other);
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        counters[class].inc();
+    }
+
+    /// Counts stored records and their payload bytes.
+    pub fn published(&self, transport: Transport, records: u64, bytes: u64) {
+        if let Some((record_count, byte_count)) = self.published.get(&transport) {
+            record_count.inc_by(records);
+            byte_count.inc_by(bytes);
+        }
+    }
+
+    /// Notes how long a publish took over HTTP, in seconds.
+    pub fn publish_took(&self, seconds: f64) {
+        self.publish_duration.observe(seconds);
+    }
+
+    /// Counts records sent to a reader.
+    pub fn delivered(&self, transport: Transport, records: u64) {
+        if let Some(counter) = self.delivered.get(&transport) {
+            counter.inc_by(records);
+        }
+    }
+
+    /// Counts a live stream or subscription for as long as the guard lives.
+    #[must_use]
+    pub fn follower(&self, transport: Transport) -> Open {
+        Open::count(self.followers.get(&transport).cloned().unwrap_or_default())
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    #[must_use]
+    pub fn connection(&self) -> Open {
+        Open::count(self.connections.clone())
+    }
+
+    /// Counts a connection that was closed unanswered.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.get_or_create(&ByReason { reason: reason.as_str() }).inc();
+    }
+
+    /// All metrics as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        text::encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+/// Something open that a gauge counts until this is dropped.
+#[derive(Debug)]
+pub struct Open(Gauge);
+
+impl Open {
+    fn count(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn register(registry: &mut Registry, name: Name, metric: impl Metric) {
+    registry.register(name.as_str(), name.help(), metric);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_route_and_class_of_status() {
+        let metrics = Metrics::new(["/v1/topics"], |_| {});
+        metrics.answered(Some("/v1/topics"), 201);
+        metrics.answered(Some("/v1/topics"), 404);
+        metrics.answered(None, 404);
+        metrics.answered(Some("/not/declared"), 500);
+        let text = metrics.text();
+        assert!(text.contains(r#"plinth_http_requests_total{route="/v1/topics",status="2xx"} 1"#), "{text}");
+        assert!(text.contains(r#"plinth_http_requests_total{route="/v1/topics",status="4xx"} 1"#), "{text}");
+        assert!(text.contains(r#"plinth_http_requests_total{route="other",status="4xx"} 1"#), "{text}");
+        assert!(text.contains(r#"plinth_http_requests_total{route="other",status="5xx"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn what_is_open_is_counted_until_it_is_dropped() {
+        let metrics = Metrics::new([], |_| {});
+        let follower = metrics.follower(Transport::Sse);
+        assert!(metrics.text().contains(r#"plinth_followers_open{transport="sse"} 1"#), "{}", metrics.text());
+        drop(follower);
+        assert!(metrics.text().contains(r#"plinth_followers_open{transport="sse"} 0"#), "{}", metrics.text());
+    }
+}

@@ -1,0 +1,274 @@
+//! What the client asks for: each frame is checked, authorized and handed to the broker; the answer carries its id.
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use plinth_api::error::{ErrorCode, Problem};
+use plinth_api::frames::{
+    AuthFrame, ClientFrame, CreditFrame, PublishFrame, ServerFrame, SlowPolicy, SubscribeFrame, UnsubscribeFrame,
+};
+use plinth_api::limits::{CONNECTION_SUBSCRIPTIONS_MAX, FRAME_ID_BYTES_MAX, STREAM_TOPICS_MAX};
+use plinth_api::records::PublishResult;
+
+use crate::auth::{Action, Caller, Credential, Denied};
+use crate::broker::{self, Error, FollowRequest, Follower, Publish, Published};
+use crate::parse::new_records;
+use crate::problem::{of_publish, problem_of, problem_of_denied};
+use crate::receipt::Answer;
+use crate::telemetry::Transport;
+
+use super::session::{Ending, Session};
+use super::{RECORDS_FRAME_BYTES, close};
+
+/// A request that the broker has answered.
+pub(super) enum Done {
+    /// A publish.
+    Published {
+        id: String,
+        topic: String,
+        records: usize,
+        payload_bytes: usize,
+        frame_bytes: usize,
+        result: Result<Published, Error>,
+    },
+    /// A subscription found its place to begin.
+    Opened { sub: String, result: Result<Follower, Error> },
+}
+
+impl Session {
+    /// Does what a text frame asks for. Some: the connection ends.
+    pub(super) fn handle(&mut self, text: Utf8Bytes) -> Option<Ending> {
+        let frame = match ClientFrame::parse(&text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.refuse(error.id.clone(), error.problem());
+                return error.garbage.then_some(Ending::Close(close::POLICY, "not a JSON object"));
+            }
+        };
+        let publishes = matches!(frame, ClientFrame::Publish(_));
+        let (id, outcome) = match frame {
+            ClientFrame::Auth(frame) => return self.authenticate(frame),
+            ClientFrame::Ping(frame) => {
+                self.outbox.push(&ServerFrame::Pong { id: frame.id });
+                return None;
+            }
+            ClientFrame::Subscribe(frame) => (frame.id.clone(), self.subscribe(frame)),
+            ClientFrame::Unsubscribe(frame) => (frame.sub.clone(), self.unsubscribe(&frame)),
+            ClientFrame::Credit(frame) => (frame.sub.clone(), self.add_credit(&frame)),
+            ClientFrame::Publish(frame) => {
+                let body = Bytes::from(text.clone());
+                (frame.id.clone(), self.publish(frame, &body))
+            }
+        };
+        if let Err(refusal) = outcome {
+            let problem = refusal.problem();
+            self.refuse(Some(id), if publishes { of_publish(problem) } else { problem });
+        }
+        None
+    }
+
+    /// Answers a request whose work is done.
+    pub(super) fn answer(&mut self, done: Done) {
+        match done {
+            Done::Published { id, topic, records, payload_bytes, frame_bytes, result } => {
+                self.request_bytes -= frame_bytes;
+                let answer = match result {
+                    Ok(published) => Answer::new(&topic, records, published),
+                    Err(error) => Answer::Failed(error),
+                };
+                self.published(id, answer, payload_bytes);
+            }
+            Done::Opened { sub, result } => self.opened(sub, result),
+        }
+    }
+
+    fn published(&mut self, id: String, answer: Answer, payload_bytes: usize) {
+        let receipts = match answer {
+            Answer::Stored(receipt) => vec![PublishResult::Stored(receipt)],
+            Answer::Each(results) => results,
+            Answer::Failed(error) => {
+                note(&error);
+                return self.refuse(Some(id), of_publish(problem_of(&error)));
+            }
+        };
+        let stored = receipts.iter().map(|result| match result {
+            PublishResult::Stored(receipt) => u64::from(receipt.count),
+            PublishResult::Failed { .. } => 0,
+        });
+        self.front.metrics.published(Transport::Websocket, stored.sum(), payload_bytes as u64);
+        self.outbox.push(&ServerFrame::Published { id, receipts });
+    }
+
+    fn opened(&mut self, sub: String, result: Result<Follower, Error>) {
+        match result {
+            Ok(follower) => {
+                let Some(subscription) = self.subscriptions.get(&sub) else { return };
+                subscription.open(follower, self.front.metrics.follower(Transport::Websocket));
+                let cursor = subscription.cursor().to_owned();
+                self.outbox.push(&ServerFrame::Subscribed { id: sub.clone(), sub, cursor });
+            }
+            Err(error) => {
+                note(&error);
+                self.subscriptions.remove(&sub);
+                self.refuse(Some(sub), problem_of(&error));
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: Option<String>, problem: Problem) {
+        self.outbox.push_error(id.filter(|id| id.len() <= FRAME_ID_BYTES_MAX), problem);
+    }
+
+    fn caller(&self) -> Result<&Caller, Refusal> {
+        self.caller.as_ref().ok_or_else(|| {
+            Refusal::new(ErrorCode::Unauthenticated, "no credential yet: the first frame is `auth`, besides `ping`")
+        })
+    }
+
+    fn authenticate(&mut self, frame: AuthFrame) -> Option<Ending> {
+        if self.caller.is_some() {
+            let detail = "this connection has its credential already; another one needs another connection";
+            self.refuse(frame.id, Problem::new(ErrorCode::Conflict, detail));
+            return None;
+        }
+        let caller = self.front.auth.authenticate(Credential::Bearer(&frame.token), self.tenant.as_deref());
+        match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
+            Ok(caller) => {
+                self.caller = Some(caller);
+                self.welcome();
+                None
+            }
+            Err(denied) => {
+                self.refuse(frame.id, problem_of_denied(&denied));
+                Some(Ending::Close(close::CREDENTIAL_ENDED, "credential refused"))
+            }
+        }
+    }
+
+    fn subscribe(&mut self, frame: SubscribeFrame) -> Result<(), Refusal> {
+        let caller = self.caller()?;
+        let SubscribeFrame { kind: _, id, topics, from, credit, policy } = frame;
+        check_id(&id)?;
+        if topics.is_empty() || topics.len() > STREAM_TOPICS_MAX {
+            let detail =
+                format!("subscription of {} topics is outside the limit of 1 to {STREAM_TOPICS_MAX}", topics.len());
+            return Err(Refusal::new(ErrorCode::Unprocessable, detail));
+        }
+        let topics = topics.iter().map(|topic| caller.authorize_pattern(Action::Subscribe, topic));
+        let topics = topics.collect::<Result<Vec<_>, _>>()?;
+        let from = from.map_or(Ok(broker::From::Latest), |from| from.parse())?;
+        if self.subscriptions.get(&id).is_some() {
+            return Err(Refusal::new(ErrorCode::Conflict, format!("subscription `{id}` exists on this connection")));
+        }
+        if self.subscriptions.len() >= CONNECTION_SUBSCRIPTIONS_MAX {
+            let detail = format!("connection has its limit of {CONNECTION_SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(Refusal::new(ErrorCode::Unprocessable, detail));
+        }
+        let policy = match policy {
+            SlowPolicy::CatchUp => broker::SlowPolicy::CatchUp,
+            SlowPolicy::Latest => broker::SlowPolicy::Latest,
+            SlowPolicy::Disconnect => broker::SlowPolicy::Disconnect,
+        };
+        let request = FollowRequest { topics, partition: None, from, policy, batch_bytes_max: RECORDS_FRAME_BYTES };
+        let broker = self.front.broker.clone();
+        self.subscriptions.reserve(id.clone(), credit);
+        self.requests.push(Box::pin(async move {
+            let result = broker.follow(request).await;
+            Done::Opened { sub: id, result }
+        }));
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, frame: &UnsubscribeFrame) -> Result<(), Refusal> {
+        self.caller()?;
+        let subscription = self.subscriptions.get(&frame.sub).ok_or_else(|| unknown_subscription(&frame.sub))?;
+        if subscription.is_opening() {
+            return Err(not_open(&frame.sub));
+        }
+        self.unsubscribed(&frame.sub);
+        Ok(())
+    }
+
+    fn add_credit(&mut self, frame: &CreditFrame) -> Result<(), Refusal> {
+        self.caller()?;
+        let subscription = self.subscriptions.get(&frame.sub).ok_or_else(|| unknown_subscription(&frame.sub))?;
+        if subscription.add_credit(frame.n) {
+            return Ok(());
+        }
+        let detail = format!("subscription `{}` was opened without `credit`, so it has no bound to raise", frame.sub);
+        Err(Refusal::new(ErrorCode::Unprocessable, detail))
+    }
+
+    fn publish(&mut self, frame: PublishFrame<'_>, body: &Bytes) -> Result<(), Refusal> {
+        let caller = self.caller()?;
+        let PublishFrame { kind: _, id, topic, records } = frame;
+        check_id(&id)?;
+        let allowed = caller.authorize(Action::Publish, &topic)?;
+        let records = new_records(records, body)?;
+        let (count, frame_bytes) = (records.len(), body.len());
+        let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
+        let broker = self.front.broker.clone();
+        let publish = Publish { partition: None, sticky: self.sticky, records };
+        self.request_bytes += frame_bytes;
+        self.requests.push(Box::pin(async move {
+            let result = broker.publish(&allowed, publish).await;
+            Done::Published { id, topic, records: count, payload_bytes, frame_bytes, result }
+        }));
+        Ok(())
+    }
+}
+
+/// Why a request is not even tried, or failed.
+enum Refusal {
+    Rule(ErrorCode, String),
+    Denied(Denied),
+    Broker(Error),
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::Rule(code, detail.into())
+    }
+
+    fn problem(&self) -> Problem {
+        match self {
+            Self::Rule(code, detail) => Problem::new(*code, detail),
+            Self::Denied(denied) => problem_of_denied(denied),
+            Self::Broker(error) => problem_of(error),
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Broker(error)
+    }
+}
+
+/// Writes a defect to the log; everything else is the client's to know.
+pub(super) fn note(error: &Error) {
+    if matches!(error, Error::Internal { .. }) {
+        tracing::error!(%error, source = ?std::error::Error::source(error), "a WebSocket request failed");
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Refusal> {
+    if !id.is_empty() && id.len() <= FRAME_ID_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("`id` of {} bytes is outside the limit of 1 to {FRAME_ID_BYTES_MAX}", id.len());
+    Err(Refusal::new(ErrorCode::Unprocessable, detail))
+}
+
+fn unknown_subscription(sub: &str) -> Refusal {
+    Refusal::new(ErrorCode::NotFound, format!("there is no subscription `{sub}` on this connection"))
+}
+
+fn not_open(sub: &str) -> Refusal {
+    Refusal::new(ErrorCode::Conflict, format!("subscription `{sub}` is not open yet; wait for `subscribed`"))
+}

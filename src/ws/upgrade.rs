@@ -1,0 +1,176 @@
+//! The WebSocket handshake: subprotocol, credential, limits of the connection.
+//!
+//! Browsers cannot set headers here, so a token may come as a second "subprotocol" or as a one-time ticket. Neither is
+//! ever echoed or written to the log.
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use plinth_api::error::ErrorCode;
+use plinth_api::frames::SUBPROTOCOL;
+use plinth_api::limits::FRAME_BYTES_MAX;
+
+use crate::auth::{Caller, Credential};
+use crate::http::error::ApiError;
+use crate::http::extract::{Params, bearer, tenant_header};
+use crate::http::{ConnectionId, Front};
+
+use super::session::{self, Handshake};
+use super::{READ_BUFFER_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFER_BYTES_MAX};
+
+/// What a "subprotocol" that carries a token begins with.
+const BEARER_PROTOCOL: &str = "bearer.";
+
+/// Open a WebSocket that speaks `plinth.v1.json`; its frames are in `openapi/frames.schema.json`.
+///
+/// The credential comes as `Authorization: Bearer`, as the subprotocol `bearer.<token in base64url without padding>`
+/// next to `plinth.v1.json`, as `?ticket=`, or in a first frame `auth` within 10 s.
+///
+/// # Errors
+/// A request that is no handshake, offers only other subprotocols, has an unknown query parameter or a credential that
+/// is not valid.
+#[utoipa::path(
+    get,
+    path = "/v1/ws",
+    tag = "records",
+    params(("ticket" = Option<String>, Query, description = "A one-time ticket")),
+    responses((status = 101, description = "From here on the connection speaks `plinth.v1.json`"))
+)]
+pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let mut socket = WebSocketUpgrade::from_request_parts(&mut parts, &front)
+        .await
+        .map_err(|rejection| ApiError::invalid(format!("this path speaks WebSocket: {}", rejection.body_text())))?;
+    let mut params = Params::parse(parts.uri.query());
+    let ticket = params.take("ticket")?;
+    params.finish()?;
+    let offer = Offer::of(&parts.headers)?;
+    let tenant = tenant_header(&parts.headers)?;
+    if front.shutdown.is_cancelled() {
+        return Err(ApiError::new(ErrorCode::ShuttingDown, "the node is stopping"));
+    }
+    let credential = one_credential(bearer(&parts.headers)?, offer.token.as_deref(), ticket.as_deref())?;
+    let caller = credential.map(|credential| authenticate(&front, credential, tenant)).transpose()?;
+    let handshake = Handshake {
+        front: front.clone(),
+        caller,
+        tenant: tenant.map(str::to_owned),
+        sticky: parts.extensions.get::<ConnectionId>().map_or(0, |id| id.0),
+    };
+    if offer.named {
+        socket.set_selected_protocol(HeaderValue::from_static(SUBPROTOCOL));
+    }
+    let socket = socket
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX);
+    // The framework spawns the session; the token makes it one of the front's own tasks from now on.
+    let owned = front.tasks.token();
+    Ok(socket.on_upgrade(async move |socket| {
+        session::run(handshake, socket).await;
+        drop(owned);
+    }))
+}
+
+/// What the client offers as subprotocols.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Offer {
+    /// Whether ours is among them.
+    named: bool,
+    /// The token that came in their disguise.
+    token: Option<String>,
+}
+
+impl Offer {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut offer = Self::default();
+        let mut any = false;
+        for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            let list = value.to_str().map_err(|_| ApiError::invalid("`sec-websocket-protocol` is not ASCII"))?;
+            for name in list.split(',').map(str::trim) {
+                any = true;
+                if name == SUBPROTOCOL {
+                    offer.named = true;
+                } else if let Some(encoded) = name.strip_prefix(BEARER_PROTOCOL)
+                    && offer.token.replace(decode(encoded)?).is_some()
+                {
+                    return Err(ApiError::invalid("`sec-websocket-protocol` has more than one token"));
+                }
+            }
+        }
+        if any && !offer.named {
+            return Err(ApiError::invalid(format!("no offered subprotocol is known here; `{SUBPROTOCOL}` is")));
+        }
+        Ok(offer)
+    }
+}
+
+fn decode(encoded: &str) -> Result<String, ApiError> {
+    let bytes = URL_SAFE_NO_PAD.decode(encoded).ok();
+    let unreadable = "the token in `sec-websocket-protocol` is not base64url without padding";
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| ApiError::invalid(unreadable))
+}
+
+/// The credential, when there is one; more than one would leave open whose call it is.
+fn one_credential<'a>(
+    header: Option<&'a str>,
+    offered: Option<&'a str>,
+    ticket: Option<&'a str>,
+) -> Result<Option<Credential<'a>>, ApiError> {
+    match (header, offered, ticket) {
+        (None, None, None) => Ok(None),
+        (Some(token), None, None) | (None, Some(token), None) => Ok(Some(Credential::Bearer(token))),
+        (None, None, Some(ticket)) => Ok(Some(Credential::Ticket(ticket))),
+        (_, _, _) => Err(ApiError::invalid("a credential is given in more than one way")),
+    }
+}
+
+fn authenticate(front: &Front, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, ApiError> {
+    let caller = front.auth.authenticate(credential, tenant)?;
+    caller.inside()?;
+    Ok(caller)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(value: &'static str) -> Result<Offer, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
+        Offer::of(&headers)
+    }
+
+    #[test]
+    fn a_client_may_offer_nothing_or_ours_with_a_token() {
+        assert_eq!(Offer::of(&HeaderMap::new()).unwrap(), Offer { named: false, token: None });
+        assert_eq!(offer("plinth.v1.json").unwrap(), Offer { named: true, token: None });
+        let with_token = offer("graphql-ws, plinth.v1.json, bearer.cGxrX2E").unwrap();
+        assert_eq!(with_token, Offer { named: true, token: Some("plk_a".to_owned()) });
+    }
+
+    #[test]
+    fn a_client_that_offers_only_others_is_refused() {
+        for offered in ["mqtt", "bearer.cGxrX2E", "plinth.v2.json", ""] {
+            assert_eq!(offer(offered).unwrap_err().code(), ErrorCode::InvalidRequest, "{offered}");
+        }
+        assert!(offer("plinth.v1.json, bearer.a=b").is_err());
+        assert!(offer("plinth.v1.json, bearer.YQ, bearer.Yg").is_err());
+    }
+
+    #[test]
+    fn a_credential_comes_in_one_way() {
+        assert!(one_credential(None, None, None).unwrap().is_none());
+        assert!(matches!(one_credential(Some("a"), None, None), Ok(Some(Credential::Bearer("a")))));
+        assert!(matches!(one_credential(None, Some("b"), None), Ok(Some(Credential::Bearer("b")))));
+        assert!(matches!(one_credential(None, None, Some("c")), Ok(Some(Credential::Ticket("c")))));
+        assert!(one_credential(Some("a"), None, Some("c")).is_err());
+        assert!(one_credential(Some("a"), Some("a"), None).is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! Time and random numbers, the two things that the core takes from its surroundings besides the stores.
+//!
+//! The only file that may read the wall clock or the system's random numbers. No safety rests on either.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::RngCore;
+use ulid::Ulid;
+
+use crate::ids::Timestamp;
+
+/// The wall clock.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now; it may jump, and nothing breaks when it does.
+    fn now(&self) -> Timestamp;
+}
+
+/// A source of random bytes.
+pub trait Rng: Send + Sync + 'static {
+    /// Ten random bytes, enough to make a ULID unique.
+    fn bytes(&self) -> [u8; 10];
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// The system's random numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemRng;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Rng for SystemRng {
+    fn bytes(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that takes random numbers")]
+        rand::rng().fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+/// A new identifier: the time, then random bits.
+pub(crate) fn new_ulid(clock: &dyn Clock, rng: &dyn Rng) -> Ulid {
+    let mut random = [0; 16];
+    random[6..].copy_from_slice(&rng.bytes());
+    Ulid::from_parts(clock.now().0, u128::from_be_bytes(random))
+}

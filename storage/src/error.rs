@@ -1,0 +1,79 @@
+//! Why a call of the log failed. A kind exists only if the caller acts differently on it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What a caller does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The session was ended by another: nothing more can be stored here. What was asked was not stored.
+    Fenced,
+    /// The offset is not in the partition.
+    OutOfRange,
+    /// A bound is reached; nothing was stored, try again.
+    Busy,
+    /// The object store cannot be reached; nothing was stored.
+    Unavailable,
+    /// The time allowed has passed, or the session ended, with the outcome open: it may be stored.
+    Unknown,
+    /// Stored data does not have the form or checksum that it must have.
+    Corrupt,
+    /// The log is closed; nothing was stored.
+    Closed,
+    /// A condition of the change does not hold; nothing was stored.
+    Conflict,
+    /// The thing named is not there; nothing was stored.
+    NotFound,
+    /// The input breaks a limit or a rule; nothing was stored.
+    Invalid,
+}
+
+/// An error of the log: a kind, a sentence that names the thing and the limit, and the cause below it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    detail: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The result of a call of the log.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of `kind`; `detail` is a lower-case sentence.
+    #[must_use]
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), source: None }
+    }
+
+    /// The same error with the cause below it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What the caller does about it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A second error with the same kind and sentence, without the cause: one failed slot answers many waiters.
+    #[must_use]
+    pub fn repeat(&self) -> Self {
+        Self::new(self.kind, self.detail.clone())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,168 @@
+//! The names of objects in the bucket and of keys in the local state store. No other file spells either.
+//!
+//! Names hold internal ids and numbers only, never a string that a client chose.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use object_store::path::Path;
+
+use crate::ids::{Epoch, Offset, Partition, PartitionIndex, SessionId, ShardId, Slot, TopicId};
+use crate::wal::format::get_ulid;
+
+/// The object that makes a bucket a cluster.
+pub(crate) fn cluster() -> Path {
+    Path::from("cluster")
+}
+
+/// The object on which the store's conditional writes are tried at start.
+pub(crate) fn probe(session: SessionId) -> Path {
+    Path::from(format!("session/{session}/probe"))
+}
+
+pub(crate) fn session_meta(session: SessionId) -> Path {
+    Path::from(format!("session/{session}/meta"))
+}
+
+pub(crate) fn wal_prefix(session: SessionId) -> Path {
+    Path::from(format!("session/{session}/wal"))
+}
+
+pub(crate) fn wal(session: SessionId, slot: Slot) -> Path {
+    Path::from(format!("session/{session}/wal/{:020}", slot.0))
+}
+
+pub(crate) fn checkpoint_prefix(session: SessionId) -> Path {
+    Path::from(format!("session/{session}/checkpoint"))
+}
+
+pub(crate) fn checkpoint(session: SessionId, number: Slot) -> Path {
+    Path::from(format!("session/{session}/checkpoint/{:020}", number.0))
+}
+
+pub(crate) fn claim_prefix(shard: ShardId) -> Path {
+    Path::from(format!("shard/{:05}/claim", shard.0))
+}
+
+pub(crate) fn claim(shard: ShardId, epoch: Epoch) -> Path {
+    Path::from(format!("shard/{:05}/claim/{:020}", shard.0, epoch.0))
+}
+
+/// The number at the end of a slot's, checkpoint's or claim's name.
+pub(crate) fn number(path: &Path) -> Option<u64> {
+    path.filename()?.parse().ok()
+}
+
+/// What an object is for, as a label of the request metrics.
+pub(crate) fn purpose(path: &str) -> &'static str {
+    if path.contains("/wal") {
+        "wal"
+    } else if path.contains("/checkpoint") {
+        "checkpoint"
+    } else if path.contains("/claim") {
+        "claim"
+    } else if path.ends_with("/meta") {
+        "session"
+    } else if path.ends_with("/probe") {
+        "probe"
+    } else {
+        "cluster"
+    }
+}
+
+const META: u8 = 0;
+const DOCUMENT: u8 = 1;
+const TOPIC: u8 = 2;
+const PARTITION: u8 = 3;
+const INDEX: u8 = 4;
+
+/// The local key under which the state store keeps how far it has applied the log.
+pub(crate) fn position_key() -> Bytes {
+    Bytes::from_static(&[META])
+}
+
+/// The keys that belong into a checkpoint: all but the local position.
+pub(crate) fn is_checkpointed(key: &[u8]) -> bool {
+    key.first() != Some(&META)
+}
+
+pub(crate) fn document_key(key: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + key.len());
+    out.put_u8(DOCUMENT);
+    out.put_slice(key);
+    out.freeze()
+}
+
+/// The end of the range of documents whose key begins with `prefix`.
+pub(crate) fn document_prefix_end(prefix: &[u8]) -> Bytes {
+    let mut end = BytesMut::from(&document_key(prefix)[..]);
+    while let Some(last) = end.last_mut() {
+        if let Some(next) = last.checked_add(1) {
+            *last = next;
+            break;
+        }
+        end.truncate(end.len() - 1);
+    }
+    end.freeze()
+}
+
+/// The caller's key of a document.
+pub(crate) fn document_of(key: &Bytes) -> Bytes {
+    key.slice(1..)
+}
+
+pub(crate) fn topic_key(topic: TopicId) -> Bytes {
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u8(TOPIC);
+    out.put_slice(&topic.0.to_bytes());
+    out.freeze()
+}
+
+fn partition_bytes(kind: u8, partition: Partition, room: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(21 + room);
+    out.put_u8(kind);
+    out.put_slice(&partition.topic.0.to_bytes());
+    out.put_u32(partition.index.0);
+    out
+}
+
+pub(crate) fn partition_key(partition: Partition) -> Bytes {
+    partition_bytes(PARTITION, partition, 0).freeze()
+}
+
+pub(crate) fn index_key(partition: Partition, base: Offset) -> Bytes {
+    let mut out = partition_bytes(INDEX, partition, 8);
+    out.put_u64(base.0);
+    out.freeze()
+}
+
+/// The first offset of an index key.
+pub(crate) fn index_base(key: &[u8]) -> Option<Offset> {
+    let bytes: [u8; 8] = key.get(21..29)?.try_into().ok()?;
+    Some(Offset(u64::from_be_bytes(bytes)))
+}
+
+/// The key ranges of all that is kept per partition of `topic`.
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 2] {
+    let range = |kind: u8| {
+        let mut from = BytesMut::with_capacity(17);
+        from.put_u8(kind);
+        from.put_slice(&topic.0.to_bytes());
+        let mut to = from.clone();
+        to.put_slice(&[0xff; 13]);
+        (from.freeze(), to.freeze())
+    };
+    [range(PARTITION), range(INDEX)]
+}
+
+/// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.
+pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
+    match *key.first()? {
+        DOCUMENT | TOPIC => Some(crate::shard::claim::CATALOG_SHARD),
+        PARTITION | INDEX => {
+            let mut bytes = key.get(1..21)?;
+            let topic = TopicId(get_ulid(&mut bytes));
+            let index = PartitionIndex(bytes::Buf::get_u32(&mut bytes));
+            Some(Partition { topic, index }.shard(shards))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,28 @@
+//! The log core of Plinth: a partitioned log whose system of record is an object store.
+//!
+//! The log is made of objects that are only ever created, never replaced; whoever creates the next object owns the next
+//! moment. Local disks are caches. This crate knows nothing of HTTP, tokens or JSON; [`log::Log`] is the only type that
+//! the gateway calls.
+
+pub mod cache;
+pub mod env;
+pub mod error;
+pub mod feed;
+pub mod ids;
+mod layout;
+pub mod log;
+mod meter;
+pub mod metrics;
+mod read;
+pub mod record;
+mod shard;
+mod slot;
+pub mod state;
+pub mod store;
+mod tail;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod wal;
+
+pub use error::{Error, Kind, Result};
+pub use log::Log;

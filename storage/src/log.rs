@@ -1,0 +1,545 @@
+//! The façade of the log core: the only type that the gateway calls.
+//!
+//! It opens a session on a bucket, appends batches and commits state changes through its write-ahead log, and reads what
+//! is committed. It knows nothing of names, tokens or formats of clients.
+
+use std::fmt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use ulid::Ulid;
+
+use crate::cache::{PageCache, PageCacheOptions};
+use crate::env::{Clock, Rng, SystemClock, SystemRng, new_ulid};
+use crate::error::{Error, Kind, Result};
+use crate::feed::{Feeds, Follow};
+use crate::ids::{ClusterId, Offset, Partition, SessionId, Timestamp};
+use crate::layout;
+use crate::meter;
+use crate::metrics::{Health, StorageMetrics};
+use crate::read::Reader;
+use crate::record::{Batch, StoredBatch};
+pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
+use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
+use crate::shard::takeover::{Plan, Restored, Starter};
+use crate::slot::{self, Created, Object, read_object};
+use crate::state::StateStore;
+use crate::state::memory::MemoryState;
+use crate::state::rocks::RocksState;
+use crate::store::{self, ObjectStores};
+use crate::tail::Tail;
+use crate::wal::format::{Header, ObjectKind, get_ulid};
+pub use crate::wal::writer::StopReason;
+use crate::wal::writer::{Pipeline, Writer, WriterOptions, WriterParts};
+
+/// Shards of a new cluster when nothing else is asked for.
+pub const SHARDS_DEFAULT: u16 = 16;
+/// Most shards of a cluster.
+pub const SHARDS_MAX: u16 = 1024;
+
+const REMOTE_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+const START_GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a start waits for the process whose session it ended to let go of the cache directory.
+const CACHE_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+/// A start that had to walk so many logs writes a checkpoint at once, so that the next one need not.
+const LOGS_UNTIL_CHECKPOINT: usize = 4;
+
+/// How a log behaves. Bounds are in bytes.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// The bucket.
+    pub stores: ObjectStores,
+    /// Where the local caches live; `None` keeps the state in memory.
+    pub cache_dir: Option<PathBuf>,
+    /// The name of this node, for people.
+    pub node: String,
+    /// Shards of the cluster when it is created by this start; ignored later.
+    pub shards: u16,
+    /// A slot is sealed when its oldest entry has waited so long; `None`: only when the slot before is stored.
+    pub flush_interval: Option<Duration>,
+    /// A slot is sealed when it holds so much.
+    pub slot_bytes: usize,
+    /// Most slots in flight.
+    pub in_flight_max: usize,
+    /// Most bytes that wait to be stored; more are refused as `Busy`.
+    pub pending_bytes_max: usize,
+    /// After this an append whose slot has no answer fails as `Unknown`.
+    pub append_timeout: Duration,
+    /// How often an idle session looks whether it was ended.
+    pub fence_check_interval: Duration,
+    /// Most bytes of the committed tail in memory.
+    pub tail_bytes_max: usize,
+    /// Most bytes of pages in memory.
+    pub page_memory_bytes: u64,
+    /// Most bytes of pages on the SSD.
+    pub page_disk_bytes: u64,
+    /// A checkpoint is written at least this often while there is something new.
+    pub checkpoint_interval: Duration,
+    /// A checkpoint is written after so many bytes of WAL.
+    pub checkpoint_wal_bytes: u64,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The random numbers.
+    pub rng: Arc<dyn Rng>,
+}
+
+/// Where a batch was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of the first record.
+    pub base: Offset,
+    /// How many records have consecutive offsets from there.
+    pub count: u32,
+    /// The server's time of the batch.
+    pub timestamp: Timestamp,
+}
+
+/// The committed bounds of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// The next offset to be given.
+    pub tail: Offset,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// The time of the last record.
+    pub last_timestamp: Timestamp,
+}
+
+/// How the log is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether the object store answers; while it does not, appends are refused.
+    pub available: bool,
+}
+
+/// A log, opened. Clones share it.
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: ClusterId,
+    session: SessionId,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    writer: Arc<Writer>,
+    reader: Reader,
+    state: Arc<dyn StateStore>,
+    feeds: Arc<Feeds>,
+    health: Arc<Health>,
+    metrics: StorageMetrics,
+    tasks: Mutex<Option<JoinSet<()>>>,
+    checkpoint_requested: Arc<Notify>,
+    /// Held for as long as the caches of the directory are in use.
+    _cache_lock: Option<std::fs::File>,
+}
+
+impl LogOptions {
+    /// Options with a default for everything but the bucket.
+    #[must_use]
+    pub fn new(stores: ObjectStores) -> Self {
+        let local = stores.local;
+        Self {
+            stores,
+            cache_dir: None,
+            node: "node".to_owned(),
+            shards: SHARDS_DEFAULT,
+            flush_interval: (!local).then_some(REMOTE_FLUSH_INTERVAL),
+            slot_bytes: 4 * 1024 * 1024,
+            in_flight_max: 4,
+            pending_bytes_max: 64 * 1024 * 1024,
+            append_timeout: Duration::from_secs(10),
+            fence_check_interval: Duration::from_secs(if local { 2 } else { 15 }),
+            tail_bytes_max: 64 * 1024 * 1024,
+            page_memory_bytes: 64 * 1024 * 1024,
+            page_disk_bytes: 8 * 1024 * 1024 * 1024,
+            checkpoint_interval: Duration::from_secs(60),
+            checkpoint_wal_bytes: 64 * 1024 * 1024,
+            clock: Arc::new(SystemClock),
+            rng: Arc::new(SystemRng),
+        }
+    }
+}
+
+impl Log {
+    /// Opens a session: tries the store, ends the sessions before, claims every shard, restores the state.
+    ///
+    /// # Errors
+    /// `Invalid` when the store does not keep create-if-absent or is of another format, `Fenced` when another start was
+    /// faster, `Unavailable` or `Unknown` when the store does not answer, `Corrupt` when the chain in it is broken,
+    /// `Busy` when another process holds the cache directory.
+    pub async fn open(options: LogOptions) -> Result<Self> {
+        let metrics = StorageMetrics::default();
+        let mut options = options;
+        options.stores = meter::metered(&options.stores, &metrics);
+        let session = SessionId(new_ulid(&*options.clock, &*options.rng));
+        store::probe(&options.stores, &layout::probe(session)).await?;
+        let health = Arc::new(Health::new(metrics.clone()));
+        let (cluster, shards) = open_cluster(&options, &health, session).await?;
+        write_session_meta(&options, &health, session).await?;
+        let starter = Starter { stores: &options.stores, health: &health, cluster, session, shards };
+        let plan = starter.claim_all().await?;
+        let cache_lock = lock_cache(options.cache_dir.as_deref()).await?;
+        let (state, restored) = restore_state(&starter, &plan, options.cache_dir.as_deref()).await?;
+        metrics.replayed_slots.set(i64::try_from(restored.slots).unwrap_or(i64::MAX));
+        tracing::info!(%session, slots = restored.slots, bytes = restored.bytes, "state is restored");
+        let log = Self::start(&options, (cluster, session, shards), (state, cache_lock), (health, metrics));
+        log.acquire(&plan).await?;
+        if plan.sessions() >= LOGS_UNTIL_CHECKPOINT || restored.bytes >= options.checkpoint_wal_bytes {
+            log.inner.checkpoint_requested.notify_one();
+        }
+        Ok(log)
+    }
+
+    fn start(
+        options: &LogOptions,
+        (cluster, session, shards): (ClusterId, SessionId, u16),
+        (state, cache_lock): (Arc<dyn StateStore>, Option<std::fs::File>),
+        (health, metrics): (Arc<Health>, StorageMetrics),
+    ) -> Self {
+        let tail = Arc::new(Tail::new(options.tail_bytes_max));
+        let feeds = Arc::<Feeds>::default();
+        let parts = WriterParts {
+            stores: options.stores.clone(),
+            state: Arc::clone(&state),
+            tail: Arc::clone(&tail),
+            feeds: Arc::clone(&feeds),
+            health: Arc::clone(&health),
+            metrics: metrics.clone(),
+        };
+        let writer = Writer::new(writer_options(options, cluster, session, shards), parts);
+        let checkpoint_requested = Arc::<Notify>::default();
+        let checkpointer = Checkpointer {
+            session,
+            stores: options.stores.clone(),
+            state: Arc::clone(&state),
+            health: Arc::clone(&health),
+            metrics: metrics.clone(),
+            options: CheckpointOptions {
+                interval: options.checkpoint_interval,
+                wal_bytes: options.checkpoint_wal_bytes,
+            },
+            requested: Arc::clone(&checkpoint_requested),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Pipeline::new(Arc::clone(&writer)).run());
+        tasks.spawn(checkpointer.run(Arc::clone(&writer)));
+        let pages_dir = options.cache_dir.as_ref().filter(|_| !options.stores.local).map(|dir| dir.join("pages"));
+        let pages = PageCacheOptions {
+            dir: pages_dir,
+            memory_bytes: options.page_memory_bytes,
+            disk_bytes: options.page_disk_bytes,
+        };
+        let cache = PageCache::open(pages, Arc::clone(&options.stores.read));
+        let reader = Reader { state: Arc::clone(&state), tail, cache };
+        let inner = Inner {
+            cluster,
+            session,
+            clock: Arc::clone(&options.clock),
+            rng: Arc::clone(&options.rng),
+            writer,
+            reader,
+            state,
+            feeds,
+            health,
+            metrics,
+            tasks: Mutex::new(Some(tasks)),
+            checkpoint_requested,
+            _cache_lock: cache_lock,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The first entry of the log: who owns which shard from here on. Learns at once when the session was ended already.
+    async fn acquire(&self, plan: &Plan) -> Result<()> {
+        self.inner.writer.commit_entries(plan.acquire_entries()).await
+    }
+
+    /// Appends a batch and returns when it is committed. Cancel safe: a dropped call may still store the batch.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition, `Busy`, `Unavailable`, `Fenced`, `Closed`: not stored; `Unknown`: open.
+    pub async fn append(&self, partition: Partition, batch: Batch) -> Result<Appended> {
+        let count = batch.count();
+        let stored = self.inner.writer.append(partition, batch, self.now()).await?;
+        Ok(Appended { base: stored.base, count, timestamp: stored.timestamp })
+    }
+
+    /// Commits a change of documents and topics, whole or not at all. Cancel safe as [`Log::append`].
+    ///
+    /// # Errors
+    /// `Conflict` when a guard does not hold, else as [`Log::append`].
+    pub async fn commit(&self, change: Change) -> Result<()> {
+        self.inner.writer.change(&change).await
+    }
+
+    /// The committed document under `key`.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.inner.state.get(&layout::document_key(key))
+    }
+
+    /// Committed documents whose key begins with `prefix` and comes after `after`, ascending, at most `limit`.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let mut from = BytesMut::from(&layout::document_key(after.unwrap_or(prefix))[..]);
+        if after.is_some() {
+            from.put_u8(0);
+        }
+        let rows = self.inner.state.scan(&from, &layout::document_prefix_end(prefix), limit)?;
+        Ok(rows.into_iter().map(|(key, value)| (layout::document_of(&key), value)).collect())
+    }
+
+    /// The committed bounds of a partition.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition.
+    pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
+        let row = self.inner.writer.committed(partition)?;
+        Ok(Bounds { start: row.start, tail: row.tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
+    }
+
+    /// Committed batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
+    /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition, `OutOfRange` below its start and above its tail, `Unavailable` when
+    /// the bucket cannot be read, `Corrupt` when what is stored is broken.
+    pub async fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
+        let bounds = self.inner.writer.committed(partition)?;
+        self.inner.reader.read(partition, &bounds, from, bytes_max).await
+    }
+
+    /// The first offset whose record is not older than `at`, or the tail. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn offset_at(&self, partition: Partition, at: Timestamp) -> Result<Offset> {
+        let bounds = self.inner.writer.committed(partition)?;
+        self.inner.reader.offset_at(partition, &bounds, at).await
+    }
+
+    /// Something that tells when partitions move.
+    #[must_use]
+    pub fn follow(&self) -> Follow {
+        self.inner.feeds.follow()
+    }
+
+    /// The time, by this log's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// A new identifier, never given before.
+    #[must_use]
+    pub fn new_ulid(&self) -> Ulid {
+        new_ulid(&*self.inner.clock, &*self.inner.rng)
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.inner.cluster
+    }
+
+    /// This session.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.inner.session
+    }
+
+    /// How the log is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status { available: !self.inner.health.is_away() }
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub fn metrics(&self) -> &StorageMetrics {
+        &self.inner.metrics
+    }
+
+    /// Resolves when the log takes nothing more, with the reason. Cancel safe.
+    pub async fn stopped(&self) -> StopReason {
+        self.inner.writer.stopped().await
+    }
+
+    /// Asks for a checkpoint now; it is written in the background.
+    pub fn request_checkpoint(&self) {
+        self.inner.checkpoint_requested.notify_one();
+    }
+
+    /// Takes nothing new, stores what was taken, ends the tasks.
+    ///
+    /// # Errors
+    /// `Unknown` when the store did not answer in time for what was in flight.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.writer.close();
+        let tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut tasks) = tasks else { return Ok(()) };
+        let ended = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
+        tasks.abort_all();
+        let state = Arc::clone(&self.inner.state);
+        let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "local state was not flushed, the next start replays more");
+        }
+        ended.map_err(|_| Error::new(Kind::Unknown, format!("store gave no answer within {CLOSE_TIMEOUT:?}")))
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("session", &self.inner.session).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the log is closed"),
+            Self::Fenced(why) | Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+fn writer_options(options: &LogOptions, cluster: ClusterId, session: SessionId, shards: u16) -> WriterOptions {
+    WriterOptions {
+        cluster,
+        session,
+        shards,
+        slot_bytes: options.slot_bytes,
+        flush_interval: options.flush_interval,
+        in_flight_max: options.in_flight_max,
+        pending_bytes_max: options.pending_bytes_max,
+        append_timeout: options.append_timeout,
+        fence_check_interval: options.fence_check_interval,
+    }
+}
+
+/// Reads the cluster object or creates it.
+async fn open_cluster(options: &LogOptions, health: &Health, session: SessionId) -> Result<(ClusterId, u16)> {
+    if !(1..=SHARDS_MAX).contains(&options.shards) {
+        let text = format!("{} shards asked for, a cluster has 1 to {SHARDS_MAX}", options.shards);
+        return Err(Error::new(Kind::Invalid, text));
+    }
+    if let Some(object) = read_object(&options.stores, &layout::cluster()).await? {
+        return parse_cluster(&object);
+    }
+    let cluster = ClusterId(new_ulid(&*options.clock, &*options.rng));
+    let mut body = BytesMut::with_capacity(18);
+    body.put_slice(&cluster.0.to_bytes());
+    body.put_u16_le(options.shards);
+    let header = Header::new(ObjectKind::Cluster, session, 0);
+    let object = Object::new(layout::cluster(), header, vec![body.freeze()]);
+    match slot::create(&options.stores, &object, health, Some(START_GIVE_UP_AFTER)).await? {
+        Created::Ours => Ok((cluster, options.shards)),
+        Created::Taken(_) => {
+            let object = read_object(&options.stores, &layout::cluster()).await?;
+            parse_cluster(&object.ok_or_else(|| Error::new(Kind::Corrupt, "the cluster object has vanished"))?)
+        }
+    }
+}
+
+fn parse_cluster(object: &Bytes) -> Result<(ClusterId, u16)> {
+    let foreign = || Error::new(Kind::Invalid, "the store holds a cluster object that this build cannot read");
+    let (header, mut body) = Header::parse_object(object).map_err(|error| foreign().with_source(error))?;
+    if header.kind != ObjectKind::Cluster || body.len() != 18 {
+        return Err(foreign());
+    }
+    Ok((ClusterId(get_ulid(&mut body)), body.get_u16_le()))
+}
+
+async fn write_session_meta(options: &LogOptions, health: &Health, session: SessionId) -> Result<()> {
+    let mut body = BytesMut::new();
+    body.put_u64_le(options.clock.now().0);
+    body.put_slice(options.node.as_bytes());
+    let header = Header::new(ObjectKind::SessionMeta, session, 0);
+    let object = Object::new(layout::session_meta(session), header, vec![body.freeze()]);
+    slot::create(&options.stores, &object, health, Some(START_GIVE_UP_AFTER)).await.map(|_| ())
+}
+
+/// Takes the cache directory for this process. Whoever held it was ended before and lets go when it notices.
+async fn lock_cache(dir: Option<&FsPath>) -> Result<Option<std::fs::File>> {
+    let Some(dir) = dir else { return Ok(None) };
+    let path = dir.join("LOCK");
+    let opened = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::File::options().create(true).truncate(false).write(true).open(&path));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "cache directory cannot be used, state is kept in memory");
+            return Ok(None);
+        }
+    };
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+    match tokio::time::timeout(CACHE_LOCK_TIMEOUT, locked).await {
+        Ok(Ok(Ok(file))) => Ok(Some(file)),
+        Ok(_) | Err(_) => {
+            let text = format!("cache directory {} is in use by another process", dir.display());
+            Err(Error::new(Kind::Busy, text))
+        }
+    }
+}
+
+/// Opens the local state and brings it up to date: what fits is kept, anything else is thrown away and rebuilt.
+async fn restore_state(
+    starter: &Starter<'_>,
+    plan: &Plan,
+    cache_dir: Option<&FsPath>,
+) -> Result<(Arc<dyn StateStore>, Restored)> {
+    let dir = cache_dir.map(|dir| dir.join("state"));
+    if let Some(dir) = &dir {
+        match RocksState::open(dir) {
+            Ok(state) => {
+                let state: Arc<dyn StateStore> = Arc::new(state);
+                if let Some(position) = starter.fits(plan, &*state).await? {
+                    match starter.catch_up(plan, position, &state).await {
+                        Ok(restored) => return Ok((state, restored)),
+                        Err(error) if error.kind() != Kind::Corrupt => return Err(error),
+                        Err(error) => tracing::warn!(%error, "local state cannot be continued, it is rebuilt"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "local state cannot be opened, it is rebuilt"),
+        }
+    }
+    let state = fresh_state(dir.as_deref());
+    let restored = starter.restore(plan, &state).await?;
+    Ok((state, restored))
+}
+
+fn fresh_state(dir: Option<&FsPath>) -> Arc<dyn StateStore> {
+    let Some(dir) = dir else { return Arc::new(MemoryState::new()) };
+    let removed = match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => std::fs::create_dir_all(dir),
+    };
+    let opened = removed
+        .map_err(|error| Error::new(Kind::Corrupt, "cache directory cannot be cleared").with_source(error))
+        .and_then(|()| RocksState::open(dir));
+    match opened {
+        Ok(state) => Arc::new(state),
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "local state cannot be kept on disk, it is kept in memory");
+            Arc::new(MemoryState::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

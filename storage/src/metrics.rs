@@ -1,0 +1,127 @@
+//! What the core counts: requests and bytes of the object store by purpose, slots, and whether the store answers.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use object_store::path::Path;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+
+use crate::error::Error;
+
+/// How many tries in a row must fail before the store counts as away and publishes are refused at once.
+const FAILURES_UNTIL_AWAY: u32 = 3;
+
+/// Labels of the object store's requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `put`, `get`, `list` or `delete`.
+    pub operation: &'static str,
+    /// `wal`, `checkpoint`, `claim`, `session`, `probe` or `cluster`.
+    pub purpose: &'static str,
+}
+
+/// Counters and gauges of the core.
+#[derive(Clone, Debug, Default)]
+pub struct StorageMetrics {
+    /// Requests to the object store.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Bytes to and from the object store.
+    pub bytes: Family<RequestLabels, Counter>,
+    /// Slots that were committed.
+    pub slots: Counter,
+    /// Records that were committed.
+    pub records: Counter,
+    /// Checkpoints that were written.
+    pub checkpoints: Counter,
+    /// WAL slots that were applied when the log was opened.
+    pub replayed_slots: Gauge,
+    /// Bytes that wait for their slot to be committed.
+    pub pending_bytes: Gauge,
+    /// Bytes of the committed tail in memory.
+    pub tail_bytes: Gauge,
+    /// 1 when the object store answers, else 0.
+    pub store_available: Gauge,
+    /// Failed tries of object store writes.
+    pub failed_puts: Counter,
+}
+
+impl StorageMetrics {
+    /// Adds all of them to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("plinth_object_store_requests", "Requests to the object store", self.requests.clone());
+        r.register("plinth_object_store_bytes", "Bytes to and from the object store", self.bytes.clone());
+        r.register("plinth_wal_slots", "Committed WAL slots", self.slots.clone());
+        r.register("plinth_wal_records", "Committed records", self.records.clone());
+        r.register("plinth_checkpoints", "Checkpoints written", self.checkpoints.clone());
+        r.register("plinth_replayed_slots", "WAL slots applied at start", self.replayed_slots.clone());
+        r.register("plinth_pending_bytes", "Bytes that wait for their slot", self.pending_bytes.clone());
+        r.register("plinth_tail_bytes", "Bytes of the committed tail in memory", self.tail_bytes.clone());
+        r.register("plinth_store_available", "1 when the object store answers", self.store_available.clone());
+        r.register("plinth_object_store_failed_puts", "Failed tries of writes", self.failed_puts.clone());
+    }
+}
+
+/// Whether the object store answers. Decides only whether a publish is refused at once, never whether one is safe.
+#[derive(Debug)]
+pub(crate) struct Health {
+    away: AtomicBool,
+    failures: AtomicU32,
+    generation: AtomicU64,
+    changed: Notify,
+    metrics: StorageMetrics,
+}
+
+impl Health {
+    pub(crate) fn new(metrics: StorageMetrics) -> Self {
+        metrics.store_available.set(1);
+        Self {
+            away: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            generation: AtomicU64::new(0),
+            changed: Notify::new(),
+            metrics,
+        }
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    /// Counts definite answers; lets the idle check see whether the log moved.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits until the store went away or came back. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(crate) fn put_succeeded(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.failures.store(0, Ordering::Release);
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.metrics.store_available.set(1);
+            tracing::info!("object store answers again");
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn put_failed(&self, path: &Path, error: &Error) {
+        self.metrics.failed_puts.inc();
+        let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        if failures >= FAILURES_UNTIL_AWAY && !self.away.swap(true, Ordering::AcqRel) {
+            self.metrics.store_available.set(0);
+            tracing::warn!(%path, %error, source, "object store is away, publishes are refused until it answers");
+            self.changed.notify_one();
+        } else {
+            tracing::debug!(%path, %error, source, "object store write failed, trying again");
+        }
+    }
+}

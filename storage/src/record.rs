@@ -1,0 +1,303 @@
+//! Records and batches, and the bytes that a batch is stored as.
+//!
+//! A batch is a list of chunks whose concatenation is its stored form. A payload that is worth it stays the `Bytes` in
+//! which it arrived: one chunk that the WAL object, the tail in memory and every reader share. The form of one record:
+//!
+//! ```text
+//! payload length u32 · key length + 1, 0 for none u16 · content type length u16 · headers u16 · bytes of headers u32
+//! key · content type · headers (name length u16 · value length u16 · name · value)* · payload        (little endian)
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Offset, Timestamp};
+
+/// Payloads up to this many bytes are copied next to their record's head: a chunk of their own would cost more.
+pub const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
+/// Most records in one batch of the stored format.
+pub const BATCH_RECORDS_MAX: usize = 65_536;
+/// Largest stored form of one batch.
+pub const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+const HEAD_BYTES: usize = 14;
+
+/// A record to be appended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewRecord {
+    /// The key, at most 65,534 bytes.
+    pub key: Option<Bytes>,
+    /// The media type of the payload; empty for none.
+    pub content_type: Bytes,
+    /// Names and values, in order.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// Records in their stored form, not yet placed in a partition.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    count: u32,
+    len: usize,
+    crc: u32,
+    chunks: Vec<Bytes>,
+}
+
+/// A batch with its place: what readers get. Cheap to clone by `Arc`.
+#[derive(Clone, Debug)]
+pub struct StoredBatch {
+    /// The offset of the first record.
+    pub base: Offset,
+    /// The server's time of all records of the batch.
+    pub timestamp: Timestamp,
+    /// The records.
+    pub batch: Batch,
+}
+
+/// A record as it was stored, borrowed from its batch; the payload is shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordView {
+    /// The place in the partition.
+    pub offset: Offset,
+    /// The key, if it has one.
+    pub key: Option<Bytes>,
+    /// The media type; empty for none.
+    pub content_type: Bytes,
+    /// Names and values, in order.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// Puts records into their stored form one after the other.
+#[derive(Debug, Default)]
+pub struct BatchBuilder {
+    count: u32,
+    len: usize,
+    chunks: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl BatchBuilder {
+    /// A builder with no record.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// `Invalid` when a part is longer than the format can say, or the batch grows over its bounds.
+    pub fn push(&mut self, record: &NewRecord) -> Result<()> {
+        let headers_len: usize = record.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
+        let key_len = record.key.as_ref().map_or(0, |key| key.len() + 1);
+        self.open.reserve(HEAD_BYTES + key_len + record.content_type.len() + headers_len);
+        self.open.put_u32_le(length("payload", record.payload.len())?);
+        self.open.put_u16_le(length("key", key_len)?);
+        self.open.put_u16_le(length("content type", record.content_type.len())?);
+        self.open.put_u16_le(length("header count", record.headers.len())?);
+        self.open.put_u32_le(length("headers", headers_len)?);
+        self.open.put_slice(record.key.as_deref().unwrap_or_default());
+        self.open.put_slice(&record.content_type);
+        for (name, value) in &record.headers {
+            self.open.put_u16_le(length("header name", name.len())?);
+            self.open.put_u16_le(length("header value", value.len())?);
+            self.open.put_slice(name);
+            self.open.put_slice(value);
+        }
+        if record.payload.len() <= INLINE_PAYLOAD_BYTES_MAX {
+            self.open.put_slice(&record.payload);
+        } else {
+            self.close_chunk();
+            self.len += record.payload.len();
+            self.chunks.push(record.payload.clone());
+        }
+        self.count += 1;
+        if self.count as usize > BATCH_RECORDS_MAX || self.len + self.open.len() > BATCH_BYTES_MAX {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("batch exceeds the limit of {BATCH_RECORDS_MAX} records or {BATCH_BYTES_MAX} bytes"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The batch.
+    ///
+    /// # Errors
+    /// `Invalid` when it has no record.
+    pub fn finish(mut self) -> Result<Batch> {
+        self.close_chunk();
+        if self.count == 0 {
+            return Err(Error::new(Kind::Invalid, "batch has no record"));
+        }
+        let crc = self.chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
+        Ok(Batch { count: self.count, len: self.len, crc, chunks: self.chunks })
+    }
+
+    fn close_chunk(&mut self) {
+        if !self.open.is_empty() {
+            self.len += self.open.len();
+            self.chunks.push(self.open.split().freeze());
+        }
+    }
+}
+
+impl Batch {
+    /// A batch of `records`.
+    ///
+    /// # Errors
+    /// `Invalid` when there is none, or a part is over the bounds of the format.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a NewRecord>) -> Result<Self> {
+        let mut builder = BatchBuilder::new();
+        for record in records {
+            builder.push(record)?;
+        }
+        builder.finish()
+    }
+
+    /// A batch read back: `body` is the stored form.
+    ///
+    /// # Errors
+    /// `Corrupt` when the checksum differs from `crc` or the form does not hold `count` records.
+    pub fn parse(body: Bytes, count: u32, crc: u32) -> Result<Self> {
+        if crc32c::crc32c(&body) != crc {
+            return Err(Error::new(Kind::Corrupt, "batch does not have its checksum"));
+        }
+        let batch = Self { count, len: body.len(), crc, chunks: vec![body] };
+        let mut reader = Reader::new(&batch);
+        for _ in 0..count {
+            reader.skip().ok_or_else(|| Error::new(Kind::Corrupt, "batch is cut short"))?;
+        }
+        if reader.remaining() == 0 { Ok(batch) } else { Err(Error::new(Kind::Corrupt, "batch has bytes after its end")) }
+    }
+
+    /// How many records it has, at least 1.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes of the stored form.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch has at least one record")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// CRC32C of the stored form.
+    #[must_use]
+    pub fn crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// The stored form in pieces.
+    #[must_use]
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+}
+
+impl StoredBatch {
+    /// The offset after the last record.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.base.plus(self.batch.count)
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> impl Iterator<Item = RecordView> + '_ {
+        let mut reader = Reader::new(&self.batch);
+        (0..self.batch.count).map(move |index| {
+            let record = reader.read().expect("the form was checked when the batch was made");
+            RecordView { offset: self.base.plus(index), ..record }
+        })
+    }
+}
+
+struct Reader<'a> {
+    chunks: &'a [Bytes],
+    current: Bytes,
+}
+
+struct Head {
+    payload: usize,
+    key: Option<usize>,
+    content_type: usize,
+    headers: usize,
+    header_bytes: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        let (first, chunks) = batch.chunks.split_first().map_or((Bytes::new(), &[][..]), |(f, c)| (f.clone(), c));
+        Self { chunks, current: first }
+    }
+
+    fn remaining(&self) -> usize {
+        self.current.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    fn take(&mut self, len: usize) -> Option<Bytes> {
+        while self.current.is_empty() && len > 0 {
+            let (first, rest) = self.chunks.split_first()?;
+            self.current = first.clone();
+            self.chunks = rest;
+        }
+        (self.current.len() >= len).then(|| self.current.split_to(len))
+    }
+
+    fn head(&mut self) -> Option<Head> {
+        let mut head = self.take(HEAD_BYTES)?;
+        let payload = head.get_u32_le() as usize;
+        let key = usize::from(head.get_u16_le()).checked_sub(1);
+        let content_type = usize::from(head.get_u16_le());
+        let headers = usize::from(head.get_u16_le());
+        Some(Head { payload, key, content_type, headers, header_bytes: head.get_u32_le() as usize })
+    }
+
+    fn skip(&mut self) -> Option<()> {
+        let head = self.head()?;
+        self.take(head.key.unwrap_or(0) + head.content_type)?;
+        let headers = self.take(head.header_bytes)?;
+        split_headers(headers, head.headers)?;
+        self.take(head.payload)?;
+        Some(())
+    }
+
+    fn read(&mut self) -> Option<RecordView> {
+        let head = self.head()?;
+        let key = match head.key {
+            Some(len) => Some(self.take(len)?),
+            None => None,
+        };
+        let content_type = self.take(head.content_type)?;
+        let headers = split_headers(self.take(head.header_bytes)?, head.headers)?;
+        let payload = self.take(head.payload)?;
+        Some(RecordView { offset: Offset(0), key, content_type, headers, payload })
+    }
+}
+
+fn split_headers(mut bytes: Bytes, count: usize) -> Option<Vec<(Bytes, Bytes)>> {
+    let mut headers = Vec::with_capacity(count);
+    for _ in 0..count {
+        if bytes.len() < 4 {
+            return None;
+        }
+        let (name, value) = (usize::from(bytes.get_u16_le()), usize::from(bytes.get_u16_le()));
+        if bytes.len() < name + value {
+            return None;
+        }
+        headers.push((bytes.split_to(name), bytes.split_to(value)));
+    }
+    bytes.is_empty().then_some(headers)
+}
+
+fn length<T: TryFrom<usize>>(what: &str, len: usize) -> Result<T> {
+    T::try_from(len).map_err(|_| Error::new(Kind::Invalid, format!("{what} of {len} exceeds what the format can hold")))
+}
+
+#[cfg(test)]
+mod tests;

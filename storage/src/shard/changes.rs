@@ -1,0 +1,152 @@
+//! State changes as callers ask for them, and the bytes that they are committed as.
+//!
+//! ```text
+//! entry    kind u8 · key or topic or shard length u32 · value length u32 · key · value        (little endian)
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ulid::Ulid;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Epoch, ShardId, TopicId};
+
+/// A set of changes that is committed whole or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// All of these must hold, over what is committed and what is about to be.
+    pub guards: Vec<Guard>,
+    /// Changes of documents.
+    pub docs: Vec<DocOp>,
+    /// Changes of topics.
+    pub topics: Vec<TopicOp>,
+}
+
+/// A condition on a document.
+#[derive(Clone, Debug)]
+pub enum Guard {
+    /// There is no document under the key.
+    Absent(Bytes),
+    /// There is a document under the key.
+    Present(Bytes),
+    /// The document under the key has exactly this value.
+    Equals(Bytes, Bytes),
+}
+
+/// A change of a document. Keys and values are the caller's; the log does not look into them.
+#[derive(Clone, Debug)]
+pub enum DocOp {
+    /// Sets the value.
+    Put(Bytes, Bytes),
+    /// Removes the document; absent is no error.
+    Delete(Bytes),
+}
+
+/// A change of a topic.
+#[derive(Clone, Copy, Debug)]
+pub enum TopicOp {
+    /// The topic exists from here on.
+    Create {
+        /// A new id, never used before.
+        topic: TopicId,
+        /// How many partitions, at least 1.
+        partitions: u32,
+    },
+    /// The topic and its records are gone from here on.
+    Delete {
+        /// The topic.
+        topic: TopicId,
+    },
+}
+
+/// One committed change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    PutDocument { key: Bytes, value: Bytes },
+    DeleteDocument { key: Bytes },
+    CreateTopic { topic: TopicId, partitions: u32 },
+    DeleteTopic { topic: TopicId },
+    Acquire { shard: ShardId, epoch: Epoch },
+}
+
+impl Change {
+    /// About how many bytes the change takes in the log.
+    pub(crate) fn len(&self) -> usize {
+        let docs = self.docs.iter().map(|op| match op {
+            DocOp::Put(key, value) => key.len() + value.len(),
+            DocOp::Delete(key) => key.len(),
+        });
+        docs.sum::<usize>() + 32 * (self.docs.len() + self.topics.len())
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let docs = self.docs.iter().map(|op| match op {
+            DocOp::Put(key, value) => Entry::PutDocument { key: key.clone(), value: value.clone() },
+            DocOp::Delete(key) => Entry::DeleteDocument { key: key.clone() },
+        });
+        let topics = self.topics.iter().map(|op| match *op {
+            TopicOp::Create { topic, partitions } => Entry::CreateTopic { topic, partitions },
+            TopicOp::Delete { topic } => Entry::DeleteTopic { topic },
+        });
+        docs.chain(topics).collect()
+    }
+}
+
+impl Entry {
+    /// Bytes of the stored form.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::PutDocument { key, value } => put_entry(out, 1, key, value),
+            Self::DeleteDocument { key } => put_entry(out, 2, key, &[]),
+            Self::CreateTopic { topic, partitions } => {
+                put_entry(out, 3, &topic.0.to_bytes(), &partitions.to_le_bytes());
+            }
+            Self::DeleteTopic { topic } => put_entry(out, 4, &topic.0.to_bytes(), &[]),
+            Self::Acquire { shard, epoch } => put_entry(out, 5, &shard.0.to_le_bytes(), &epoch.0.to_le_bytes()),
+        }
+    }
+
+    /// The entries of a changes block.
+    ///
+    /// # Errors
+    /// `Corrupt` when a length or a kind is not one that is written.
+    pub(crate) fn parse_all(mut bytes: Bytes) -> Result<Vec<Self>> {
+        let mut out = Vec::new();
+        while !bytes.is_empty() {
+            out.push(Self::parse(&mut bytes).ok_or_else(|| Error::new(Kind::Corrupt, "state change is broken"))?);
+        }
+        Ok(out)
+    }
+
+    fn parse(bytes: &mut Bytes) -> Option<Self> {
+        if bytes.len() < 9 {
+            return None;
+        }
+        let kind = bytes.get_u8();
+        let (key_len, value_len) = (bytes.get_u32_le() as usize, bytes.get_u32_le() as usize);
+        if bytes.len() < key_len.checked_add(value_len)? {
+            return None;
+        }
+        let (key, value) = (bytes.split_to(key_len), bytes.split_to(value_len));
+        let topic = || Some(TopicId(Ulid::from_bytes(key[..].try_into().ok()?)));
+        match kind {
+            1 => Some(Self::PutDocument { key, value }),
+            2 => Some(Self::DeleteDocument { key }),
+            3 => Some(Self::CreateTopic { topic: topic()?, partitions: u32::from_le_bytes(value[..].try_into().ok()?) }),
+            4 => Some(Self::DeleteTopic { topic: topic()? }),
+            5 => Some(Self::Acquire {
+                shard: ShardId(u16::from_le_bytes(key[..].try_into().ok()?)),
+                epoch: Epoch(u64::from_le_bytes(value[..].try_into().ok()?)),
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn put_entry(out: &mut BytesMut, kind: u8, key: &[u8], value: &[u8]) {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a change is bounded far below 4 GiB");
+    out.put_u8(kind);
+    out.put_u32_le(len(key));
+    out.put_u32_le(len(value));
+    out.put_slice(key);
+    out.put_slice(value);
+}

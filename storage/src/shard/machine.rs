@@ -1,0 +1,110 @@
+//! How a committed slot changes the state. The same function serves the writer and the replay after a start.
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Offset, Partition, SessionId, Slot, Timestamp};
+use crate::layout;
+use crate::shard::changes::Entry;
+use crate::shard::rows::{IndexRow, PartitionRow, Position, Row, TopicRow};
+use crate::state::{StateOp, StateStore};
+
+/// What one slot holds, as far as the state needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotSummary {
+    pub(crate) session: SessionId,
+    pub(crate) slot: Slot,
+    pub(crate) object_len: u64,
+    /// At most one run per partition.
+    pub(crate) runs: Vec<Run>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The batches of one partition in one slot; they stand side by side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) partition: Partition,
+    pub(crate) base: Offset,
+    pub(crate) count: u32,
+    pub(crate) position: u32,
+    pub(crate) len: u32,
+    pub(crate) first_timestamp: Timestamp,
+    pub(crate) last_timestamp: Timestamp,
+}
+
+/// The row of a partition, or `None` when it has no record yet.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn partition_row(state: &dyn StateStore, partition: Partition) -> Result<Option<PartitionRow>> {
+    state.get(&layout::partition_key(partition))?.map(PartitionRow::parse).transpose()
+}
+
+/// How many partitions the topic has, or `None` when there is no such topic.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn topic_row(state: &dyn StateStore, topic: crate::ids::TopicId) -> Result<Option<TopicRow>> {
+    state.get(&layout::topic_key(topic))?.map(TopicRow::parse).transpose()
+}
+
+/// Applies a slot and moves the position behind it, in one write batch. Gives the new rows of the slot's partitions.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken or the slot does not continue a partition where it ended.
+pub(crate) fn apply(
+    state: &dyn StateStore,
+    slot: &SlotSummary,
+    position: &Position,
+) -> Result<Vec<(Partition, PartitionRow)>> {
+    let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 1);
+    let mut rows = Vec::with_capacity(slot.runs.len());
+    for run in &slot.runs {
+        let row = partition_row(state, run.partition)?.unwrap_or_default();
+        if row.tail != run.base {
+            let text = format!("slot {} puts offset {} after {} of {}", slot.slot, run.base, row.tail, run.partition);
+            return Err(Error::new(Kind::Corrupt, text));
+        }
+        let row = PartitionRow {
+            start: row.start,
+            tail: run.base.plus(run.count),
+            bytes: row.bytes + u64::from(run.len),
+            last_timestamp: run.last_timestamp,
+        };
+        ops.push(StateOp::Put(layout::partition_key(run.partition), row.encode()));
+        ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run).encode()));
+        rows.push((run.partition, row));
+    }
+    for entry in &slot.entries {
+        apply_entry(entry, &mut ops);
+    }
+    ops.push(StateOp::Put(layout::position_key(), position.encode()));
+    state.write(&ops)?;
+    Ok(rows)
+}
+
+fn index_row(slot: &SlotSummary, run: &Run) -> IndexRow {
+    IndexRow {
+        session: slot.session,
+        slot: slot.slot,
+        object_len: slot.object_len,
+        position: run.position,
+        len: run.len,
+        count: run.count,
+        first_timestamp: run.first_timestamp,
+    }
+}
+
+fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
+    match entry {
+        Entry::PutDocument { key, value } => ops.push(StateOp::Put(layout::document_key(key), value.clone())),
+        Entry::DeleteDocument { key } => ops.push(StateOp::Delete(layout::document_key(key))),
+        Entry::CreateTopic { topic, partitions } => {
+            ops.push(StateOp::Put(layout::topic_key(*topic), TopicRow { partitions: *partitions }.encode()));
+        }
+        Entry::DeleteTopic { topic } => {
+            ops.push(StateOp::Delete(layout::topic_key(*topic)));
+            ops.extend(layout::topic_ranges(*topic).map(|(from, to)| StateOp::DeleteRange(from, to)));
+        }
+        // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
+        Entry::Acquire { .. } => {}
+    }
+}

@@ -1,0 +1,8 @@
+//! The state of shards: what is in it, how committed slots change it, who owns it, and its snapshots in the bucket.
+
+pub(crate) mod changes;
+pub(crate) mod checkpoint;
+pub(crate) mod claim;
+pub(crate) mod machine;
+pub(crate) mod rows;
+pub(crate) mod takeover;

@@ -1,0 +1,332 @@
+//! A start: end the logs of those who owned the shards, claim every shard, restore the state up to where they ended.
+//!
+//! Starting again on the same machine is the same procedure against one's own session before. Safety rests on the fences
+//! and on claims that are created once; a start that loses a claim to a start beside it backs off.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{ClusterId, Epoch, ObjectHash, SessionId, ShardId, Slot};
+use crate::layout;
+use crate::metrics::Health;
+use crate::shard::changes::Entry;
+use crate::shard::checkpoint;
+use crate::shard::claim::{self, Claim};
+use crate::shard::machine::{self, Run, SlotSummary};
+use crate::shard::rows::{Position, Row};
+use crate::slot::read_header;
+use crate::state::{StateOp, StateStore};
+use crate::store::ObjectStores;
+use crate::wal::blocks::{Block, PlacedBlock, parse_body};
+use crate::wal::fence::{self, CheckpointRef, FencedLog};
+use crate::wal::format::Header;
+use crate::wal::reader;
+
+/// Claims are created so many at a time.
+const CLAIMS_AT_ONCE: usize = 8;
+
+/// Who starts, and on what.
+pub(crate) struct Starter<'a> {
+    pub(crate) stores: &'a ObjectStores,
+    pub(crate) health: &'a Health,
+    pub(crate) cluster: ClusterId,
+    pub(crate) session: SessionId,
+    pub(crate) shards: u16,
+}
+
+/// A shard that was claimed, and the logs that make up its state, the oldest first.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardPlan {
+    shard: ShardId,
+    epoch: Epoch,
+    /// The checkpoint to begin with.
+    base: Option<(SessionId, CheckpointRef)>,
+    /// Logs to replay after it: session, first slot, end.
+    logs: Vec<(SessionId, Slot, Slot)>,
+}
+
+/// All shards of the cluster, claimed.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    shards: Vec<ShardPlan>,
+}
+
+/// What a restore had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restored {
+    pub(crate) slots: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sessions: usize,
+}
+
+impl Plan {
+    /// What the new owner writes first.
+    pub(crate) fn acquire_entries(&self) -> Vec<Entry> {
+        self.shards.iter().map(|plan| Entry::Acquire { shard: plan.shard, epoch: plan.epoch }).collect()
+    }
+
+    /// The longest chain of logs that any shard is restored from.
+    pub(crate) fn sessions(&self) -> usize {
+        self.shards.iter().map(|plan| plan.logs.len()).max().unwrap_or(0)
+    }
+
+    /// The one log that all shards end in, when there is one: session and end.
+    fn common_last(&self) -> Option<(SessionId, Slot)> {
+        let mut lasts = self.shards.iter().map(|plan| plan.logs.last().map(|(session, _, end)| (*session, *end)));
+        let first = lasts.next()??;
+        lasts.all(|last| last == Some(first)).then_some(first)
+    }
+}
+
+impl Starter<'_> {
+    /// Ends the logs of all owners and claims every shard.
+    ///
+    /// # Errors
+    /// `Fenced` when another start is faster, `Unavailable` or `Unknown` when the store does not answer, `Corrupt` when
+    /// the chain is broken.
+    pub(crate) async fn claim_all(&self) -> Result<Plan> {
+        let latest: Vec<(ShardId, Option<Claim>)> = futures::stream::iter((0..self.shards).map(ShardId))
+            .map(|shard| async move { Ok((shard, claim::latest(self.stores, shard).await?)) })
+            .buffered(CLAIMS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut ended = HashMap::new();
+        for owner in latest.iter().filter_map(|(_, claim)| claim.map(|claim| claim.owner)) {
+            self.end(&mut ended, owner).await?;
+        }
+        // The catalog first: of two starts at the same time one loses here and has claimed nothing.
+        let mut shards = Vec::with_capacity(latest.len());
+        for (shard, claim) in latest {
+            let claim = self.claim(&mut ended, shard, claim).await?;
+            shards.push(self.plan(&mut ended, claim).await?);
+        }
+        Ok(Plan { shards })
+    }
+
+    async fn end(&self, ended: &mut HashMap<SessionId, FencedLog>, session: SessionId) -> Result<FencedLog> {
+        if let Some(log) = ended.get(&session) {
+            return Ok(*log);
+        }
+        let log = fence::fence(self.stores, self.health, session, self.session).await?;
+        tracing::info!(%session, end = %log.end, "ended the log of the session before");
+        ended.insert(session, log);
+        Ok(log)
+    }
+
+    async fn claim(
+        &self,
+        ended: &mut HashMap<SessionId, FencedLog>,
+        shard: ShardId,
+        mut latest: Option<Claim>,
+    ) -> Result<Claim> {
+        loop {
+            let previous = match latest {
+                None => None,
+                Some(claim) => Some((claim.owner, self.end(ended, claim.owner).await?.end)),
+            };
+            let epoch = latest.map_or(Epoch(1), |claim| Epoch(claim.epoch.0 + 1));
+            let mine = Claim { shard, epoch, owner: self.session, previous };
+            match claim::create(self.stores, self.health, &mine).await? {
+                None => return Ok(mine),
+                // Its owner was ended by us before it could claim this shard too.
+                Some(other) if ended.contains_key(&other.owner) => latest = Some(other),
+                Some(other) => {
+                    let text = format!("session {} is starting on this store and was faster", other.owner);
+                    return Err(Error::new(Kind::Fenced, text));
+                }
+            }
+        }
+    }
+
+    /// Walks the claims of a shard back to a session with a checkpoint, or to the beginning.
+    async fn plan(&self, ended: &mut HashMap<SessionId, FencedLog>, claim: Claim) -> Result<ShardPlan> {
+        let mut plan = ShardPlan { shard: claim.shard, epoch: claim.epoch, base: None, logs: Vec::new() };
+        let mut at = claim;
+        while let Some((session, end)) = at.previous {
+            let log = self.end(ended, session).await?;
+            plan.logs.push((session, log.checkpoint.map_or(Slot(0), |checkpoint| checkpoint.trim), end));
+            if let Some(checkpoint) = log.checkpoint {
+                plan.base = Some((session, checkpoint));
+                break;
+            }
+            at = claim::read(self.stores, at.shard, Epoch(at.epoch.0 - 1)).await?;
+        }
+        plan.logs.reverse();
+        Ok(plan)
+    }
+
+    /// Whether the local state is a prefix of what the bucket proves, so that only the rest needs to be replayed.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read.
+    pub(crate) async fn fits(&self, plan: &Plan, state: &dyn StateStore) -> Result<Option<Position>> {
+        let Ok(Some(value)) = state.get(&layout::position_key()) else { return Ok(None) };
+        let (Ok(position), Some((session, end))) = (Position::parse(value), plan.common_last()) else { return Ok(None) };
+        if position.cluster != self.cluster || position.session != session || position.next > end {
+            return Ok(None);
+        }
+        let hash = match position.next.0.checked_sub(1) {
+            None => ObjectHash::default(),
+            Some(last) => {
+                let header = read_header(self.stores, &layout::wal(session, Slot(last))).await?;
+                header.map(|header| header.hash()).unwrap_or_default()
+            }
+        };
+        Ok((hash == position.hash).then_some(position))
+    }
+
+    /// Replays what the local state lacks.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read, `Corrupt` when the chain is broken.
+    pub(crate) async fn catch_up(
+        &self,
+        plan: &Plan,
+        position: Position,
+        state: &Arc<dyn StateStore>,
+    ) -> Result<Restored> {
+        let Some((session, end)) = plan.common_last() else { return Ok(Restored::default()) };
+        let log = LogPart { session, from: position.next, end, hash: position.hash };
+        let restored = self.replay(&log, state, &|_| true).await?;
+        self.arrive(state)?;
+        Ok(restored)
+    }
+
+    /// Restores an empty state from the bucket alone.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read, `Corrupt` when a checkpoint or the chain is broken.
+    pub(crate) async fn restore(&self, plan: &Plan, state: &Arc<dyn StateStore>) -> Result<Restored> {
+        let mut checkpoints: HashMap<(SessionId, Slot), Vec<ShardId>> = HashMap::new();
+        for shard in &plan.shards {
+            if let Some((session, checkpoint)) = shard.base {
+                checkpoints.entry((session, checkpoint.number)).or_default().push(shard.shard);
+            }
+        }
+        for ((session, number), wanted) in checkpoints {
+            let shards = self.shards;
+            let wanted = move |key: &[u8]| layout::shard_of(key, shards).is_some_and(|shard| wanted.contains(&shard));
+            checkpoint::load(self.stores, session, number, state, wanted).await?;
+        }
+        let mut restored = Restored::default();
+        for (log, shards) in logs_in_order(plan)? {
+            let part = self.replay(&log, state, &|shard| shards.contains(&shard)).await?;
+            restored.slots += part.slots;
+            restored.bytes += part.bytes;
+            restored.sessions += 1;
+        }
+        self.arrive(state)?;
+        Ok(restored)
+    }
+
+    async fn replay(
+        &self,
+        log: &LogPart,
+        state: &Arc<dyn StateStore>,
+        wanted: &(dyn Fn(ShardId) -> bool + Sync),
+    ) -> Result<Restored> {
+        let mut restored = Restored { sessions: 1, ..Restored::default() };
+        let mut hash = log.hash;
+        let mut slots = std::pin::pin!(reader::slots(self.stores, log.session, log.from, log.end));
+        while let Some(slot) = slots.next().await {
+            let (header, body) = slot?;
+            if header.previous != hash {
+                let text = format!("slot {} of session {} does not continue its log", header.number, log.session);
+                return Err(Error::new(Kind::Corrupt, text));
+            }
+            hash = header.hash();
+            let summary = summarize(&header, parse_body(&body)?, wanted)?;
+            let next = summary.slot.next();
+            let position = Position { cluster: self.cluster, session: log.session, next, hash };
+            machine::apply(&**state, &summary, &position)?;
+            restored.slots += 1;
+            restored.bytes += header.object_len();
+        }
+        Ok(restored)
+    }
+
+    /// The state is complete: from here on the new session's log goes on.
+    fn arrive(&self, state: &Arc<dyn StateStore>) -> Result<()> {
+        let hash = ObjectHash::default();
+        let position = Position { cluster: self.cluster, session: self.session, next: Slot(0), hash };
+        state.write(&[StateOp::Put(layout::position_key(), position.encode())])
+    }
+}
+
+/// A stretch of one session's log; `hash` is that of the object before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LogPart {
+    session: SessionId,
+    from: Slot,
+    end: Slot,
+    hash: ObjectHash,
+}
+
+/// The logs of all shards, each once, so that each shard sees its own in order.
+fn logs_in_order(plan: &Plan) -> Result<Vec<(LogPart, Vec<ShardId>)>> {
+    let mut waiting: Vec<(ShardId, Vec<LogPart>)> = plan.shards.iter().map(shard_logs).collect();
+    let mut out: Vec<(LogPart, Vec<ShardId>)> = Vec::new();
+    while waiting.iter().any(|(_, logs)| !logs.is_empty()) {
+        let is_first_everywhere = |log: &LogPart| {
+            waiting.iter().all(|(_, logs)| logs.iter().position(|other| other.session == log.session).unwrap_or(0) == 0)
+        };
+        let next = waiting.iter().filter_map(|(_, logs)| logs.first()).find(|log| is_first_everywhere(log)).copied();
+        let next = next.ok_or_else(|| Error::new(Kind::Corrupt, "the claims of the shards contradict each other"))?;
+        let mut shards = Vec::new();
+        for (shard, logs) in &mut waiting {
+            if logs.first().is_some_and(|log| log.session == next.session) {
+                logs.remove(0);
+                shards.push(*shard);
+            }
+        }
+        out.push((next, shards));
+    }
+    Ok(out)
+}
+
+fn shard_logs(plan: &ShardPlan) -> (ShardId, Vec<LogPart>) {
+    let base_hash = plan.base.map(|(session, checkpoint)| (session, checkpoint.hash));
+    let logs = plan.logs.iter().map(|(session, from, end)| {
+        let hash = base_hash.filter(|(base, _)| base == session).map(|(_, hash)| hash).unwrap_or_default();
+        LogPart { session: *session, from: *from, end: *end, hash }
+    });
+    (plan.shard, logs.collect())
+}
+
+fn summarize(
+    header: &Header,
+    blocks: Vec<PlacedBlock>,
+    wanted: &(dyn Fn(ShardId) -> bool + Sync),
+) -> Result<SlotSummary> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut entries = Vec::new();
+    for placed in blocks {
+        if !wanted(placed.shard) {
+            continue;
+        }
+        match placed.block {
+            Block::Changes(changes) => entries.extend(Entry::parse_all(changes)?),
+            Block::Records { partition, batch } => match runs.last_mut().filter(|run| run.partition == partition) {
+                Some(run) => {
+                    run.count += batch.batch.count();
+                    run.len += placed.len;
+                    run.last_timestamp = batch.timestamp;
+                }
+                None => runs.push(Run {
+                    partition,
+                    base: batch.base,
+                    count: batch.batch.count(),
+                    position: placed.position,
+                    len: placed.len,
+                    first_timestamp: batch.timestamp,
+                    last_timestamp: batch.timestamp,
+                }),
+            },
+        }
+    }
+    let slot = Slot(header.number);
+    Ok(SlotSummary { session: header.session, slot, object_len: header.object_len(), runs, entries })
+}

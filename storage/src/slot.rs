@@ -1,0 +1,144 @@
+//! The one conditional write: every object of the log is created here, and nothing else calls the store's put.
+//!
+//! A create that fails tells nothing by itself: a time-out may have landed, an "already exists" may be one's own earlier
+//! try, or an S3 409 behind which there is no object at all. So the same bytes are put again until the answer is
+//! definite, and on "already exists" the header that stands there decides. It must not know what the objects mean.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Health;
+use crate::store::ObjectStores;
+use crate::wal::format::{HEADER_BYTES, Header};
+
+/// How long one try may take before it is tried again.
+const TRY_TIMEOUT: Duration = Duration::from_secs(20);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// An object that is ready to be created. Its bytes never change.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    pub(crate) path: Path,
+    pub(crate) header: Header,
+    pub(crate) payload: PutPayload,
+}
+
+/// The definite answer to a create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object is there and it is ours.
+    Ours,
+    /// Another object has the name.
+    Taken(Header),
+}
+
+impl Object {
+    /// An object of a header and a body; the header's length and hash are set here.
+    pub(crate) fn new(path: Path, header: Header, body: Vec<Bytes>) -> Self {
+        let header = header.sealed(&body);
+        let payload = std::iter::once(header.encode()).chain(body).collect::<PutPayload>();
+        Self { path, header, payload }
+    }
+}
+
+/// Creates `object`, trying until the answer is definite or, with `give_up_after`, that time has passed.
+///
+/// Run it on a task of its own: dropping the future leaves the outcome open.
+///
+/// # Errors
+/// `Unknown` when the time is over, `Corrupt` when what stands under the name is not an object of the log.
+pub(crate) async fn create(
+    stores: &ObjectStores,
+    object: &Object,
+    health: &Health,
+    give_up_after: Option<Duration>,
+) -> Result<Created> {
+    let mut delays = ExponentialBuilder::default()
+        .with_min_delay(BACKOFF_MIN)
+        .with_max_delay(BACKOFF_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build();
+    let attempts = async {
+        loop {
+            match try_create(stores, object).await {
+                Ok(created) => {
+                    health.put_succeeded();
+                    return Ok(created);
+                }
+                Err(error) if error.kind() == Kind::Corrupt => return Err(error),
+                Err(error) => health.put_failed(&object.path, &error),
+            }
+            let delay = delays.next().unwrap_or(BACKOFF_MAX);
+            #[expect(clippy::disallowed_methods, reason = "back-off between two tries of a request")]
+            tokio::time::sleep(delay).await;
+        }
+    };
+    match give_up_after {
+        None => attempts.await,
+        Some(limit) => tokio::time::timeout(limit, attempts).await.unwrap_or_else(|_| {
+            let text = format!("object store gave no definite answer for {} within {limit:?}", object.path);
+            Err(Error::new(Kind::Unknown, text))
+        }),
+    }
+}
+
+async fn try_create(stores: &ObjectStores, object: &Object) -> Result<Created> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let put = stores.write.put_opts(&object.path, object.payload.clone(), options);
+    match tokio::time::timeout(TRY_TIMEOUT, put).await {
+        Ok(Ok(_)) => Ok(Created::Ours),
+        Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => who_is_there(stores, object).await,
+        Ok(Err(error)) => Err(Error::new(Kind::Unavailable, "object store refused a write").with_source(error)),
+        Err(_) => Err(Error::new(Kind::Unavailable, format!("object store took longer than {TRY_TIMEOUT:?} for a write"))),
+    }
+}
+
+async fn who_is_there(stores: &ObjectStores, object: &Object) -> Result<Created> {
+    match read_header(stores, &object.path).await? {
+        Some(header) if header == object.header => Ok(Created::Ours),
+        Some(header) => Ok(Created::Taken(header)),
+        None => Err(Error::new(Kind::Unavailable, "object store reported a conflict with an object that is not there")),
+    }
+}
+
+/// The header of the object under `path`, or `None` when there is no object.
+///
+/// # Errors
+/// `Unavailable` when the store cannot be read, `Corrupt` when it is no object of the log.
+pub(crate) async fn read_header(stores: &ObjectStores, path: &Path) -> Result<Option<Header>> {
+    match stores.read.get_range(path, 0..HEADER_BYTES as u64).await {
+        Ok(bytes) => Header::parse(&bytes).map(Some),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+/// The whole object under `path`, or `None` when there is none.
+///
+/// # Errors
+/// `Unavailable` when the store cannot be read.
+pub(crate) async fn read_object(stores: &ObjectStores, path: &Path) -> Result<Option<Bytes>> {
+    let answer = match stores.read.get(path).await {
+        Ok(answer) => answer.bytes().await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+pub(crate) fn unreadable(path: &Path, error: StoreError) -> Error {
+    Error::new(Kind::Unavailable, format!("object {path} cannot be read from the object store")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests;

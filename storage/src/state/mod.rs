@@ -1,0 +1,64 @@
+//! The local state store: an ordered map of bytes on which the shard state lives.
+//!
+//! A cache of what the bucket proves: it may vanish between any two calls of the process, never between two reads of
+//! one run. It knows nothing of what its keys mean. Two implementations: [`rocks`] on the SSD, [`memory`] its twin.
+
+pub mod memory;
+pub mod rocks;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// One change of a write batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateOp {
+    /// Sets the value of a key.
+    Put(Bytes, Bytes),
+    /// Removes a key; absent is no error.
+    Delete(Bytes),
+    /// Removes every key from the first (inclusive) to the second (exclusive).
+    DeleteRange(Bytes, Bytes),
+}
+
+/// A key and its value.
+pub type StateRow = (Bytes, Bytes);
+
+/// A consistent view of the whole store at one moment, in key order.
+pub type Snapshot = Box<dyn Iterator<Item = Result<StateRow>> + Send>;
+
+/// An ordered map of bytes. Calls block for as long as a local disk takes; all are safe from any thread.
+pub trait StateStore: Send + Sync + 'static {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local data cannot be read: the caller discards the store.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// Up to `limit` rows with `from <= key < to`, ascending.
+    ///
+    /// # Errors
+    /// As [`StateStore::get`].
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<StateRow>>;
+
+    /// The last row with `from <= key <= upto`.
+    ///
+    /// # Errors
+    /// As [`StateStore::get`].
+    fn last_at_or_before(&self, from: &[u8], upto: &[u8]) -> Result<Option<StateRow>>;
+
+    /// Applies all changes, in order, atomically.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local disk refuses: the caller discards the store.
+    fn write(&self, ops: &[StateOp]) -> Result<()>;
+
+    /// A consistent view of everything.
+    fn snapshot(&self) -> Snapshot;
+
+    /// Makes what was written durable as far as the disk can; only saves replay at the next start.
+    ///
+    /// # Errors
+    /// As [`StateStore::write`].
+    fn flush(&self) -> Result<()>;
+}

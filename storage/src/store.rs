@@ -1,0 +1,325 @@
+//! Opens the object store that a URL names, and proves at start that it keeps the one promise that the log needs.
+//!
+//! Two clients per store: `write` never retries by itself (a repeated PUT would read its own success as a conflict),
+//! `read` retries for a bounded time. Credentials and endpoints come from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*`
+//! variables, never from the URL, so a URL can be printed. Knows nothing of what the objects mean.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
+use url::Url;
+
+use crate::error::{Error, Kind, Result};
+
+/// The longest that one PUT may take before its outcome is open and the caller tries the same bytes again.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest that one GET or LIST request may take, and the time after which a failed one is not tried again.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a GET or LIST is repeated within [`READ_TIMEOUT`].
+const READ_RETRIES: usize = 5;
+
+/// The clients of one object store.
+#[derive(Clone)]
+pub struct ObjectStores {
+    /// Without retries of its own, for the one conditional write.
+    pub write: Arc<dyn ObjectStore>,
+    /// With bounded retries, for everything else.
+    pub read: Arc<dyn ObjectStore>,
+    /// A directory or the memory of this process: a write costs a sync, not a round trip, and reads need no SSD cache.
+    pub local: bool,
+    /// Where the store is, free of secrets.
+    pub url: String,
+}
+
+impl ObjectStores {
+    /// One store for reads and writes; for tests and for stores that have no retries of their own.
+    #[must_use]
+    pub fn of(store: Arc<dyn ObjectStore>, local: bool) -> Self {
+        let url = store.to_string();
+        Self { write: Arc::clone(&store), read: store, local, url }
+    }
+}
+
+impl fmt::Debug for ObjectStores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStores").field("url", &self.url).field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// Opens the store that `url` names: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+/// `file:///directory`, `memory://`, or a plain path, which is a directory. No request is made; see [`probe`].
+///
+/// A directory is created when it is missing. Each `memory://` is a store of its own.
+///
+/// # Errors
+/// `Invalid` when the URL has another form, holds user info or a query, or when the directory cannot be written.
+pub fn open(url: &str) -> Result<ObjectStores> {
+    if !url.contains("://") {
+        return directory(path::Path::new(url));
+    }
+    let url = Url::parse(url).map_err(|error| invalid("the store URL cannot be parsed").with_source(error))?;
+    let secret = !url.username().is_empty() || url.password().is_some();
+    if secret || url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
+        return Err(invalid(
+            "the store URL may hold only a scheme, a bucket and a prefix: credentials and endpoint come from the \
+             environment",
+        ));
+    }
+    match url.scheme() {
+        "file" => {
+            let directory_path = url
+                .to_file_path()
+                .map_err(|()| invalid(format!("store URL {url} is not of the form file:///directory")))?;
+            directory(&directory_path)
+        }
+        "memory" if bucket(&url).is_err() && url.path().is_empty() => Ok(memory(url.as_str())),
+        "memory" => Err(invalid(format!("store URL {url} must be memory:// alone"))),
+        "s3" => s3(AmazonS3Builder::from_env(), &url),
+        "gs" => gs(&url),
+        "az" => az(&url),
+        scheme => Err(invalid(format!("store URL scheme {scheme} is not one of s3, gs, az, file and memory"))),
+    }
+}
+
+/// Proves with one object called `name` that the store creates only what is absent, that it reads and lists what was
+/// written at once, and that it deletes. `name` must never have been used; it should have a prefix that few objects share.
+///
+/// Not cancel safe: the object may stay behind.
+///
+/// # Errors
+/// `Invalid` when the store breaks one of these promises or refuses our credentials: it must not be used.
+/// `Unavailable` when it cannot be reached: try again with another name.
+pub async fn probe(stores: &ObjectStores, name: &Path) -> Result<()> {
+    let checked = probe_create(stores, name).await;
+    let deleted = stores.read.delete(name).await;
+    checked?;
+    deleted.map_err(|error| refused_or_away(stores, "delete the probe object", error))?;
+    match stores.read.head(name).await {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(refused_or_away(stores, "look for the deleted probe object", error)),
+        Ok(_) => Err(invalid(format!("store {} still shows an object after its delete", stores.url))),
+    }
+}
+
+/// The kind of an error of the object store, for calls whose outcome is not open: reads, lists and deletes.
+pub(crate) fn kind_of(error: &object_store::Error) -> Kind {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } => Kind::NotFound,
+        E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => Kind::Conflict,
+        E::InvalidPath { .. }
+        | E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::UnknownConfigurationKey { .. }
+        | E::PermissionDenied { .. }
+        | E::Unauthenticated { .. } => Kind::Invalid,
+        E::Generic { .. } | E::JoinError { .. } => Kind::Unavailable,
+        // The enum of the crate may grow: what we do not know is not known to be definite.
+        _ => Kind::Unavailable,
+    }
+}
+
+/// The clients of the bucket that `url` names; everything else, such as keys and endpoint, is in `builder`.
+pub(crate) fn s3(builder: AmazonS3Builder, url: &Url) -> Result<ObjectStores> {
+    let builder = builder.with_bucket_name(bucket(url)?).with_conditional_put(S3ConditionalPut::ETagMatch);
+    let client = |timeout, retry| {
+        builder
+            .clone()
+            .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), seconds(timeout))
+            .with_retry(retry)
+            .build()
+    };
+    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+}
+
+fn gs(url: &Url) -> Result<ObjectStores> {
+    let bucket = bucket(url)?;
+    let client = |timeout, retry| {
+        GoogleCloudStorageBuilder::from_env()
+            .with_bucket_name(bucket)
+            .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), seconds(timeout))
+            .with_retry(retry)
+            .build()
+    };
+    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+}
+
+fn az(url: &Url) -> Result<ObjectStores> {
+    let container = bucket(url)?;
+    let client = |timeout, retry| {
+        MicrosoftAzureBuilder::from_env()
+            .with_container_name(container)
+            .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), seconds(timeout))
+            .with_retry(retry)
+            .build()
+    };
+    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+}
+
+/// Both clients behind the prefix that the URL's path names.
+fn remote<S: ObjectStore>(
+    url: &Url,
+    write: object_store::Result<S>,
+    read: object_store::Result<S>,
+) -> Result<ObjectStores> {
+    let prefix = Path::from_url_path(url.path())
+        .map_err(|error| invalid(format!("store URL {url} has a prefix that is no object name")).with_source(error))?;
+    let prefixed = |client: object_store::Result<S>| -> Result<Arc<dyn ObjectStore>> {
+        let client =
+            client.map_err(|error| invalid(format!("store {url} is not fully configured")).with_source(error))?;
+        if prefix.as_ref().is_empty() {
+            return Ok(Arc::new(client));
+        }
+        Ok(Arc::new(PrefixStore::new(client, prefix.clone())))
+    };
+    Ok(ObjectStores { write: prefixed(write)?, read: prefixed(read)?, local: false, url: url.to_string() })
+}
+
+fn memory(url: &str) -> ObjectStores {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    ObjectStores { write: Arc::clone(&store), read: store, local: true, url: url.to_owned() }
+}
+
+fn directory(directory: &path::Path) -> Result<ObjectStores> {
+    let unusable =
+        |error| invalid(format!("store directory {} cannot be written", directory.display())).with_source(error);
+    if directory.as_os_str().is_empty() {
+        return Err(invalid("the store URL is empty"));
+    }
+    make_durable_directory(directory).and_then(|()| check_writable(directory)).map_err(unusable)?;
+    // The crate does not sync by default, and an acknowledged record must outlive a power cut.
+    let store = LocalFileSystem::new_with_prefix(directory)
+        .map_err(|error| {
+            invalid(format!("store directory {} cannot be opened", directory.display())).with_source(error)
+        })?
+        .with_fsync(true);
+    let url = fs::canonicalize(directory).ok().and_then(|absolute| Url::from_directory_path(absolute).ok());
+    let url = url.map_or_else(|| directory.display().to_string(), |url| url.to_string());
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
+    Ok(ObjectStores { write: Arc::clone(&store), read: store, local: true, url })
+}
+
+/// Creates the directory and syncs each parent that got a new entry, so that the entry outlives a power cut.
+fn make_durable_directory(directory: &path::Path) -> io::Result<()> {
+    let missing = directory.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
+    let missing: Vec<_> = missing.collect();
+    fs::create_dir_all(directory)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::File::open(parent.unwrap_or(path::Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Fails when no file can be made in the directory. A name ending in `#` and digits is never listed as an object.
+pub(crate) fn check_writable(directory: &path::Path) -> io::Result<()> {
+    let file = directory.join(".writable#0");
+    fs::File::create(&file)?;
+    match fs::remove_file(&file) {
+        // Another process that opens the same directory may have been faster.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn probe_create(stores: &ObjectStores, name: &Path) -> Result<()> {
+    use object_store::Error as E;
+    let (first, second) = (Bytes::from_static(b"plinth probe: first"), Bytes::from_static(b"plinth probe: second"));
+    probe_put(stores, name, first.clone())
+        .await
+        .map_err(|error| refused_or_away(stores, "create the probe object", error))?;
+    match probe_put(stores, name, second).await {
+        Err(E::AlreadyExists { .. } | E::Precondition { .. }) => {}
+        Err(error) => return Err(refused_or_away(stores, "create the probe object twice", error)),
+        Ok(()) => {
+            return Err(invalid(format!(
+                "store {} ignores create-if-absent: it replaced an object that a second create should have left alone; \
+                 the log would lose acknowledged records on it",
+                stores.url
+            )));
+        }
+    }
+    let read = async { stores.read.get(name).await?.bytes().await };
+    let read = read.await.map_err(|error| refused_or_away(stores, "read the probe object back", error))?;
+    if read != first {
+        return Err(invalid(format!("store {} does not read back what was written", stores.url)));
+    }
+    let mut listed = stores.read.list(parent_of(name).as_ref());
+    let away = |error| refused_or_away(stores, "list the probe object", error);
+    while let Some(object) = listed.try_next().await.map_err(away)? {
+        if object.location == *name {
+            return Ok(());
+        }
+    }
+    Err(invalid(format!("store {} does not list an object that was written before", stores.url)))
+}
+
+/// The only raw put outside the conditional write of the log: the probe asks what that one relies on.
+async fn probe_put(stores: &ObjectStores, name: &Path, bytes: Bytes) -> object_store::Result<()> {
+    stores.write.put_opts(name, PutPayload::from_bytes(bytes), PutMode::Create.into()).await.map(drop)
+}
+
+fn parent_of(name: &Path) -> Option<Path> {
+    name.as_ref().rsplit_once('/').map(|(parent, _)| Path::from(parent))
+}
+
+/// What a failed step of the probe means: a store that answers and refuses is no store to run on.
+fn refused_or_away(stores: &ObjectStores, step: &str, error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let kind = match kind_of(&error) {
+        Kind::Unavailable => Kind::Unavailable,
+        Kind::Fenced
+        | Kind::OutOfRange
+        | Kind::Busy
+        | Kind::Unknown
+        | Kind::Corrupt
+        | Kind::Closed
+        | Kind::Conflict
+        | Kind::NotFound
+        | Kind::Invalid => Kind::Invalid,
+    };
+    let why = match &error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => "refuses our credentials",
+        E::NotSupported { .. } | E::NotImplemented { .. } => "does not support what the log needs",
+        _ if kind == Kind::Unavailable => "cannot be reached",
+        _ => "answers in a way that the log cannot use",
+    };
+    Error::new(kind, format!("store {} {why}: could not {step}", stores.url)).with_source(error)
+}
+
+fn bucket(url: &Url) -> Result<&str> {
+    let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
+    bucket.ok_or_else(|| invalid(format!("store URL {url} names no bucket")))
+}
+
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: WRITE_TIMEOUT, ..RetryConfig::default() }
+}
+
+fn read_retries() -> RetryConfig {
+    RetryConfig { max_retries: READ_RETRIES, retry_timeout: READ_TIMEOUT, ..RetryConfig::default() }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} seconds", duration.as_secs())
+}
+
+fn invalid(detail: impl Into<String>) -> Error {
+    Error::new(Kind::Invalid, detail)
+}

@@ -1,0 +1,139 @@
+//! Ends the log of another session: after this nothing can be added to it, whoever still runs it.
+//!
+//! First the checkpoint fence, so that the log cannot be trimmed any more, then the fence in the first free slot.
+
+use std::time::Duration;
+
+use object_store::ObjectStoreExt;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{ObjectHash, SessionId, Slot};
+use crate::layout;
+use crate::metrics::Health;
+use crate::slot::{self, Created, Object, read_header, unreadable};
+use crate::store::ObjectStores;
+use crate::wal::format::{HEADER_BYTES, Header, ObjectKind};
+use crate::wal::reader;
+
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// Length of the position at the start of a checkpoint's body.
+pub(crate) const CHECKPOINT_HEAD_BYTES: usize = 24;
+
+/// The last checkpoint of a session and where its replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointRef {
+    pub(crate) number: Slot,
+    pub(crate) trim: Slot,
+    pub(crate) hash: ObjectHash,
+}
+
+/// A log that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FencedLog {
+    pub(crate) checkpoint: Option<CheckpointRef>,
+    /// The slot of the fence.
+    pub(crate) end: Slot,
+}
+
+/// Ends the log of `session`; doing it again changes nothing.
+///
+/// # Errors
+/// `Unavailable` or `Unknown` when the store does not answer, `Corrupt` when foreign objects stand in the log.
+pub(crate) async fn fence(
+    stores: &ObjectStores,
+    health: &Health,
+    session: SessionId,
+    author: SessionId,
+) -> Result<FencedLog> {
+    let checkpoint = fence_checkpoints(stores, health, session, author).await?;
+    let trim = checkpoint.map_or(Slot(0), |checkpoint| checkpoint.trim);
+    let end = fence_slots(stores, health, (session, author), trim).await?;
+    Ok(FencedLog { checkpoint, end })
+}
+
+async fn fence_checkpoints(
+    stores: &ObjectStores,
+    health: &Health,
+    session: SessionId,
+    author: SessionId,
+) -> Result<Option<CheckpointRef>> {
+    let listed = reader::list(stores, &layout::checkpoint_prefix(session), 0).await?;
+    let mut last = None;
+    let mut next = 0;
+    for (number, size) in listed {
+        if size == HEADER_BYTES as u64 {
+            return checkpoint_ref(stores, session, last).await;
+        }
+        last = Some(number);
+        next = number + 1;
+    }
+    loop {
+        let header = Header::new(ObjectKind::CheckpointFence, session, next).by(author);
+        let fence = Object::new(layout::checkpoint(session, Slot(next)), header, Vec::new());
+        match slot::create(stores, &fence, health, Some(GIVE_UP_AFTER)).await? {
+            Created::Ours => return checkpoint_ref(stores, session, last).await,
+            Created::Taken(other) if other.kind == ObjectKind::CheckpointFence => {
+                return checkpoint_ref(stores, session, last).await;
+            }
+            Created::Taken(other) if other.kind == ObjectKind::Checkpoint => {
+                last = Some(next);
+                next += 1;
+            }
+            Created::Taken(other) => return Err(foreign(&fence, &other)),
+        }
+    }
+}
+
+async fn checkpoint_ref(
+    stores: &ObjectStores,
+    session: SessionId,
+    number: Option<u64>,
+) -> Result<Option<CheckpointRef>> {
+    let Some(number) = number.map(Slot) else { return Ok(None) };
+    let path = layout::checkpoint(session, number);
+    let from = HEADER_BYTES as u64;
+    let head = stores.read.get_range(&path, from..from + CHECKPOINT_HEAD_BYTES as u64).await;
+    let head = head.map_err(|error| unreadable(&path, error))?;
+    let (trim, hash) = crate::shard::checkpoint::parse_head(&head)
+        .ok_or_else(|| Error::new(Kind::Corrupt, format!("checkpoint {path} is cut short")))?;
+    Ok(Some(CheckpointRef { number, trim, hash }))
+}
+
+async fn fence_slots(
+    stores: &ObjectStores,
+    health: &Health,
+    (session, author): (SessionId, SessionId),
+    trim: Slot,
+) -> Result<Slot> {
+    let mut next = trim;
+    for (number, size) in reader::list(stores, &layout::wal_prefix(session), trim.0).await? {
+        if number != next.0 {
+            break;
+        }
+        // Only a fence has no body.
+        if size == HEADER_BYTES as u64 && is_fence(stores, session, next).await? {
+            return Ok(next);
+        }
+        next = next.next();
+    }
+    loop {
+        let header = Header::new(ObjectKind::Fence, session, next.0).by(author);
+        let fence = Object::new(layout::wal(session, next), header, Vec::new());
+        match slot::create(stores, &fence, health, Some(GIVE_UP_AFTER)).await? {
+            Created::Ours => return Ok(next),
+            Created::Taken(other) if other.kind == ObjectKind::Fence => return Ok(next),
+            // The session was faster once more; its slot counts.
+            Created::Taken(other) if other.kind == ObjectKind::Data => next = next.next(),
+            Created::Taken(other) => return Err(foreign(&fence, &other)),
+        }
+    }
+}
+
+async fn is_fence(stores: &ObjectStores, session: SessionId, slot: Slot) -> Result<bool> {
+    let header = read_header(stores, &layout::wal(session, slot)).await?;
+    Ok(header.is_some_and(|header| header.kind == ObjectKind::Fence))
+}
+
+fn foreign(object: &Object, found: &Header) -> Error {
+    Error::new(Kind::Corrupt, format!("object {} is a {:?}, which does not belong there", object.path, found.kind))
+}

@@ -1,0 +1,8 @@
+//! A session's write-ahead log: the form of its objects, the writer that commits them, and the ends of dead ones.
+
+pub(crate) mod blocks;
+pub(crate) mod buffer;
+pub(crate) mod fence;
+pub(crate) mod format;
+pub(crate) mod reader;
+pub(crate) mod writer;

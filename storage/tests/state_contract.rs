@@ -1,0 +1,166 @@
+//! Both state stores keep the contract, agree with each other, and the one on disk is whole, or refused.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use plinth_storage::Kind;
+use plinth_storage::state::memory::MemoryState;
+use plinth_storage::state::rocks::RocksState;
+use plinth_storage::state::{StateOp, StateStore};
+use plinth_storage::testing::contract::state_contract;
+use proptest::prelude::*;
+
+#[test]
+fn the_store_in_memory_keeps_the_contract() {
+    state_contract(MemoryState::new);
+}
+
+#[test]
+fn the_store_on_disk_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = Cell::new(0);
+    state_contract(|| {
+        next.set(next.get() + 1);
+        RocksState::open(&dir.path().join(next.get().to_string())).unwrap()
+    });
+}
+
+#[test]
+fn what_was_flushed_is_there_after_the_store_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = RocksState::open(dir.path()).unwrap();
+    state.write(&[put("a", "1"), put("b", "2")]).unwrap();
+    state.write(&[StateOp::Delete(Bytes::from("b"))]).unwrap();
+    state.flush().unwrap();
+    drop(state);
+    let state = RocksState::open(dir.path()).unwrap();
+    assert_eq!(state.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(state.get(b"b").unwrap(), None);
+}
+
+#[test]
+fn a_store_that_is_open_is_refused_and_not_called_corrupt() {
+    // Fails when the message of the lock is not told apart: the caller would wipe a store in use.
+    let dir = tempfile::tempdir().unwrap();
+    let state = RocksState::open(dir.path()).unwrap();
+    let snapshot = state.snapshot();
+    let refused = || RocksState::open(dir.path()).err().expect("the directory is in use");
+    assert_eq!(refused().kind(), Kind::Invalid);
+    assert!(refused().to_string().contains("in use"), "{}", refused());
+    drop(state);
+    assert_eq!(refused().kind(), Kind::Invalid, "a snapshot keeps it open");
+    drop(snapshot);
+    RocksState::open(dir.path()).expect("a dropped snapshot has let go of the directory");
+}
+
+#[test]
+fn a_damaged_store_is_corrupt_and_can_be_wiped_and_begun_anew() {
+    for damaged in ["CURRENT", "MANIFEST-", ".sst"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        fs::write(dir.path().join("keep"), "not ours").unwrap();
+        overwrite_files(dir.path(), damaged);
+        let error = open_and_read(dir.path()).expect_err(damaged);
+        assert_eq!(error.kind(), Kind::Corrupt, "{damaged}: {error:?}");
+
+        RocksState::wipe(dir.path()).unwrap();
+        assert_eq!(open_and_read(dir.path()).unwrap(), 0, "{damaged}: a wiped store is empty");
+        assert!(dir.path().join("keep").exists(), "what is not ours stays");
+    }
+}
+
+#[test]
+fn a_store_with_a_file_missing_is_corrupt() {
+    for missing in ["MANIFEST-", ".sst"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        for path in files(dir.path(), missing) {
+            fs::remove_file(path).unwrap();
+        }
+        let error = open_and_read(dir.path()).expect_err(missing);
+        assert_eq!(error.kind(), Kind::Corrupt, "{missing}: {error:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_refused_by_name() {
+    let parent = tempfile::tempdir().unwrap();
+    let file = parent.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let error = RocksState::open(&file.join("state")).err().expect("a file is in the way");
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Fails when one of the two treats a range, an order within a batch or an edge in another way.
+    #[test]
+    fn both_stores_hold_the_same_rows_after_any_batches(batches in prop::collection::vec(any_batch(), 1..20)) {
+        let dir = tempfile::tempdir().unwrap();
+        let (rocks, memory) = (RocksState::open(dir.path()).unwrap(), MemoryState::new());
+        for (batch, flush) in &batches {
+            rocks.write(batch).unwrap();
+            memory.write(batch).unwrap();
+            if *flush {
+                rocks.flush().unwrap();
+            }
+            for key in 0..=KEYS {
+                let (key, above) = ([key], [key.saturating_add(3)]);
+                prop_assert_eq!(rocks.get(&key).unwrap(), memory.get(&key).unwrap());
+                prop_assert_eq!(rocks.scan(&key, &above, 2).unwrap(), memory.scan(&key, &above, 2).unwrap());
+                let (in_rocks, in_memory) =
+                    (rocks.last_at_or_before(&key, &above).unwrap(), memory.last_at_or_before(&key, &above).unwrap());
+                prop_assert_eq!(in_rocks, in_memory);
+            }
+        }
+        let rows = |state: &dyn StateStore| state.snapshot().map(Result::unwrap).collect::<Vec<_>>();
+        prop_assert_eq!(rows(&rocks), rows(&memory));
+    }
+}
+
+const KEYS: u8 = 8;
+
+fn any_batch() -> impl Strategy<Value = (Vec<StateOp>, bool)> {
+    let key = || (0..KEYS).prop_map(|key| Bytes::copy_from_slice(&[key]));
+    let op = prop_oneof![
+        4 => (key(), any::<u8>()).prop_map(|(key, value)| StateOp::Put(key, Bytes::copy_from_slice(&[value]))),
+        1 => key().prop_map(StateOp::Delete),
+        1 => (key(), key()).prop_map(|(from, to)| StateOp::DeleteRange(from, to)),
+    ];
+    (prop::collection::vec(op, 0..6), any::<bool>())
+}
+
+fn put(key: &str, value: &str) -> StateOp {
+    StateOp::Put(Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+}
+
+fn fill(dir: &Path) {
+    let state = RocksState::open(dir).unwrap();
+    let rows: Vec<StateOp> = (0..1000).map(|n| put(&format!("{n:04}"), &format!("value {n}"))).collect();
+    state.write(&rows).unwrap();
+    state.flush().unwrap();
+}
+
+fn open_and_read(dir: &Path) -> plinth_storage::Result<usize> {
+    let state = RocksState::open(dir)?;
+    state.scan(b"", b"~", usize::MAX).map(|rows| rows.len())
+}
+
+/// Turns every byte of the files whose name contains `part` into another one.
+fn overwrite_files(dir: &Path, part: &str) {
+    for path in files(dir, part) {
+        let damaged: Vec<u8> = fs::read(&path).unwrap().iter().map(|byte| !byte).collect();
+        fs::write(path, damaged).unwrap();
+    }
+}
+
+fn files(dir: &Path, part: &str) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<_> = paths.filter(|path| path.file_name().unwrap().to_str().unwrap().contains(part)).collect();
+    assert!(!found.is_empty(), "there is a file with {part} in its name");
+    found
+}

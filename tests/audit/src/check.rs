@@ -1,0 +1,354 @@
+//! The judge: one pass over the log, then one over what is left, both linear in its length.
+//!
+//! The promises are those of the product page; the letters A1 to A10 are the names of the checks in the notes on
+//! reliability. A partition that has no [`Event::View`] is judged only by what reads and subscribers saw of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use crate::body::Writer;
+use crate::history::{Event, Outcome, Place, Seen};
+
+/// Something that must not be.
+#[expect(missing_docs, reason = "the fields are words of the vocabulary, and each line says what they are about")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A1: an acknowledged record is not at its offset in a view taken after the acknowledgement.
+    Lost { place: Place, offset: u64, writer: Writer },
+    /// A2: a record is shown whose publish was answered with `not_stored`.
+    Phantom { place: Place, offset: u64, writer: Writer },
+    /// A2: a record is shown that nobody published, or with other bytes than were published.
+    Foreign { place: Place, offset: u64 },
+    /// A3: one record of one producer has two offsets.
+    Duplicate { writer: Writer, first: (Place, u64), second: (Place, u64) },
+    /// A4: of two records of one producer's epoch the later has the lower offset.
+    Disordered { place: Place, earlier: Writer, later: Writer },
+    /// A5: the offsets of a view or page are not dense.
+    Hole { place: Place, expected: u64, found: u64 },
+    /// A5: an offset was shown, or acknowledged, with two different records.
+    Changed { place: Place, offset: u64 },
+    /// A6: a publish that began after an acknowledgement got a lower offset.
+    WentBack { place: Place, offset: u64, floor: u64 },
+    /// A6: a read that began after an acknowledgement or a delivery ended below it and claimed to be at the tail.
+    Stale { place: Place, end: u64, floor: u64 },
+    /// A7: a live connection skipped or repeated an offset without a gap event.
+    Skipped { connection: u64, place: Place, expected: u64, found: u64 },
+    /// A8: a record that was shown is missing in a later view.
+    Vanished { place: Place, offset: u64 },
+    /// A10: a batch is stored in part, or not in one piece.
+    Torn { place: Place, offset: u64, first: Writer, count: usize },
+    /// The log itself is wrong: an answer without a request, a number used twice.
+    BadHistory(String),
+}
+
+/// Judges a log; an empty answer means that every promise held.
+#[must_use]
+pub fn check(events: &[Event]) -> Vec<Violation> {
+    let mut judge = Judge::default();
+    for event in events {
+        judge.take(event);
+    }
+    judge.close();
+    judge.found
+}
+
+#[derive(Default)]
+struct Judge {
+    found: Vec<Violation>,
+    ops: HashMap<u64, Op>,
+    /// Which request wrote a record, and the record's index in it.
+    written: HashMap<Writer, (u64, usize)>,
+    /// What every offset holds, from whatever source it became known first.
+    known: HashMap<(Place, u64), u64>,
+    changed: HashSet<(Place, u64)>,
+    /// Where a writer's record was seen first.
+    seen_at: HashMap<Writer, (Place, u64)>,
+    /// Per partition: all below is acknowledged or was shown, so every later read must include it.
+    floors: HashMap<String, BTreeMap<u32, u64>>,
+    /// Offsets per partition that were acknowledged or shown: what a later view must hold.
+    due: HashMap<Place, BTreeMap<u64, Due>>,
+    reads: HashMap<u64, u64>,
+    connections: HashMap<(u64, Place), Option<u64>>,
+    orders: BTreeMap<(Place, u64), Writer>,
+}
+
+struct Op {
+    first: Writer,
+    digests: Vec<u64>,
+    floors: BTreeMap<u32, u64>,
+    outcome: Option<Outcome>,
+    topic: String,
+}
+
+#[derive(Clone, Copy)]
+struct Due {
+    digest: u64,
+    acknowledged: Option<Writer>,
+}
+
+impl Judge {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Invoke { op, topic, first, digests } => self.invoke(*op, topic, *first, digests),
+            Event::Complete { op, outcome } => self.complete(*op, *outcome),
+            Event::ReadInvoke { read, place } => {
+                let floor = self.floor(place);
+                self.reads.insert(*read, floor);
+            }
+            Event::Read { read, place, from, records, caught_up } => {
+                self.read(*read, place, *from, records, *caught_up);
+            }
+            Event::Attach { connection, place, from } => {
+                self.connections.insert((*connection, place.clone()), *from);
+            }
+            Event::Delivered { connection, place, records } => self.delivered(*connection, place, records),
+            Event::Gap { connection, place, resumed_at } => {
+                self.connections.insert((*connection, place.clone()), Some(*resumed_at));
+            }
+            Event::View { place, records } => self.view(place, records),
+        }
+    }
+
+    fn invoke(&mut self, op: u64, topic: &str, first: Writer, digests: &[u64]) {
+        for index in 0..digests.len() {
+            if self.written.insert(nth(first, index), (op, index)).is_some() {
+                self.bad(format!("{:?} is published twice", nth(first, index)));
+            }
+        }
+        let floors = self.floors.get(topic).cloned().unwrap_or_default();
+        let made = Op { first, digests: digests.to_vec(), floors, outcome: None, topic: topic.to_owned() };
+        if self.ops.insert(op, made).is_some() {
+            self.bad(format!("request {op} is sent twice"));
+        }
+    }
+
+    fn complete(&mut self, op: u64, outcome: Outcome) {
+        let Some(entry) = self.ops.get_mut(&op) else {
+            return self.bad(format!("request {op} is answered but was never sent"));
+        };
+        if entry.outcome.replace(outcome).is_some() {
+            return self.bad(format!("request {op} is answered twice"));
+        }
+        let Outcome::Ok { partition, offset } = outcome else { return };
+        let place = Place::new(entry.topic.clone(), partition);
+        let (first, digests) = (entry.first, entry.digests.clone());
+        for (index, digest) in digests.iter().enumerate() {
+            let (at, writer) = (offset + index as u64, nth(first, index));
+            self.fix(&place, at, *digest);
+            self.placed(&place, at, writer);
+            self.due.entry(place.clone()).or_default().insert(at, Due { digest: *digest, acknowledged: Some(writer) });
+        }
+        self.raise(&place, offset + digests.len() as u64);
+    }
+
+    fn read(&mut self, read: u64, place: &Place, from: u64, records: &[Seen], caught_up: bool) {
+        let Some(floor) = self.reads.remove(&read) else {
+            return self.bad(format!("read {read} is answered but was never sent"));
+        };
+        let end = self.dense(place, from, records);
+        if caught_up && end < floor {
+            self.found.push(Violation::Stale { place: place.clone(), end, floor });
+        }
+        self.shown(place, records);
+    }
+
+    fn delivered(&mut self, connection: u64, place: &Place, records: &[Seen]) {
+        let key = (connection, place.clone());
+        let Some(mut expected) = self.connections.get(&key).copied() else {
+            return self.bad(format!("connection {connection} is shown {place:?} without an attach"));
+        };
+        for record in records {
+            if let Some(expected) = expected.filter(|expected| *expected != record.offset) {
+                let found = record.offset;
+                self.found.push(Violation::Skipped { connection, place: place.clone(), expected, found });
+            }
+            expected = Some(record.offset + 1);
+        }
+        self.connections.insert(key, expected);
+        self.shown(place, records);
+    }
+
+    fn view(&mut self, place: &Place, records: &[Seen]) {
+        self.dense(place, 0, records);
+        self.shown(place, records);
+        let there: HashMap<u64, u64> = records.iter().map(|record| (record.offset, record.digest)).collect();
+        let mut missing = Vec::new();
+        for (offset, due) in self.due.get(place).into_iter().flatten() {
+            if there.get(offset) == Some(&due.digest) {
+                continue;
+            }
+            missing.push(match due.acknowledged {
+                Some(writer) => Violation::Lost { place: place.clone(), offset: *offset, writer },
+                None => Violation::Vanished { place: place.clone(), offset: *offset },
+            });
+        }
+        self.found.extend(missing);
+        self.batches(place, records);
+    }
+
+    /// Every batch that begins or shows up in the view is there in one piece.
+    fn batches(&mut self, place: &Place, records: &[Seen]) {
+        let mut torn = HashSet::new();
+        for (at, record) in records.iter().enumerate() {
+            let Some((op, index)) = record.writer.and_then(|writer| self.written.get(&writer)).copied() else {
+                continue;
+            };
+            let count = self.ops[&op].digests.len();
+            let first = self.ops[&op].first;
+            let whole = at >= index && {
+                let begin = at - index;
+                let span = records.get(begin..begin + count).unwrap_or_default();
+                span.len() == count && span.iter().enumerate().all(|(i, seen)| seen.writer == Some(nth(first, i)))
+            };
+            if !whole && torn.insert(op) {
+                let offset = record.offset;
+                self.found.push(Violation::Torn { place: place.clone(), offset, first, count });
+            }
+        }
+    }
+
+    /// Any observer was shown these records: they are real, they stay, and they are where they are.
+    fn shown(&mut self, place: &Place, records: &[Seen]) {
+        for record in records {
+            self.fix(place, record.offset, record.digest);
+            let due = Due { digest: record.digest, acknowledged: None };
+            self.due.entry(place.clone()).or_default().entry(record.offset).or_insert(due);
+            let Some((writer, (op, index))) =
+                record.writer.and_then(|writer| Some((writer, *self.written.get(&writer)?)))
+            else {
+                self.found.push(Violation::Foreign { place: place.clone(), offset: record.offset });
+                continue;
+            };
+            let published = &self.ops[&op];
+            if published.digests[index] != record.digest || published.topic != place.topic {
+                self.found.push(Violation::Foreign { place: place.clone(), offset: record.offset });
+            }
+            self.placed(place, record.offset, writer);
+        }
+        if let Some(last) = records.last() {
+            self.raise(place, last.offset + 1);
+        }
+    }
+
+    /// An offset names one record for ever.
+    fn fix(&mut self, place: &Place, offset: u64, digest: u64) {
+        let key = (place.clone(), offset);
+        let before = *self.known.entry(key.clone()).or_insert(digest);
+        if before != digest && self.changed.insert(key) {
+            self.found.push(Violation::Changed { place: place.clone(), offset });
+        }
+    }
+
+    /// A record has one offset for ever, not below what was acknowledged before it was sent.
+    fn placed(&mut self, place: &Place, offset: u64, writer: Writer) {
+        let here = (place.clone(), offset);
+        let Some(first) = self.seen_at.get(&writer) else {
+            self.seen_at.insert(writer, here.clone());
+            self.orders.insert(here, writer);
+            let floors = self.written.get(&writer).map(|(op, _)| &self.ops[op].floors);
+            let floor = floors.and_then(|floors| floors.get(&place.partition)).copied().unwrap_or(0);
+            if offset < floor {
+                self.found.push(Violation::WentBack { place: place.clone(), offset, floor });
+            }
+            return;
+        };
+        if *first != here {
+            let first = first.clone();
+            let again = Violation::Duplicate { writer, first, second: here };
+            if !self.found.contains(&again) {
+                self.found.push(again);
+            }
+        }
+    }
+
+    fn dense(&mut self, place: &Place, from: u64, records: &[Seen]) -> u64 {
+        let mut expected = from;
+        for record in records {
+            if record.offset != expected {
+                let found = record.offset;
+                self.found.push(Violation::Hole { place: place.clone(), expected, found });
+            }
+            expected = record.offset + 1;
+        }
+        expected
+    }
+
+    /// What can be said only at the end: order per producer, and that no refused publish left a record.
+    fn close(&mut self) {
+        let mut last: HashMap<(Place, u64, u64, u64), Writer> = HashMap::new();
+        for ((place, offset), writer) in &self.orders {
+            let key = (place.clone(), writer.run, writer.producer, writer.epoch);
+            if let Some(earlier) = last.get(&key).filter(|earlier| earlier.sequence > writer.sequence) {
+                let (earlier, later) = (*writer, *earlier);
+                self.found.push(Violation::Disordered { place: place.clone(), earlier, later });
+            }
+            last.insert(key, *writer);
+            let op = self.written.get(writer).map(|(op, _)| &self.ops[op]);
+            if op.is_some_and(|op| op.outcome == Some(Outcome::NotStored)) {
+                self.found.push(Violation::Phantom { place: place.clone(), offset: *offset, writer: *writer });
+            }
+        }
+    }
+
+    fn floor(&self, place: &Place) -> u64 {
+        self.floors.get(&place.topic).and_then(|floors| floors.get(&place.partition)).copied().unwrap_or(0)
+    }
+
+    fn raise(&mut self, place: &Place, end: u64) {
+        let floor = self.floors.entry(place.topic.clone()).or_default().entry(place.partition).or_default();
+        *floor = end.max(*floor);
+    }
+
+    fn bad(&mut self, why: String) {
+        self.found.push(Violation::BadHistory(why));
+    }
+}
+
+fn nth(first: Writer, index: usize) -> Writer {
+    Writer { sequence: first.sequence + index as u64, ..first }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { place, offset, writer } => write!(f, "lost: {place} at {offset}, acknowledged, {writer:?}"),
+            Self::Phantom { place, offset, writer } => {
+                write!(f, "phantom: {place} at {offset} was answered not_stored, {writer:?}")
+            }
+            Self::Foreign { place, offset } => write!(f, "foreign: {place} at {offset} was not published so"),
+            Self::Duplicate { writer, first, second } => {
+                write!(f, "duplicate: {writer:?} is at {} {} and at {} {}", first.0, first.1, second.0, second.1)
+            }
+            Self::Disordered { place, earlier, later } => {
+                write!(f, "disordered: {place} has {later:?} before {earlier:?}")
+            }
+            Self::Hole { place, expected, found } => {
+                write!(f, "hole: {place} goes on at {found} instead of {expected}")
+            }
+            Self::Changed { place, offset } => write!(f, "changed: {place} at {offset} had two records"),
+            Self::WentBack { place, offset, floor } => {
+                write!(f, "went back: {place} gave {offset} after {floor} was acknowledged")
+            }
+            Self::Stale { place, end, floor } => {
+                write!(f, "stale: a read of {place} ended at {end} with {floor} acknowledged or shown before")
+            }
+            Self::Skipped { connection, place, expected, found } => {
+                write!(f, "skipped: connection {connection} of {place} got {found} instead of {expected}, no gap event")
+            }
+            Self::Vanished { place, offset } => write!(f, "vanished: {place} at {offset} was shown and is gone"),
+            Self::Torn { place, offset, first, count } => {
+                write!(f, "torn: {place} at {offset} has a part of the batch of {count} from {first:?}")
+            }
+            Self::BadHistory(why) => write!(f, "bad history: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Every route × every kind of credential: only the right one passes, and another tenant's thing answers exactly as one
+//! that does not exist. The routes come from the server's own list, so that a new one cannot be forgotten.
+
+use std::collections::BTreeSet;
+
+use plinth::http::{Needs, ROUTES, Route};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::client::{Client, SSE, answer, escape, within};
+use crate::harness::{ROOT_KEY, Server};
+
+const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];
+
+/// What the parameters of a path stand for.
+struct Names {
+    topic: String,
+    tenant: String,
+    id: String,
+}
+
+/// What came back: the body only when it is an error.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+fn guarded() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().filter(|route| route.needs != Needs::Nothing)
+}
+
+/// A complete, valid request of the route.
+fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
+    let path = route.path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
+    let path = path.replace("{id}", &names.id);
+    let path = if route.path == "/v1/stream" { format!("{path}?topic={}", escape(&names.topic)) } else { path };
+    let request = client.request(Method::from_bytes(route.method.as_bytes()).unwrap(), &path);
+    match (route.method, route.path) {
+        ("PUT", _) => request.json(&json!({})),
+        ("PATCH", _) => request.json(&json!({"max_record_bytes": 1000})),
+        ("POST", "/v1/topics/{topic}/records") => request.header("Content-Type", "text/plain").body("x"),
+        ("POST", "/v1/tenants") => request.json(&json!({"name": names.tenant})),
+        ("POST", "/v1/keys") => request.json(&json!({"name": "k", "scopes": ["subscribe:**"]})),
+        ("GET", "/v1/stream") => request.header("Accept", SSE),
+        ("GET", "/v1/ws") => request
+            .header("Connection", "upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Protocol", "plinth.v1.json")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        _ => request,
+    }
+}
+
+/// Sends it; a live answer is not read to its end, which it does not have.
+async fn send(request: RequestBuilder) -> Seen {
+    let response = within("an answer", request.send()).await.expect("the server answers");
+    let status = response.status().as_u16();
+    let ignored = ["date", "x-request-id", "content-length", "retry-after"];
+    let mut headers: Vec<(String, String)> = response
+        .headers()
+        .iter()
+        .filter(|(name, _)| !ignored.contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    headers.sort();
+    let body = if status >= 400 { within("a body", response.text()).await.expect("a body") } else { String::new() };
+    Seen { status, headers, body }
+}
+
+/// The same without what names the request or the thing.
+fn anonymous(mut seen: Seen, thing: &str) -> Seen {
+    if let Ok(mut body) = serde_json::from_str::<Value>(&seen.body) {
+        let id = body.as_object_mut().and_then(|body| body.remove("request_id"));
+        assert!(id.is_some(), "an error has the id of its request: {}", seen.body);
+        let id = id.unwrap().to_string();
+        seen.body = seen.body.replace(&id, "\"\"");
+    }
+    seen.body = seen.body.replace(thing, "THING");
+    seen
+}
+
+/// A server with a topic `here`, and what the routes of this tenant can be asked about.
+async fn prepared(server: &Server) -> Names {
+    let client = server.client();
+    // Calls that were right before may have removed or made any of these.
+    answer(client.put("/v1/topics/here").json(&json!({}))).await;
+    let made = answer(client.post("/v1/keys").json(&json!({"name": "victim", "scopes": ["subscribe:**"]}))).await.json();
+    answer(server.root().post("/v1/tenants").json(&json!({"name": "victim"}))).await;
+    Names { topic: "here".into(), tenant: "victim".into(), id: made["id"].as_str().unwrap().into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_credential_passes_on_every_route() {
+    let server = Server::start().await;
+    for route in guarded() {
+        let mut names = prepared(&server).await;
+        let client = if route.needs == Needs::Operator { server.root() } else { server.client() };
+        if (route.method, route.path) == ("POST", "/v1/tenants") {
+            names.tenant = "fresh".into();
+        }
+        let seen = send(request(&client, route, &names)).await;
+        assert!(seen.status < 300, "{} {}: {seen:?}", route.method, route.path);
+        if route.needs != Needs::Operator {
+            let names = prepared(&server).await;
+            let seen = send(request(&server.root().acting_in("default"), route, &names)).await;
+            assert!(seen.status < 300, "root in a tenant: {} {}: {seen:?}", route.method, route.path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_valid_credential_every_route_answers_401_alike() {
+    let server = Server::start().await;
+    let names = prepared(&server).await;
+    let client = server.client();
+    let made = answer(client.post("/v1/keys").json(&json!({"name": "r", "scopes": ALL}))).await.json();
+    let revoked = made["key"].as_str().unwrap().to_owned();
+    assert_eq!(answer(client.delete(&format!("/v1/keys/{}", made["id"].as_str().unwrap()))).await.status, 204);
+    let short = json!({"name": "e", "scopes": ALL, "expires_in": "1s"});
+    let made = answer(client.post("/v1/keys").json(&short)).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let expired = made.json()["key"].as_str().unwrap().to_owned();
+    // A long-poll that gets nothing passes the key's second of life.
+    client.page("here", "from=latest&wait=2s").await;
+    let mistyped = format!("{}x", &server.key()[..server.key().len() - 1]);
+    let other_secret = format!("plk_{}_{}", server.key().split('_').nth(1).unwrap(), "A".repeat(49));
+    let wrong_root = format!("{ROOT_KEY}x");
+    let long = "x".repeat(5000);
+    let bad = [&revoked, &expired, &mistyped, &other_secret, &wrong_root, "garbage", "plk_", long.as_str()];
+    for route in guarded() {
+        for token in bad {
+            let seen = send(request(&Client::new(server.url(), Some(token)), route, &names)).await;
+            check_401(route, token, &seen);
+        }
+        let basic = request(&server.stranger(), route, &names).header("Authorization", "Basic cm9vdDpyb290");
+        check_401(route, "Basic", &send(basic).await);
+        // A WebSocket may send its credential in the first frame; ws.rs looks at that.
+        if route.path != "/v1/ws" {
+            check_401(route, "none", &send(request(&server.stranger(), route, &names)).await);
+        }
+    }
+    assert_eq!(client.count("here").await, 0, "nothing was stored");
+}
+
+fn check_401(route: &Route, token: &str, seen: &Seen) {
+    let at = format!("{} {} with {token}: {seen:?}", route.method, route.path);
+    assert_eq!(seen.status, 401, "{at}");
+    assert!(seen.headers.iter().any(|(name, value)| name == "www-authenticate" && value.starts_with("Bearer")), "{at}");
+    let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
+    assert_eq!(problem["code"], "unauthenticated", "{at}");
+    assert!(!seen.body.contains("CANARY") && !seen.body.contains("plk_"), "an error repeats no credential: {at}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_without_the_scope_gets_403_whether_or_not_the_thing_exists() {
+    let server = Server::start().await;
+    let names = prepared(&server).await;
+    let absent = Names { topic: "none".into(), tenant: "nobody".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    for route in guarded() {
+        for wrong in wrong_credentials(&server, route).await {
+            let there = send(request(&wrong, route, &names)).await;
+            let at = format!("{} {}: {there:?}", route.method, route.path);
+            if (route.method, route.path) == ("GET", "/v1/topics") {
+                // A list shows what the scopes allow: here nothing, or it is refused.
+                assert!(there.status == 403 || list_is_empty(&wrong).await, "{at}");
+                continue;
+            }
+            assert_eq!(there.status, 403, "{at}");
+            assert!(there.headers.iter().any(|(name, _)| name == "www-authenticate"), "{at}");
+            let not_there = send(request(&wrong, route, &absent)).await;
+            let (there, not_there) = (there.anonymous(&names), not_there.anonymous(&absent));
+            assert_eq!(there, not_there, "{} {}", route.method, route.path);
+        }
+    }
+    assert_eq!(server.client().count("here").await, 0, "nothing was stored");
+}
+
+impl Seen {
+    fn anonymous(self, names: &Names) -> Self {
+        let seen = anonymous(self, &names.topic);
+        Self { body: seen.body.replace(&names.tenant, "TENANT").replace(&names.id, "ID"), ..seen }
+    }
+}
+
+async fn list_is_empty(client: &Client) -> bool {
+    answer(client.get("/v1/topics")).await.json()["data"] == json!([])
+}
+
+/// Credentials that are valid but not right for the route.
+async fn wrong_credentials(server: &Server, route: &Route) -> Vec<Client> {
+    let elsewhere = ["publish:elsewhere.*", "subscribe:elsewhere.*", "manage:elsewhere.*", "admin"];
+    let scopes: &[&[&str]] = match route.needs {
+        Needs::Nothing | Needs::Tenant => &[],
+        Needs::Publish => &[&["subscribe:**", "manage:**", "admin"], &elsewhere],
+        Needs::Subscribe => &[&["publish:**", "manage:**", "admin"], &elsewhere],
+        Needs::Manage => &[&["publish:**", "subscribe:**", "admin"], &elsewhere],
+        Needs::View => &[&["admin"], &elsewhere],
+        Needs::Admin => &[&["publish:**", "subscribe:**", "manage:**"]],
+        Needs::Operator => &[&ALL],
+    };
+    let mut clients = Vec::new();
+    for scopes in scopes {
+        clients.push(server.with_scopes(scopes).await);
+    }
+    if route.needs != Needs::Operator {
+        // The operator's key belongs to no tenant until it names one.
+        clients.push(server.root());
+    }
+    clients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist() {
+    let server = Server::start().await;
+    let full = server.tenant("other").await;
+    // Without `manage`, a publish to a topic that is not there makes none.
+    let key = full.make_key(&["admin", "publish:**", "subscribe:**"]).await;
+    let careful = Client::new(server.url(), Some(&key));
+    server.client().publish("here", "text/plain", "secret").await;
+    let names = prepared(&server).await;
+    let absent = Names { topic: "none".into(), tenant: "nobody".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    let named = |route: &&Route| route.path.contains('{') || route.path == "/v1/stream";
+    for route in guarded().filter(named).filter(|route| route.method != "PUT") {
+        let client = if route.needs == Needs::Manage { &full } else { &careful };
+        let theirs = send(request(client, route, &names)).await;
+        let nobodys = send(request(client, route, &absent)).await;
+        let expected = if route.needs == Needs::Operator { 403 } else { 404 };
+        assert_eq!(theirs.status, expected, "{} {}: {theirs:?}", route.method, route.path);
+        assert_eq!(theirs.anonymous(&names), nobodys.anonymous(&absent), "{} {}", route.method, route.path);
+    }
+    let view = server.client().topic("here").await;
+    assert_eq!((view.records, view.max_record_bytes), (1, 1024 * 1024), "nothing of it was changed");
+    assert!(list_is_empty(&full).await);
+    full.publish("here", "text/plain", "own").await;
+    assert_eq!(crate::client::texts(&full.read_all("here", 0).await), ["own"], "one name, two tenants, two topics");
+    assert_eq!(crate::client::texts(&server.client().read_all("here", 0).await), ["secret"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tenant_comes_from_the_credential_and_the_header_is_for_the_operator_alone() {
+    let server = Server::start().await;
+    let other = server.tenant("other").await;
+    other.publish("theirs", "text/plain", "x").await;
+    let refused = answer(server.client().acting_in("other").get("/v1/topics")).await;
+    assert_eq!((refused.status, refused.problem().code.as_str()), (403, "forbidden"));
+    let unknown = answer(server.root().acting_in("nobody").get("/v1/topics")).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+    let seen = answer(server.root().acting_in("other").get("/v1/topics")).await.json();
+    assert_eq!(seen["data"][0]["name"], "theirs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_url_is_never_a_credential() {
+    let server = Server::start().await;
+    server.client().publish("t", "text/plain", "x").await;
+    for name in ["ticket", "key", "token", "access_token", "api_key"] {
+        let path = format!("/v1/topics/t/records?{name}={}", server.key());
+        let seen = answer(server.stranger().get(&path)).await;
+        assert!([400, 401].contains(&seen.status), "{name}: {}", seen.status);
+        assert!(!seen.text().contains(server.key()), "{name}: the answer repeats the key");
+    }
+    assert!(!server.stderr().contains(server.key()), "the log has no key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_the_log_the_metrics_or_the_store() {
+    let mut server = Server::start().await;
+    let client = server.client();
+    client.publish("t", "text/plain", "x").await;
+    answer(Client::new(server.url(), Some("garbage-CANARY7f3a")).get("/v1/topics")).await;
+    let metrics = answer(client.get("/metrics")).await.text();
+    let secret = server.key().rsplit('_').next().unwrap().to_owned();
+    assert_eq!(server.terminate().await.code(), Some(0));
+    server.restart(false).await;
+    for needle in ["CANARY7f3a", &secret] {
+        assert!(!metrics.contains(needle) && !server.stderr().contains(needle));
+        for dir in [server.store_dir(), server.cache_dir()] {
+            assert!(!contains(&dir, needle.as_bytes()), "{needle} is in {}", dir.display());
+        }
+    }
+}
+
+fn contains(dir: &std::path::Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { contains(&path, needle) } else { std::fs::read(path).unwrap().windows(needle.len()).any(|w| w == needle) }
+    })
+}
+
+#[test]
+fn the_routes_and_the_document_name_the_same_operations() {
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys().filter(|key| ["get", "put", "post", "patch", "delete"].contains(&key.as_str())) {
+            documented.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let served: BTreeSet<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert_eq!(served, documented);
+}

@@ -1,0 +1,288 @@
+//! The command line as people use it: the real binary, its standard streams and its exit codes.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::client::{payload, within};
+use crate::harness::{Options, ROOT_KEY, Server, refused};
+
+const TRANSPORTS: [&str; 4] = ["sse", "ndjson", "ws", "poll"];
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ended {
+    fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.stdout).lines().map(str::to_owned).collect()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {:?} {}", self.lines(), self.stderr))
+    }
+}
+
+/// The binary with no settings but those given.
+fn plinth(args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plinth"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PLINTH_")) {
+        command.env_remove(name);
+    }
+    command.args(args).envs(env.iter().copied()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn run(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ended {
+    let mut child = plinth(args, env).spawn().expect("the binary can be started");
+    let mut input = child.stdin.take().expect("it is piped");
+    let write = async {
+        // A command that fails early does not read its input.
+        let _ = input.write_all(stdin).await;
+        drop(input);
+    };
+    let ended = async { tokio::join!(write, child.wait_with_output()).1 };
+    let output = within("the end of a command", ended).await.expect("a child can be awaited");
+    Ended {
+        code: output.status.code().expect("it was not killed"),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A command for the tenant `default` of `server`.
+async fn client(server: &Server, args: &[&str], stdin: &[u8]) -> Ended {
+    run(args, &[("PLINTH_URL", server.url()), ("PLINTH_KEY", server.key())], stdin).await
+}
+
+#[tokio::test]
+async fn the_help_lists_every_environment_variable() {
+    let help = run(&["--help"], &[], b"").await;
+    assert_eq!(help.code, 0);
+    let text = help.lines().join("\n");
+    for name in ["LISTEN", "STORE", "CACHE_DIR", "ROOT_KEY", "CONFIG", "URL", "KEY", "TENANT", "LOG", "DRAIN_TIME"] {
+        assert!(text.contains(&format!("PLINTH_{name} ")), "PLINTH_{name} is not in: {text}");
+    }
+    assert!(text.contains("Exit codes: 0"), "{text}");
+    let serve = run(&["serve", "--help"], &[("PLINTH_ROOT_KEY", ROOT_KEY)], b"").await;
+    assert!(!serve.lines().join("\n").contains(ROOT_KEY), "the help shows a secret of the environment");
+}
+
+#[tokio::test]
+async fn unknown_settings_are_refused_and_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let env = |name: &str, value: &str| Options { env: vec![(name.to_owned(), value.to_owned())], ..Options::default() };
+    let variable = refused(dir.path(), &env("PLINTH_CACHEDIR", "/tmp/x")).await;
+    assert_eq!(variable.code, Some(2));
+    assert!(variable.stderr.contains("PLINTH_CACHEDIR"), "{}", variable.stderr);
+
+    let file = dir.path().join("plinth.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\nflush_intervall = \"1s\"\n").expect("a file can be written");
+    let config = refused(dir.path(), &env("PLINTH_CONFIG", &file.to_string_lossy())).await;
+    assert_eq!(config.code, Some(2));
+    assert!(config.stderr.contains("flush_intervall") && config.stderr.contains("line 2"), "{}", config.stderr);
+
+    let flag = run(&["serve", "--no-such-flag"], &[], b"").await;
+    assert_eq!(flag.code, 2);
+    assert!(flag.stderr.contains("--no-such-flag"), "{}", flag.stderr);
+}
+
+#[tokio::test]
+async fn a_weak_root_key_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let env = vec![("PLINTH_ROOT_KEY".to_owned(), "hunter2-CANARY".to_owned())];
+    let start = refused(dir.path(), &Options { env, ..Options::default() }).await;
+    assert_eq!(start.code, Some(2));
+    assert!(start.stderr.contains("limit of 32") && !start.stderr.contains("CANARY"), "{}", start.stderr);
+}
+
+#[tokio::test]
+async fn lines_that_are_published_come_back_on_every_transport() {
+    let server = Server::start().await;
+    let text: String = (0..2500).map(|i| format!("line {i} ä\n")).collect();
+    let published = client(&server, &["publish", "orders"], text.as_bytes()).await;
+    assert_eq!(published.code, 0, "{}", published.stderr);
+    assert_eq!((&published.json()["stored"], &published.json()["unknown"]), (&Value::from(2500), &Value::from(0)));
+    for transport in TRANSPORTS {
+        let args = ["subscribe", "orders", "--from", "earliest", "--transport", transport, "--until-caught-up"];
+        let all = client(&server, &[&args[..], &["--format", "value"]].concat(), b"").await;
+        assert_eq!(all.code, 0, "{transport}: {}", all.stderr);
+        assert!(all.stdout == text.as_bytes(), "{transport} printed {} lines: {}", all.lines().len(), all.stderr);
+        let args = ["subscribe", "orders", "--from", "offset:7", "--transport", transport, "--limit", "3"];
+        let some = client(&server, &args, b"").await;
+        let offsets = some.lines().iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["offset"].clone());
+        assert_eq!(offsets.collect::<Vec<_>>(), [7, 8, 9], "{transport}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_keeps_its_bytes_key_header_and_type() {
+    let server = Server::start().await;
+    let body: Vec<u8> = (0..=255).collect();
+    let args = ["publish", "bytes", "--body", "--content-type", "image/png", "--record-key", "k", "--header", "Origin: cli"];
+    let published = client(&server, &args, &body).await;
+    assert_eq!((published.code, &published.json()["offset"]), (0, &Value::from(0)), "{}", published.stderr);
+    let record = server.client().read_all("bytes", 0).await.remove(0);
+    assert_eq!(payload(&record), body);
+    assert_eq!((record.key.as_deref(), record.content_type.as_deref()), (Some("k"), Some("image/png")));
+    assert_eq!(record.headers.get("origin").map(String::as_str), Some("cli"));
+}
+
+#[tokio::test]
+async fn a_broken_line_of_ndjson_is_named_and_what_is_before_it_is_stored() {
+    let server = Server::start().await;
+    let input = b"{\"a\":1.50}\n\n[2]\n{broken\n4\n";
+    let published = client(&server, &["publish", "json", "--format", "ndjson"], input).await;
+    assert_eq!(published.code, 1);
+    assert!(published.stderr.contains("line 4 is not a JSON value"), "{}", published.stderr);
+    assert_eq!((&published.json()["stored"], &published.json()["stored_to_line"]), (&Value::from(2), &Value::from(3)));
+    let values = server.client().read_all("json", 0).await;
+    assert_eq!(values.iter().map(payload).collect::<Vec<_>>(), [b"{\"a\":1.50}".to_vec(), b"[2]".to_vec()]);
+}
+
+#[tokio::test]
+async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
+    let server = Server::start().await;
+    let made = client(&server, &["topics", "create", "a/b", "--partitions", "3"], b"").await;
+    assert_eq!((made.code, &made.json()["partitions"]), (0, &Value::from(3)), "{}", made.stderr);
+    let changed = client(&server, &["topics", "update", "a/b", "--max-record-bytes", "100"], b"").await;
+    assert_eq!((changed.code, &changed.json()["max_record_bytes"]), (0, &Value::from(100)), "{}", changed.stderr);
+    let seen = client(&server, &["topics", "get", "a/b"], b"").await;
+    assert_eq!(seen.json()["partition_bounds"].as_array().map(Vec::len), Some(3));
+    assert_eq!(client(&server, &["topics", "list", "--prefix", "a/"], b"").await.lines().len(), 1);
+    assert_eq!(client(&server, &["topics", "delete", "a/b"], b"").await.code, 0);
+    let gone = client(&server, &["topics", "get", "a/b"], b"").await;
+    assert_eq!((gone.code, gone.stdout.len()), (1, 0));
+    assert!(gone.stderr.starts_with("error: "), "{}", gone.stderr);
+
+    let root = [("PLINTH_URL", server.url()), ("PLINTH_KEY", ROOT_KEY)];
+    assert_eq!(run(&["tenants", "create", "acme"], &root, b"").await.json()["name"], "acme");
+    let inside = [&root[..], &[("PLINTH_TENANT", "acme")]].concat();
+    let key = run(&["keys", "create", "--name", "ci", "--scope", "publish:**"], &inside, b"").await;
+    assert_eq!(key.code, 0, "{}", key.stderr);
+    let id = key.json()["id"].as_str().expect("a key has an id").to_owned();
+    assert!(run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
+    assert_eq!(run(&["keys", "delete", &id], &inside, b"").await.code, 0);
+    assert!(!run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
+    assert_eq!(run(&["tenants", "delete", "acme"], &root, b"").await.code, 0);
+    assert_eq!(run(&["tenants", "get", "acme"], &root, b"").await.code, 1);
+}
+
+#[tokio::test]
+async fn failures_have_their_exit_codes() {
+    let server = Server::start().await;
+    let wrong = run(&["publish", "t"], &[("PLINTH_URL", server.url()), ("PLINTH_KEY", "plk_wrong")], b"x\n").await;
+    assert_eq!(wrong.code, 1, "{}", wrong.stderr);
+    assert!(!wrong.stderr.contains("plk_wrong"), "{}", wrong.stderr);
+    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", nobody.local_addr().expect("it is bound"));
+    drop(nobody);
+    let away = run(&["publish", "t", "--retry-for", "1s"], &[("PLINTH_URL", &url)], b"x\n").await;
+    assert_eq!((away.code, &away.json()["stored"], &away.json()["unknown"]), (1, &Value::from(0), &Value::from(0)));
+    assert_eq!(run(&["healthcheck"], &[("PLINTH_LISTEN", url.trim_start_matches("http://"))], b"").await.code, 1);
+    let listen = server.url().trim_start_matches("http://");
+    assert_eq!(run(&["healthcheck"], &[("PLINTH_LISTEN", listen)], b"").await.code, 0);
+    assert_eq!(run(&["subscribe", "a", "b", "--transport", "poll"], &[], b"").await.code, 2);
+}
+
+#[tokio::test]
+async fn a_second_start_on_the_same_port_fails_and_leaves_the_first_alone() {
+    // Fails when the log is opened before the port is bound: the second start would then end the first one's session.
+    let server = Server::start().await;
+    let listen = server.url().trim_start_matches("http://").to_owned();
+    let env = vec![("PLINTH_LISTEN".to_owned(), listen.clone())];
+    let second = refused(server.dir(), &Options { env, ..Options::default() }).await;
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains(&listen), "{}", second.stderr);
+    assert_eq!(client(&server, &["publish", "t"], b"still here\n").await.code, 0);
+}
+
+#[tokio::test]
+async fn a_subscriber_goes_on_where_it_was_after_its_node_was_killed() {
+    // Fails when a transport forgets its cursor, or when what comes again after it is not dropped.
+    let mut server = Server::start().await;
+    let door = Door::open(server.url()).await;
+    server.client().make_topic("orders", 1).await;
+    let mut readers = Vec::new();
+    for transport in TRANSPORTS {
+        let args = ["subscribe", "orders", "--from", "earliest", "--format", "value", "--transport", transport];
+        let env = [("PLINTH_URL", door.url.as_str()), ("PLINTH_KEY", server.key())];
+        let mut child: Child = plinth(&args, &env).spawn().expect("the binary can be started");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        readers.push((transport, child, lines));
+    }
+    for round in 0..3 {
+        let text: String = (0..50).map(|i| format!("{round}-{i}\n")).collect();
+        assert_eq!(client(&server, &["publish", "orders"], text.as_bytes()).await.code, 0);
+        for (transport, _, lines) in &mut readers {
+            for expected in text.lines() {
+                let line = within("a line of a subscriber", lines.next_line()).await.expect("stdout can be read");
+                assert_eq!(line.as_deref(), Some(expected), "{transport}");
+            }
+        }
+        server.kill9().await;
+        server.restart(round == 1).await;
+        door.lead_to(server.url());
+    }
+}
+
+#[tokio::test]
+async fn the_benchmark_runs_and_checks_what_it_measures() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let results = dir.path().join("results").to_string_lossy().into_owned();
+    let bench = run(&["bench", "--quick", "--dir", &results], &[], b"").await;
+    assert_eq!(bench.code, 0, "{}", bench.stderr);
+    let report = bench.json();
+    assert_eq!(report["targets"].as_array().map(Vec::len), Some(7), "{report}");
+    assert_eq!(report["fan_out"]["deliveries"], 100);
+    let left = std::fs::read_dir(&results).expect("the directory is there").count();
+    assert_eq!(left, 0, "the data of the run is left behind");
+}
+
+/// A fixed address that leads to a server whose own changes with each start.
+struct Door {
+    url: String,
+    behind: Arc<Mutex<SocketAddr>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Door {
+    async fn open(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let behind = Arc::new(Mutex::new(address_of(url)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Self::admit(listener, Arc::clone(&behind)));
+        Self { url: format!("http://{address}"), behind, _tasks: tasks }
+    }
+
+    fn lead_to(&self, url: &str) {
+        *self.behind.lock().expect("nobody panics with it") = address_of(url);
+    }
+
+    async fn admit(listener: TcpListener, behind: Arc<Mutex<SocketAddr>>) {
+        let mut connections = JoinSet::new();
+        while let Ok((mut outside, _)) = listener.accept().await {
+            let address = *behind.lock().expect("nobody panics with it");
+            connections.spawn(async move {
+                if let Ok(mut inside) = TcpStream::connect(address).await {
+                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                }
+            });
+        }
+    }
+}
+
+fn address_of(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().expect("the harness gives an address")
+}

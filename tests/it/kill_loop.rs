@@ -1,0 +1,368 @@
+//! The server is killed at random moments, sometimes while it starts, its cache directory is removed at random, and the
+//! history of all publishes and of everything that anybody was shown is judged at the end.
+//!
+//! `PLINTH_KILLS` sets the number of kills (20 when it is not set), `PLINTH_TEST_SEED` repeats the choices of a run.
+//!
+//! Each of these changes to the code makes it fail: an answer before the PUT of the slot is confirmed (lost);
+//! acknowledging a slot while a lower one is in flight (lost, went back); showing records to readers before the commit
+//! (vanished); a replay that begins one slot too high (lost) or applies a slot twice (changed, duplicate); a tail that is
+//! taken from the cache directory (went back, changed); a follower that goes on at the tail after a reconnect (skipped);
+//! `not_stored` for a publish whose slot is under way (phantom).
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::BufWriter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::error::{Problem, PublishOutcome};
+use plinth_api::records::{Receipt, Record, RecordPage};
+use plinth_audit::body::{Body, Writer, digest};
+use plinth_audit::history::{Event, History, Outcome, Place, Seen, write_events};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::client::{BATCH, Client, SSE, SseStream, payload, try_answer, within};
+use crate::harness::Server;
+
+const KILLS: usize = 20;
+const PRODUCERS: u64 = 6;
+const TOPICS: [(&str, u32); 2] = [("one", 1), ("wide", 3)];
+
+/// What all tasks of a run share.
+#[derive(Clone)]
+struct Run {
+    seed: u64,
+    key: Arc<str>,
+    history: Arc<History>,
+    /// Where the server is; `None` between a kill and the next start.
+    address: watch::Receiver<Option<String>>,
+    /// How many publishes were answered with a receipt.
+    acknowledged: watch::Sender<u64>,
+    stage: watch::Receiver<Stage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Publish,
+    /// Producers are done: followers end when they have seen all up to these tails.
+    Settle(BTreeMap<(String, u32), u64>),
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_kills() {
+    let kills = number("PLINTH_KILLS").unwrap_or(KILLS as u64);
+    let seed = number("PLINTH_TEST_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    println!("kill loop: {kills} kills, seed {seed} (PLINTH_TEST_SEED={seed} repeats it)");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut server = Server::start().await;
+    for (topic, partitions) in TOPICS {
+        server.client().make_topic(topic, partitions).await;
+    }
+    let (address, address_of) = watch::channel(Some(server.url().to_owned()));
+    let (stage, stage_of) = watch::channel(Stage::Publish);
+    let (acknowledged, _) = watch::channel(0);
+    let history = Arc::new(History::new());
+    let run = Run { seed, key: server.key().into(), history, address: address_of, acknowledged, stage: stage_of };
+    let mut producers = JoinSet::new();
+    for producer in 0..PRODUCERS {
+        producers.spawn(run.clone().produce(producer));
+    }
+    let mut followers = JoinSet::new();
+    for (topic, partitions) in TOPICS {
+        followers.spawn(run.clone().follow(topic, partitions, Transport::Sse));
+        followers.spawn(run.clone().follow(topic, partitions, Transport::Ws));
+        followers.spawn(run.clone().poll(topic, partitions));
+    }
+    for kill in 0..kills {
+        run.some_progress(random.random_range(1..150)).await;
+        server.kill9().await;
+        address.send_replace(None);
+        let wipe = random.random_bool(0.3);
+        if random.random_bool(0.3) {
+            server.abortive_start(Duration::from_millis(random.random_range(1..300))).await;
+        }
+        server.restart(wipe).await;
+        println!("kill {kill}: cache wiped: {wipe}, {} acknowledged", *run.acknowledged.borrow());
+        address.send_replace(Some(server.url().to_owned()));
+    }
+    run.some_progress(50).await;
+    stage.send_replace(Stage::Settle(BTreeMap::new()));
+    within("the end of the producers", producers.join_all()).await;
+    server.kill9().await;
+    address.send_replace(None);
+    server.restart(true).await;
+    let tails = run.view(&server.client()).await;
+    stage.send_replace(Stage::Settle(tails));
+    address.send_replace(Some(server.url().to_owned()));
+    within("the followers' last records", followers.join_all()).await;
+    run.view(&server.client()).await;
+    judge(&run);
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+fn judge(run: &Run) {
+    let events = run.history.events();
+    let violations = plinth_audit::check(&events);
+    if violations.is_empty() {
+        return println!("{} events, {} acknowledged, no violation", events.len(), *run.acknowledged.borrow());
+    }
+    let path = std::env::temp_dir().join(format!("plinth-history-{}.jsonl", run.seed));
+    let file = std::fs::File::create(&path).expect("the history can be kept");
+    write_events(&events, BufWriter::new(file)).expect("the history can be kept");
+    let first: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+    panic!("seed {}: {} violations, history in {}:\n{}", run.seed, violations.len(), path.display(), first.join("\n"));
+}
+
+impl Run {
+    /// Waits until `count` more publishes are acknowledged: after each kill the server must work again.
+    async fn some_progress(&self, count: u64) {
+        let mut acknowledged = self.acknowledged.subscribe();
+        let goal = *acknowledged.borrow() + count;
+        let _reached = within("progress", acknowledged.wait_for(|now| *now >= goal)).await.expect("the sender is here");
+    }
+
+    /// The next address of the server that is not `last`.
+    async fn next_address(&mut self, last: Option<&str>) -> String {
+        let fresh = self.address.wait_for(|address| address.is_some() && address.as_deref() != last);
+        within("a restart", fresh).await.expect("the test holds the sender").clone().expect("it was checked")
+    }
+
+    fn publishing(&self) -> bool {
+        *self.stage.borrow() == Stage::Publish
+    }
+
+    /// Publishes singles and batches until the end; after an outcome that is not known it goes on as somebody else.
+    async fn produce(mut self, producer: u64) {
+        let mut random = StdRng::seed_from_u64(self.seed ^ (producer + 1));
+        let mut next = Writer { run: self.seed, producer, epoch: 0, sequence: 0 };
+        let mut url = self.next_address(None).await;
+        let mut client = Client::new(&url, Some(&self.key));
+        while self.publishing() {
+            let count = if random.random_bool(0.5) { 1 } else { random.random_range(2..9) };
+            let bodies: Vec<String> = (0..count)
+                .map(|index| {
+                    let length = if random.random_bool(0.05) { 20_000 } else { random.random_range(0..500) };
+                    Body::new(Writer { sequence: next.sequence + index, ..next }, length).encode()
+                })
+                .collect();
+            let (topic, partitions) = TOPICS[random.random_range(0..TOPICS.len())];
+            let partition = random.random_range(0..partitions);
+            let (outcome, broken) = self.publish(&client, (topic, partition), next, &bodies).await;
+            next.sequence += count;
+            next.epoch += u64::from(outcome == Outcome::Unknown);
+            if broken {
+                url = self.next_address(Some(&url)).await;
+                client = Client::new(&url, Some(&self.key));
+            }
+        }
+    }
+
+    /// One publish and its lines in the history; also whether the connection broke.
+    async fn publish(&self, client: &Client, to: (&str, u32), first: Writer, bodies: &[String]) -> (Outcome, bool) {
+        let (topic, partition) = to;
+        let op = self.history.fresh_id();
+        let digests = bodies.iter().map(|body| digest(body.as_bytes())).collect();
+        self.history.log(Event::Invoke { op, topic: topic.to_owned(), first, digests });
+        let path = format!("/v1/topics/{topic}/records?partition={partition}");
+        let request = match bodies {
+            [single] => client.post(&path).header("Content-Type", "application/json").body(single.clone()),
+            _ => client.post(&path).header("Content-Type", BATCH).body(batch(bodies)),
+        };
+        let (outcome, broken) = match try_answer(request).await {
+            Ok(answer) if answer.status == 201 => {
+                let receipt: Receipt = answer.parse();
+                (Outcome::Ok { partition: receipt.partition, offset: receipt.offset }, false)
+            }
+            Ok(answer) => {
+                let problem: Problem = answer.parse();
+                assert!(problem.status >= 500, "a valid publish is refused only for the server's own state: {problem:?}");
+                match problem.outcome.expect("a failed publish says what is known") {
+                    PublishOutcome::NotStored => (Outcome::NotStored, true),
+                    PublishOutcome::Unknown => (Outcome::Unknown, true),
+                }
+            }
+            // Nobody listens: the request was not sent.
+            Err(error) if error.is_connect() => (Outcome::NotStored, true),
+            Err(_) => (Outcome::Unknown, true),
+        };
+        self.history.log(Event::Complete { op, outcome });
+        self.acknowledged.send_modify(|count| *count += u64::from(matches!(outcome, Outcome::Ok { .. })));
+        (outcome, broken)
+    }
+
+    /// Follows a topic over one connection after the other, each going on where the last one ended.
+    async fn follow(mut self, topic: &'static str, partitions: u32, transport: Transport) {
+        let mut place = Position { topic, partitions, next: BTreeMap::new(), cursor: None };
+        let mut url = None;
+        while !self.settled(&place) {
+            let at = self.next_address(url.as_deref()).await;
+            let client = Client::new(&at, Some(&self.key));
+            let Some(mut live) = Live::open(&client, &place, transport).await else {
+                url = Some(at);
+                continue;
+            };
+            let connection = self.history.fresh_id();
+            for partition in 0..partitions {
+                let from = Some(place.next.get(&partition).copied().unwrap_or(0));
+                self.history.log(Event::Attach { connection, place: Place::new(topic, partition), from });
+            }
+            while !self.settled(&place) {
+                let shown = tokio::select! {
+                    shown = live.next() => shown,
+                    changed = self.stage.changed() => {
+                        changed.expect("the test holds the sender");
+                        continue;
+                    }
+                };
+                let Some((records, cursor)) = shown else { break };
+                self.deliver(connection, &mut place, &records);
+                place.cursor = Some(cursor).filter(|cursor| !cursor.is_empty()).or(place.cursor);
+            }
+            url = Some(at);
+        }
+    }
+
+    fn deliver(&self, connection: u64, place: &mut Position, records: &[Record]) {
+        for record in records {
+            let seen = vec![Seen::new(record.offset, &payload(record))];
+            let at = Place::new(place.topic, record.partition);
+            self.history.log(Event::Delivered { connection, place: at, records: seen });
+            place.next.insert(record.partition, record.offset + 1);
+        }
+    }
+
+    /// Reads page after page by offset, each partition in turn, waiting at the tail.
+    async fn poll(mut self, topic: &'static str, partitions: u32) {
+        let mut place = Position { topic, partitions, next: BTreeMap::new(), cursor: None };
+        let mut url = self.next_address(None).await;
+        let mut partition = 0;
+        while !self.settled(&place) {
+            partition = (partition + 1) % partitions;
+            let from = place.next.get(&partition).copied().unwrap_or(0);
+            let read = self.history.fresh_id();
+            let at = Place::new(topic, partition);
+            self.history.log(Event::ReadInvoke { read, place: at.clone() });
+            let path = format!("/v1/topics/{topic}/records?partition={partition}&from=offset:{from}&wait=1s&limit=100");
+            let client = Client::new(&url, Some(&self.key));
+            let Some(answer) = try_answer(client.get(&path)).await.ok().filter(|answer| answer.status < 500) else {
+                url = self.next_address(Some(&url)).await;
+                continue;
+            };
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let page: RecordPage = answer.parse();
+            let records: Vec<Seen> = page.records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
+            place.next.insert(partition, from + records.len() as u64);
+            self.history.log(Event::Read { read, place: at, from, records, caught_up: page.caught_up });
+        }
+    }
+
+    fn settled(&self, place: &Position) -> bool {
+        let Stage::Settle(tails) = &*self.stage.borrow() else { return false };
+        let reached = |partition: u32| {
+            let tail = tails.get(&(place.topic.to_owned(), partition));
+            tail.is_some_and(|tail| place.next.get(&partition).copied().unwrap_or(0) >= *tail)
+        };
+        (0..place.partitions).all(reached)
+    }
+
+    /// Everything as the server shows it now, and the tails.
+    async fn view(&self, client: &Client) -> BTreeMap<(String, u32), u64> {
+        let mut tails = BTreeMap::new();
+        for (topic, partitions) in TOPICS {
+            for partition in 0..partitions {
+                let records = client.read_all(topic, partition).await;
+                tails.insert((topic.to_owned(), partition), records.len() as u64);
+                let records = records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
+                self.history.log(Event::View { place: Place::new(topic, partition), records });
+            }
+        }
+        tails
+    }
+}
+
+/// Where a follower is in its topic.
+struct Position {
+    topic: &'static str,
+    partitions: u32,
+    next: BTreeMap<u32, u64>,
+    cursor: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Transport {
+    Sse,
+    Ws,
+}
+
+/// A live connection of either kind.
+enum Live {
+    Sse(SseStream),
+    Ws(crate::client::Ws),
+}
+
+impl Live {
+    /// `None` when the server is gone or going.
+    async fn open(client: &Client, place: &Position, transport: Transport) -> Option<Self> {
+        match transport {
+            Transport::Sse => {
+                let path = format!("/v1/topics/{}/records?from=earliest", place.topic);
+                let mut request = client.get(&path).header("Accept", SSE);
+                if let Some(cursor) = &place.cursor {
+                    request = request.header("Last-Event-ID", cursor);
+                }
+                let response = request.send().await.ok().filter(|response| response.status().as_u16() < 500)?;
+                assert_eq!(response.status(), 200);
+                Some(Self::Sse(SseStream::new(response)))
+            }
+            Transport::Ws => {
+                let mut ws = client.try_ws().await?;
+                let from = place.cursor.as_ref().map_or("earliest".to_owned(), |cursor| format!("cursor:{cursor}"));
+                let subscribe = json!({"type": "subscribe", "id": "s", "topics": [place.topic], "from": from, "credit": 64});
+                ws.send(&subscribe).await;
+                Some(Self::Ws(ws))
+            }
+        }
+    }
+
+    /// The next records and the cursor after them, no record for a marker; `None` when the connection is over.
+    async fn next(&mut self) -> Option<(Vec<Record>, String)> {
+        match self {
+            Self::Sse(stream) => {
+                let event = stream.next().await?;
+                match event.event.as_str() {
+                    "record" => {
+                        let record = serde_json::from_str(&event.data).expect("a record is JSON");
+                        Some((vec![record], event.id))
+                    }
+                    "caught_up" => Some((Vec::new(), event.id)),
+                    "goaway" => None,
+                    other => panic!("nothing is trimmed or deleted here, but `{other}` came: {}", event.data),
+                }
+            }
+            Self::Ws(ws) => {
+                let frame = ws.next().await?;
+                match frame.kind.as_str() {
+                    "records" => {
+                        ws.send(&json!({"type": "credit", "sub": "s", "n": frame.records.len()})).await;
+                        Some((frame.records, frame.cursor.expect("records carry a cursor")))
+                    }
+                    "welcome" | "subscribed" | "caught_up" => Some((Vec::new(), frame.cursor.unwrap_or_default())),
+                    "goaway" => None,
+                    other => panic!("nothing is trimmed or deleted here, but `{other}` came: {}", frame.text),
+                }
+            }
+        }
+    }
+}
+
+fn batch(bodies: &[String]) -> String {
+    let records: Vec<Value> = bodies.iter().map(|body| json!({"text": body})).collect();
+    json!({"records": records}).to_string()
+}

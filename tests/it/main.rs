@@ -1,0 +1,17 @@
+//! Black-box tests: a real server process on port 0, spoken to as a client speaks to it.
+
+mod auth_matrix;
+mod bad_input;
+mod client;
+mod debian;
+mod harness;
+mod kill_loop;
+mod live;
+mod openapi;
+mod proxy;
+mod publish;
+mod read;
+mod restart;
+mod store_faults;
+mod tidy;
+mod ws;
