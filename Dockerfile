@@ -24,10 +24,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin plinth \
     && cp target/release/plinth /plinth
 
-# What runs: the binary, the system's root certificates for the object store's TLS, and nobody's rights.
+# What runs: the binary, the C++ runtime of RocksDB, root certificates for the TLS of the object store, and nobody's rights.
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
+    && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 plinth \
     && useradd --system --uid 10001 --gid plinth --home-dir /var/lib/plinth --no-create-home --shell /usr/sbin/nologin plinth \

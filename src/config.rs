@@ -56,7 +56,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
-            store: "file://./plinth-data/objects".to_owned(),
+            store: "./plinth-data/objects".to_owned(),
             cache_dir: PathBuf::from("./plinth-data/cache"),
             root_key: None,
             public_url: None,
@@ -78,24 +78,35 @@ impl Default for Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct Given {
-    /// Where to accept connections; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// Where to accept connections [default: 127.0.0.1:8080]
+    ///
+    /// Port 0 takes a free one.
     #[arg(long, env = "PLINTH_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// The object store: file://, s3://, gs://, az:// or memory:// [default: file://./plinth-data/objects]
+    /// The object store [default: ./plinth-data/objects]
+    ///
+    /// A directory, or a URL: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///directory, memory://.
     #[arg(long, env = "PLINTH_STORE", value_name = "URL")]
     pub store: Option<String>,
-    /// The directory of the local state and the page cache; safe to delete [default: ./plinth-data/cache]
+    /// The directory of local state and cache [default: ./plinth-data/cache]
+    ///
+    /// It is rebuilt from the object store when it is deleted.
     #[arg(long, env = "PLINTH_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// The root key, at least 32 characters; better by the variable than by the flag, which other users of the machine
-    /// can see. Without it the first start makes one and prints it once
+    /// The root key, at least 32 characters
+    ///
+    /// Better by the variable than by the flag, which other users of the machine can see. Without it the first start
+    /// makes one and prints it once.
     #[arg(long, env = "PLINTH_ROOT_KEY", value_name = "KEY", hide_env_values = true)]
     pub root_key: Option<RootKey>,
-    /// How clients reach this node, when that is not the listening address
+    /// How clients reach this node, if not by its address
+    ///
+    /// Shown in the start-up lines.
     #[arg(long, env = "PLINTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// How long to collect records before an object is written, or `auto`: at once for a directory, longer where every
-    /// request costs [default: auto]
+    /// How long to collect records for one object [default: auto]
+    ///
+    /// `auto` writes at once to a directory and collects longer where every request costs.
     #[arg(long, env = "PLINTH_FLUSH_INTERVAL", value_name = "TIME")]
     pub flush_interval: Option<FlushInterval>,
     /// Most bytes of the page cache on disk [default: 8GiB]
@@ -104,13 +115,19 @@ pub struct Given {
     /// Most bytes of the page cache in memory [default: 64MiB]
     #[arg(long, env = "PLINTH_MEMORY_BYTES", value_name = "BYTES")]
     pub memory_bytes: Option<ByteSize>,
-    /// Most bytes of the newest records in memory, from which live readers are served [default: 64MiB]
+    /// Most bytes of the newest records in memory [default: 64MiB]
+    ///
+    /// Live readers are served from them.
     #[arg(long, env = "PLINTH_TAIL_BYTES", value_name = "BYTES")]
     pub tail_bytes: Option<ByteSize>,
-    /// Most bytes that wait for the object store; more are refused with 503 [default: 64MiB]
+    /// Most bytes that wait for the object store [default: 64MiB]
+    ///
+    /// More are refused with 503.
     #[arg(long, env = "PLINTH_PENDING_BYTES", value_name = "BYTES")]
     pub pending_bytes: Option<ByteSize>,
-    /// Most open connections; more are closed unanswered [default: 20000]
+    /// Most open connections [default: 20000]
+    ///
+    /// More are closed unanswered.
     #[arg(long, env = "PLINTH_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Most open connections of one client address [default: 10000]
@@ -119,7 +136,9 @@ pub struct Given {
     /// How long open connections may go on after SIGTERM [default: 5s]
     #[arg(long, env = "PLINTH_DRAIN_TIME", value_name = "TIME")]
     pub drain_time: Option<Span>,
-    /// Which log lines are written, as for RUST_LOG: `info`, `warn,plinth=debug` [default: info]
+    /// Which log lines are written [default: info]
+    ///
+    /// As for RUST_LOG: `info`, or `warn,plinth=debug`.
     #[arg(long, env = "PLINTH_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// The form of log lines on stderr [default: text]
@@ -423,93 +442,4 @@ macro_rules! parsed_as_a_flag {
 parsed_as_a_flag!(ByteSize, Span, FlushInterval);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example with every setting switched on: lines of the form `#name = value`.
-    fn example() -> String {
-        include_str!("../plinth.toml")
-            .lines()
-            .filter_map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())))
-            .map(|line| format!("{line}\n"))
-            .collect()
-    }
-
-    fn keys_of(given: &Given) -> Vec<String> {
-        // `Debug` lists every field, so that a new setting cannot be forgotten here.
-        format!("{given:#?}")
-            .lines()
-            .filter_map(|line| line.strip_prefix("    ").filter(|rest| !rest.starts_with(' ')))
-            .filter_map(|line| line.split_once(": ").map(|(key, _)| key.to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn the_example_file_is_read_and_sets_nothing_as_it_stands() {
-        let given = Given::parse(include_str!("../plinth.toml")).expect("parses");
-        assert_eq!(given, Given::default());
-    }
-
-    #[test]
-    fn the_example_file_lists_every_setting_with_its_default() {
-        let given = Given::parse(&example()).expect("every line of the example parses");
-        for key in keys_of(&Given::default()) {
-            assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
-        }
-        let settings = Settings::complete(Given { root_key: None, public_url: None, ..given.clone() });
-        assert_eq!(settings, Settings::default());
-        assert!(given.root_key.is_some() && given.public_url.is_some());
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_and_named_with_its_line() {
-        let (line, message) = Given::parse("listen = \"127.0.0.1:1\"\nflush_intervall = \"1s\"\n").expect_err("unknown");
-        assert_eq!(line, 2);
-        assert!(message.contains("flush_intervall"), "{message}");
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let flags = Given { listen: Some("127.0.0.1:1".to_owned()), ..Given::default() };
-        let file = Given::parse("listen = \"127.0.0.1:2\"\ncache_bytes = \"1GiB\"\nmemory_bytes = 16777216").expect("parses");
-        let settings = Settings::complete(flags.or(file));
-        assert_eq!(settings.listen, "127.0.0.1:1");
-        assert_eq!(settings.cache_bytes, 1 << 30);
-        assert_eq!(settings.memory_bytes, 16 << 20);
-        assert_eq!(settings.store, Settings::default().store);
-    }
-
-    #[test]
-    fn a_weak_root_key_is_refused_and_never_shown() {
-        for weak in ["changeme", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "with a space in it, and long enough for all"] {
-            let given = Given { root_key: weak.parse().ok(), ..Given::default() };
-            assert!(!format!("{given:?}").contains(weak));
-            let error = Settings::load(given, None).expect_err("weak").to_string();
-            assert!(error.starts_with("root key ") && !error.contains(weak), "{error}");
-        }
-        let strong = "f3b1c07d5a9e4628b7c2d1e0a5948376".parse().ok();
-        assert!(Settings::load(Given { root_key: strong, ..Given::default() }, None).is_ok());
-    }
-
-    #[test]
-    fn unknown_variables_are_refused_by_name_and_service_links_are_not() {
-        let known = BTreeSet::from(["PLINTH_LISTEN".to_owned()]);
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into_iter();
-        let fine = ["PLINTH_LISTEN", "PLINTH_TEST_SEED", "PLINTH_PORT", "PLINTH_PORT_80_TCP", "PLINTH_SERVICE_HOST", "PATH"];
-        assert!(check_environment(&known, names(&fine)).is_ok());
-        let error = check_environment(&known, names(&["PLINTH_LISTEM", "PLINTH_STOER"])).expect_err("unknown").to_string();
-        assert!(error.contains("PLINTH_LISTEM, PLINTH_STOER"), "{error}");
-    }
-
-    #[test]
-    fn sizes_and_times_say_their_units() {
-        assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
-        assert_eq!("500 MB".parse(), Ok(ByteSize(500_000_000)));
-        assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
-        assert_eq!("auto".parse(), Ok(FlushInterval(None)));
-        for bad in ["", "64 elephants", "-1", "99999999999TiB"] {
-            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
-        }
-        assert!("10".parse::<Span>().is_err());
-    }
-}
+mod tests;

@@ -262,10 +262,7 @@ impl Form {
         if is("application/json") || ends("+json") {
             return Self::Json;
         }
-        let textual = begins("text/")
-            || ends("+xml")
-            || ends("+yaml")
-            || TEXTUAL.iter().any(|name| is(name));
+        let textual = begins("text/") || ends("+xml") || ends("+yaml") || TEXTUAL.iter().any(|name| is(name));
         if textual { Self::Text } else { Self::Octets }
     }
 }

@@ -8,8 +8,10 @@ mod connection;
 mod gate;
 mod watch;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +79,7 @@ pub struct Service {
     pub router: Router,
     /// The bounds.
     pub limits: ServerLimits,
-    /// When cancelled, no connection is accepted and open ones end after their request.
+    /// When cancelled, connections end after their request, and then the loop.
     pub shutdown: CancellationToken,
     /// When cancelled, everything ends at once.
     pub ended: CancellationToken,
@@ -99,36 +101,41 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Serves `listener` until `service.shutdown`, then until all connections have ended, at most for the drain time.
+/// Serves `listener` until `service.shutdown`, then until all connections have ended, at most for the drain time. Who
+/// comes in that time is answered once: that is how `/readyz` says that the node ends.
 ///
 /// # Errors
 /// When the listener cannot be handed to the runtime.
 pub async fn serve(listener: StdListener, service: Service) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    accept_until_shutdown(&listener, &service).await;
-    drop(listener);
+    let mut accepting = pin!(accept(&listener, &service));
+    tokio::select! {
+        () = service.shutdown.cancelled() => {}
+        never = &mut accepting => match never {},
+    }
     service.tasks.close();
-    if timeout(service.limits.drain + LAST_WRITES, service.tasks.wait()).await.is_err() {
+    let drained = tokio::select! {
+        drained = timeout(service.limits.drain + LAST_WRITES, service.tasks.wait()) => drained,
+        never = &mut accepting => match never {},
+    };
+    if drained.is_err() {
         tracing::info!(tasks = service.tasks.len(), "the drain time is over, ending what is left");
     }
     service.ended.cancel();
     Ok(())
 }
 
-async fn accept_until_shutdown(listener: &TcpListener, service: &Service) {
+async fn accept(listener: &TcpListener, service: &Service) -> Infallible {
     let gates = Gates::new(&service.limits);
     let mut starved = false;
-    for id in (1..).map(ConnectionId) {
-        let accepted = tokio::select! {
-            biased;
-            () = service.shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
+    let mut id = 0;
+    loop {
+        id += 1;
+        match listener.accept().await {
             Ok((stream, peer)) => {
                 starved = false;
-                admit(stream, peer, id, &gates, service);
+                admit(stream, peer, ConnectionId(id), &gates, service);
             }
             Err(error) if ended_before_accept(&error) => tracing::debug!(%error, "a connection ended before it began"),
             Err(error) => {
@@ -137,8 +144,8 @@ async fn accept_until_shutdown(listener: &TcpListener, service: &Service) {
                 }
                 starved = true;
                 service.metrics.refused(Refusal::Descriptors);
-                // Ends early at a shutdown; otherwise the time has passed, which is all that is waited for.
-                let _ = timeout(ACCEPT_BACK_OFF, service.shutdown.cancelled()).await;
+                // That the time passes is all that is waited for; the end of the node comes first if it comes.
+                let _ = timeout(ACCEPT_BACK_OFF, service.ended.cancelled()).await;
             }
         }
     }
@@ -163,3 +170,6 @@ fn ended_before_accept(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,9 @@
-//! Logs and metrics of one node.
+//! The metrics of one node.
 //!
 //! Every metric of the gateway is named here, once, and its labels are bounded: routes, statuses, transports. No label
 //! ever holds the name of a tenant, topic or key. The log core brings its own metrics; they are registered beside these.
 
 use std::collections::HashMap;
-use std::io;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -12,52 +11,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
-use tracing_subscriber::EnvFilter;
-
-/// The environment variable with the log filter, such as `info,plinth=debug`.
-pub const FILTER_VARIABLE: &str = "PLINTH_LOG";
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Why logging could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter cannot be read.
-    #[error("the log filter `{filter}` in {FILTER_VARIABLE} is not valid: {reason}")]
-    Filter {
-        /// As given.
-        filter: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Another part of the process has done so before.
-    #[error("logging is already set up in this process")]
-    AlreadySet,
-}
-
-/// Sends log lines to standard error; `PLINTH_LOG` wins over `default_filter`.
-///
-/// # Errors
-/// A filter that cannot be read, or a second call in one process.
-pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
-    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| default_filter.to_owned());
-    let parsed = EnvFilter::try_new(&filter)
-        .map_err(|error| TelemetryError::Filter { filter: filter.clone(), reason: error.to_string() })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr);
-    let set = match format {
-        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
-    };
-    set.map_err(|_| TelemetryError::AlreadySet)
-}
 
 /// The metrics of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,9 +159,8 @@ impl Metrics {
         let sent = Family::<ByTransport, Counter>::default();
         let open = Family::<ByTransport, Gauge>::default();
         let label = |transport: Transport| ByTransport { transport: transport.as_str() };
-        let counted = |transport| {
-            (records.get_or_create_owned(&label(transport)), bytes.get_or_create_owned(&label(transport)))
-        };
+        let counted =
+            |transport| (records.get_or_create_owned(&label(transport)), bytes.get_or_create_owned(&label(transport)));
         let metrics = Self {
             routes: routes.into_iter().map(|route| (route, by_route(route))).collect(),
             other: by_route("other"),

@@ -22,11 +22,11 @@ use tokio::sync::watch;
 pub use self::caller::{Admin, Caller, Denied, Operator, TenantRef, TopicPattern, TopicRef};
 pub use self::key::{KeyRequest, KeyView, NewKey};
 pub use self::scope::Action;
+use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
 pub use self::start::FirstStart;
 pub use self::tenant::TenantView;
 pub use self::ticket::Ticket;
-use self::secret::SecretHash;
 use self::ticket::Tickets;
 use crate::broker::Error;
 use crate::broker::changes::Changes;
@@ -129,9 +129,8 @@ impl Auth {
 
     fn api_key(&self, key: &str) -> Result<Caller, Denied> {
         let invalid = || Denied::Unauthenticated("the API key is not valid".into());
-        let id = secret::api_key_id(key).ok_or_else(|| {
-            Denied::Unauthenticated("the API key is mistyped: it does not have its checksum".into())
-        })?;
+        let id = secret::api_key_id(key)
+            .ok_or_else(|| Denied::Unauthenticated("the API key is mistyped: it does not have its checksum".into()))?;
         let known = self.known_key(id).map_err(|miss| match miss {
             Miss::Absent => invalid(),
             Miss::Failed(error) => Denied::Unavailable(format!("the credential cannot be checked now: {error}")),

@@ -6,7 +6,7 @@ use plinth_api::limits::{TENANT_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
 ///
 /// # Errors
 /// The sentence that names the rule which is broken.
-pub fn check_topic_name(name: &str) -> Result<(), String> {
+pub(super) fn check_topic_name(name: &str) -> Result<(), String> {
     check_shape("topic name", name, false)
 }
 
@@ -14,7 +14,7 @@ pub fn check_topic_name(name: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The sentence that names the rule which is broken.
-pub fn check_pattern(pattern: &str) -> Result<(), String> {
+pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     check_shape("topic pattern", pattern, true)?;
     if pattern.contains("***") {
         return Err(format!("topic pattern {pattern:?} has more than two * in a row"));
@@ -26,7 +26,7 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The sentence that names the rule which is broken.
-pub fn check_tenant_name(name: &str) -> Result<(), String> {
+pub(super) fn check_tenant_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > TENANT_NAME_BYTES_MAX {
         return Err(format!("tenant name of {} bytes is not within 1 to {TENANT_NAME_BYTES_MAX} bytes", name.len()));
     }

@@ -70,7 +70,9 @@ impl Scope {
             }
         };
         let pattern = text.split_once(':').map_or("", |(_, pattern)| pattern);
-        Pattern::parse(pattern).map(|pattern| Self::Topics(action, pattern)).map_err(|why| format!("scope {text:?}: {why}"))
+        Pattern::parse(pattern)
+            .map(|pattern| Self::Topics(action, pattern))
+            .map_err(|why| format!("scope {text:?}: {why}"))
     }
 
     /// Whether the scope allows `action` on the topic `name`.
@@ -169,7 +171,9 @@ mod tests {
 
     #[test]
     fn unknown_scopes_are_refused_by_name() {
-        for text in ["", "read:**", "publish", "publish:", "admin:**", "operator", "view:**", "publish:***", "publish:_x"] {
+        for text in
+            ["", "read:**", "publish", "publish:", "admin:**", "operator", "view:**", "publish:***", "publish:_x"]
+        {
             let refused = Scope::parse(text).expect_err(text);
             assert!(refused.contains(&format!("{text:?}")), "{refused}");
         }

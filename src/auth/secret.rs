@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn garbage_is_not_a_key() {
-        for text in ["", "plk_", "plk__", "plk_a_b", "ключ", "plk_ä_ключ-ключ-ключ", "Bearer x", "plk_a_000000"] {
+        for text in ["", "plk_", "plk__", "plk_a_b", "ключ", "plk_ä_ключ-ключ-ключ", "Bearer x", "plk_a_000000"]
+        {
             assert_eq!(api_key_id(text), None, "{text}");
         }
     }

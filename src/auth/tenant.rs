@@ -38,7 +38,8 @@ impl Auth {
         let (log, taken) = (self.0.log.clone(), format!("there is a tenant {name:?} already"));
         let commit = async move {
             let committed = log.commit(change).await;
-            committed.map_err(|error| if error.kind() == Kind::Conflict { Error::Conflict(taken) } else { error.into() })
+            committed
+                .map_err(|error| if error.kind() == Kind::Conflict { Error::Conflict(taken) } else { error.into() })
         };
         self.0.changes.run(commit).await?;
         Ok(view(doc))
@@ -97,7 +98,7 @@ impl Auth {
     }
 
     /// Ends the tenant's credentials: from this change on no key of it can be read or made.
-    async fn begin_deletion(&self, doc: &TenantDoc) -> Result<(), Error> {
+    pub(super) async fn begin_deletion(&self, doc: &TenantDoc) -> Result<(), Error> {
         let change = Change {
             guards: vec![Guard::Present(documents::tenant(doc.id()))],
             docs: vec![
@@ -133,10 +134,8 @@ pub(super) fn compose(log: &Log, name: &str) -> (TenantDoc, Vec<DocOp>) {
     let (id, created_at) = (log.new_ulid(), log.now().0);
     let doc = TenantDoc { v: documents::VERSION, id, name: name.to_owned(), created_at };
     let stored = documents::encode(&doc);
-    let docs = vec![
-        DocOp::Put(documents::tenant_name(name), stored.clone()),
-        DocOp::Put(documents::tenant(doc.id()), stored),
-    ];
+    let docs =
+        vec![DocOp::Put(documents::tenant_name(name), stored.clone()), DocOp::Put(documents::tenant(doc.id()), stored)];
     (doc, docs)
 }
 

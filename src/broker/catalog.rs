@@ -359,11 +359,7 @@ impl Catalog {
         Ok(doc.map(|doc| Topic::read(tenant, name, &doc)))
     }
 
-    async fn make(
-        self: &Arc<Self>,
-        topic: &TopicRef,
-        settings: TopicSettings,
-    ) -> Result<(Arc<Topic>, bool), Error> {
+    async fn make(self: &Arc<Self>, topic: &TopicRef, settings: TopicSettings) -> Result<(Arc<Topic>, bool), Error> {
         let (catalog, topic) = (Arc::clone(self), topic.clone());
         self.changes.run(async move { catalog.make_stored(&topic, settings).await }).await
     }

@@ -170,8 +170,22 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_and_repeated() {
-        for text in ["", "first", "offset:", "offset:-1", "offset:+1", "offset:1.5", "-", "--1", "time:yesterday",
-            "time:", "cursor:", "Earliest", " latest", "10"] {
+        for text in [
+            "",
+            "first",
+            "offset:",
+            "offset:-1",
+            "offset:+1",
+            "offset:1.5",
+            "-",
+            "--1",
+            "time:yesterday",
+            "time:",
+            "cursor:",
+            "Earliest",
+            " latest",
+            "10",
+        ] {
             let Err(Error::Invalid(why)) = text.parse::<From>() else { panic!("{text:?} was read") };
             assert!(why.contains(&format!("{text:?}")), "{why}");
         }

@@ -22,15 +22,15 @@ use plinth_storage::log::{Change, DocOp, Guard};
 use plinth_storage::record::StoredBatch;
 
 pub use self::batch::FollowedBatch;
+use self::catalog::{Catalog, Topic};
 pub use self::catalog::{TopicSettings, TopicView};
+use self::cursor::CursorKey;
+use self::documents::CursorKeyDoc;
 pub use self::error::Error;
 pub use self::follow::{Event, FollowRequest, Follower, SlowPolicy};
 pub use self::from::From;
 pub use self::page::{Page, PageRequest};
 pub use self::publish::{Publish, Published, PublishedPart};
-use self::catalog::{Catalog, Topic};
-use self::cursor::CursorKey;
-use self::documents::CursorKeyDoc;
 use crate::auth::{Action, Caller, TopicRef};
 use crate::render::{RenderCache, Scene};
 
@@ -147,7 +147,15 @@ impl Broker {
         let scene = Scene { cursors: self.0.cursors, tenant: topic.tenant, partition: place };
         let rendered = self.0.rendered.render(&topic.name, &scene, &stored, keep);
         let take = rendered.count;
-        FollowedBatch { topic: Arc::clone(&topic.name), partition: place.index.0, skip: 0, take, rendered, stored, place }
+        FollowedBatch {
+            topic: Arc::clone(&topic.name),
+            partition: place.index.0,
+            skip: 0,
+            take,
+            rendered,
+            stored,
+            place,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::auth::{Action, TopicRef};
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Which records are wanted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PageRequest {
     /// The topic.
     pub topic: TopicRef,

@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use plinth_api::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX, RECORD_KEY_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX,
+    RECORD_KEY_BYTES_MAX,
 };
 use plinth_storage::Kind;
 use plinth_storage::record::{Batch, NewRecord};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Broker, proved};
 use super::catalog::{Topic, gone};
 use super::error::Error;
+use super::{Broker, proved};
 use crate::auth::{Action, TopicRef};
 
 /// What is to be published.
@@ -144,6 +145,7 @@ fn check_batch(records: &[NewRecord]) -> Result<(), Error> {
             let why = format!("key of {key} bytes exceeds the limit of {RECORD_KEY_BYTES_MAX}");
             return Err(at(records, place, Error::TooLarge(why)));
         }
+        check_payload(record, RECORD_BYTES_MAX, format_args!("")).map_err(|error| at(records, place, error))?;
         total += record.payload.len() + headers + key;
     }
     if total > BATCH_BYTES_MAX {
@@ -182,16 +184,22 @@ fn check_headers(record: &NewRecord) -> Result<usize, Error> {
     Ok(bytes)
 }
 
+/// The topic may allow less than a record may have anywhere.
 fn check_payloads(topic: &Topic, records: &[NewRecord]) -> Result<(), Error> {
-    let limit = topic.max_record_bytes;
-    match records.iter().position(|record| record.payload.len() > limit as usize) {
-        None => Ok(()),
-        Some(place) => {
-            let bytes = records[place].payload.len();
-            let why = format!("record of {bytes} bytes exceeds the limit of {limit} of topic {}", topic.name);
-            Err(at(records, place, Error::TooLarge(why)))
-        }
+    let limit = topic.max_record_bytes as usize;
+    let of = format_args!(" of topic {}", topic.name);
+    for (place, record) in records.iter().enumerate() {
+        check_payload(record, limit, of).map_err(|error| at(records, place, error))?;
     }
+    Ok(())
+}
+
+fn check_payload(record: &NewRecord, limit: usize, of: std::fmt::Arguments<'_>) -> Result<(), Error> {
+    let bytes = record.payload.len();
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::TooLarge(format!("record of {bytes} bytes exceeds the limit of {limit}{of}")))
 }
 
 /// Names the record in an error about one of several.

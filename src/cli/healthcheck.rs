@@ -19,7 +19,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut addresses = args.listen.to_socket_addrs().map_err(|error| super::Usage(format!("{}: {error}", args.listen)))?;
+    let mut addresses =
+        args.listen.to_socket_addrs().map_err(|error| super::Usage(format!("{}: {error}", args.listen)))?;
     let address = addresses.next().with_context(|| format!("{} has no address", args.listen))?;
     let path = if args.ready { "readyz" } else { "livez" };
     let url = format!("http://{}/{path}", reachable(address));
@@ -34,7 +35,7 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, address.port())
 }

@@ -128,12 +128,14 @@ fn command() -> clap::Command {
         let help = bare
             .get_subcommands()
             .flat_map(clap::Command::get_arguments)
-            .chain(bare.get_subcommands().flat_map(clap::Command::get_subcommands).flat_map(clap::Command::get_arguments))
+            .chain(
+                bare.get_subcommands().flat_map(clap::Command::get_subcommands).flat_map(clap::Command::get_arguments),
+            )
             .find(|argument| argument.get_env().is_some_and(|env| env == name.as_str()))
             .and_then(clap::Arg::get_help)
             .map(ToString::to_string)
             .unwrap_or_default();
-        let _ = writeln!(text, "  {name:<24} {help}");
+        let _ = writeln!(text, "  {name:<35} {help}");
     }
     text.push('\n');
     text.push_str(EXIT_CODES);

@@ -370,7 +370,9 @@ fn progress() -> ProgressBar {
 
 fn outcome_text(stored: u64, unknown: u64) -> String {
     if unknown > 0 {
-        format!("stopped: {stored} records are stored; whether the {unknown} after them are is unknown, look before you repeat them")
+        format!(
+            "stopped: {stored} records are stored; whether the {unknown} after them are is unknown, look before you repeat them"
+        )
     } else {
         format!("stopped: {stored} records are stored, nothing after them is")
     }
@@ -389,7 +391,12 @@ mod tests {
     use super::*;
 
     fn encoder(format: Format) -> Encoder<'static> {
-        Encoder { format, key: Some("k"), headers: BTreeMap::from([("a".to_owned(), "b".to_owned())]), content_type: None }
+        Encoder {
+            format,
+            key: Some("k"),
+            headers: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            content_type: None,
+        }
     }
 
     fn line(text: &[u8]) -> Line {
@@ -398,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_line_of_json_keeps_its_bytes() {
-        let json = encoder(Format::Ndjson).encode(&line(br#" {"a":1.50e1, "b":"x"} "#)).expect("JSON").expect("a record");
+        let json =
+            encoder(Format::Ndjson).encode(&line(br#" {"a":1.50e1, "b":"x"} "#)).expect("JSON").expect("a record");
         assert_eq!(json, r#"{"key":"k","headers":{"a":"b"},"value":{"a":1.50e1, "b":"x"}}"#);
         assert!(encoder(Format::Ndjson).encode(&line(b"  \r")).expect("blank").is_none());
     }

@@ -23,7 +23,9 @@ use crate::server::{ServerLimits, bind};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A settings file, see plinth.toml in the sources; flags and variables win over it
+    /// A settings file; flags and variables win over it
+    ///
+    /// plinth.toml in the sources lists every setting.
     #[arg(long, env = "PLINTH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -138,7 +140,9 @@ fn greet(settings: &Settings, address: SocketAddr, first: &FirstStart) {
     let mut text = format!("plinth {} listens on http://{address}\n", env!("CARGO_PKG_VERSION"));
     text.push_str(&format!("  console   {url}/console\n  API       {url}/docs\n"));
     if let Some(key) = &first.root_key {
-        text.push_str(&format!("\nThe root key, shown this once: it manages tenants. Keep it in PLINTH_ROOT_KEY.\n  {key}\n"));
+        text.push_str(&format!(
+            "\nThe root key, shown this once: it manages tenants. Keep it in PLINTH_ROOT_KEY.\n  {key}\n"
+        ));
     }
     if let Some(key) = &first.default_key {
         text.push_str(&format!("\nThe API key of the tenant `default`, shown this once:\n  {key}\n"));

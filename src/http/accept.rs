@@ -60,7 +60,10 @@ pub(super) fn negotiate(headers: &HeaderMap, offered: &[MediaType]) -> Result<Me
     }
     best.map(|(_, media_type)| media_type).ok_or_else(|| {
         let names = offered.iter().map(|media_type| media_type.as_str()).collect::<Vec<_>>().join(", ");
-        ApiError::new(ErrorCode::NotAcceptable, format!("none of the accepted media types is offered; there are {names}"))
+        ApiError::new(
+            ErrorCode::NotAcceptable,
+            format!("none of the accepted media types is offered; there are {names}"),
+        )
     })
 }
 

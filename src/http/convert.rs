@@ -61,9 +61,8 @@ impl ListRequest {
 
 fn list_cursor(cursor: &str) -> Result<String, ApiError> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    bytes.ok_or_else(|| {
-        ApiError::new(plinth_api::error::ErrorCode::InvalidCursor, "the cursor is not one of this list")
-    })
+    bytes
+        .ok_or_else(|| ApiError::new(plinth_api::error::ErrorCode::InvalidCursor, "the cursor is not one of this list"))
 }
 
 /// The view of one topic; `with_bounds` for the bounds of each partition.

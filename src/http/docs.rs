@@ -67,7 +67,8 @@ pub(super) async fn error_list() -> Response {
     let mut list = String::from("<h1>Error codes</h1><ul>");
     for code in ErrorCode::ALL {
         let name = code.as_str();
-        write!(list, r#"<li><a href="/docs/errors/{name}">{name}</a>: {}</li>"#, code.title()).expect("a string takes all");
+        write!(list, r#"<li><a href="/docs/errors/{name}">{name}</a>: {}</li>"#, code.title())
+            .expect("a string takes all");
     }
     page("Error codes", &(list + "</ul>"))
 }
@@ -98,5 +99,6 @@ fn page(title: &str, content: &str) -> Response {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} · Plinth</title></head>\
          <body>{content}</body></html>"
     );
-    ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, PAGE_POLICY), (REFERRER_POLICY, "no-referrer")], html).into_response()
+    ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, PAGE_POLICY), (REFERRER_POLICY, "no-referrer")], html)
+        .into_response()
 }

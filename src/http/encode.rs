@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_goaway_says_when_to_come_back_and_from_where() {
-        let goaway = Control::Goaway { reconnect_in_ms: 700, reason: "shutting_down".to_owned(), cursor: "c1".to_owned() };
+        let goaway =
+            Control::Goaway { reconnect_in_ms: 700, reason: "shutting_down".to_owned(), cursor: "c1".to_owned() };
         let json = r#"{"control":"goaway","reconnect_in_ms":700,"reason":"shutting_down","cursor":"c1"}"#;
         assert_eq!(EVENTS.control(&goaway, "c1"), format!("retry: 700\nid: c1\nevent: goaway\ndata: {json}\n\n"));
         assert_eq!(Encoder::Ndjson.control(&goaway, "c1"), format!("{json}\n"));

@@ -90,7 +90,8 @@ impl ApiError {
         if self.code() == ErrorCode::RequestTimeout {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        *response.body_mut() = Body::from(serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"));
+        *response.body_mut() =
+            Body::from(serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"));
     }
 
     fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {

@@ -140,9 +140,9 @@ impl<'a> Params<'a> {
     pub fn take_parsed<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         let parsed = text.parse();
-        parsed.map(Some).map_err(|error: T::Err| {
-            ApiError::invalid(format!("the query parameter `{name}` cannot be read: {error}"))
-        })
+        parsed
+            .map(Some)
+            .map_err(|error: T::Err| ApiError::invalid(format!("the query parameter `{name}` cannot be read: {error}")))
     }
 
     /// The value of `name` as a number of 1 to `max`, or `default`.
@@ -238,9 +238,10 @@ enum BodyFailure {
 impl BodyFailure {
     fn explain(self, what: &str, max: usize) -> ApiError {
         match self {
-            Self::TooLarge => {
-                ApiError::new(ErrorCode::TooLarge, format!("{what} of more than {max} bytes exceeds the limit of {max}"))
-            }
+            Self::TooLarge => ApiError::new(
+                ErrorCode::TooLarge,
+                format!("{what} of more than {max} bytes exceeds the limit of {max}"),
+            ),
             Self::TooSlow => ApiError::new(ErrorCode::RequestTimeout, format!("{what} took too long to arrive")),
             Self::Broken(error) => ApiError::invalid(format!("{what} broke off: {error}")),
         }
@@ -288,7 +289,8 @@ pub(super) async fn json<T: DeserializeOwned>(front: &Front, parts: &Parts, cont
 pub(super) fn from_json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let detail = error.to_string();
-        let code = if detail.starts_with("unknown field") { ErrorCode::UnknownField } else { ErrorCode::InvalidRequest };
+        let code =
+            if detail.starts_with("unknown field") { ErrorCode::UnknownField } else { ErrorCode::InvalidRequest };
         ApiError::new(code, format!("the body cannot be read: {detail}"))
     })
 }
@@ -347,7 +349,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_also_when_its_length_is_not_announced() {
-        let chunks = ["abc", "def"].map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk.as_bytes())));
+        let chunks =
+            ["abc", "def"].map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk.as_bytes())));
         let body = Body::from_stream(futures::stream::iter(chunks.clone()));
         let patience = Duration::from_secs(30);
         assert!(matches!(collect(body, 0, 5, patience).await, Err(BodyFailure::TooLarge)));

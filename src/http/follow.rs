@@ -118,9 +118,13 @@ impl Stream {
                 return self.encoder.records(&self.follower, &batch);
             }
             Event::CaughtUp => Control::CaughtUp { cursor: self.follower.cursor() },
-            Event::Gap { topic, partition, requested, resumed_at, reason } => {
-                Control::Gap(Gap { topic: topic.to_string(), partition, requested, resumed_at, reason: reason.to_owned() })
-            }
+            Event::Gap { topic, partition, requested, resumed_at, reason } => Control::Gap(Gap {
+                topic: topic.to_string(),
+                partition,
+                requested,
+                resumed_at,
+                reason: reason.to_owned(),
+            }),
             Event::End { topic } => Control::End { topic: topic.to_string() },
         };
         self.encoder.control(&control, &self.follower.cursor())

@@ -83,9 +83,12 @@ impl Front {
         RECONNECT_MS_MIN + self.random(RECONNECT_MS_SPREAD)
     }
 
-    /// Resolves at a random moment of the drain time, once the node begins to end. Not cancel safe: each call draws its
-    /// own moment, so make it once and poll it.
+    /// Resolves at a random moment of the drain time, once the node begins to end; at once if it has begun to before.
+    /// Not cancel safe: each call draws its own moment, so make it once and poll it.
     pub async fn told_to_go(&self) {
+        if self.shutdown.is_cancelled() {
+            return;
+        }
         self.shutdown.cancelled().await;
         let spread = u64::try_from(self.limits.drain.as_millis()).unwrap_or(u64::MAX);
         let wait = Duration::from_millis(self.random(spread));

@@ -15,6 +15,7 @@ use super::front::Front;
 #[utoipa::path(
     post,
     path = "/v1/keys",
+    operation_id = "create_key",
     tag = "keys",
     request_body(content = KeyRequest, content_type = "application/json"),
     responses((status = 201, description = "The key was made", body = NewKey))
@@ -36,6 +37,7 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/v1/keys",
+    operation_id = "list_keys",
     tag = "keys",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
@@ -61,6 +63,7 @@ pub(super) async fn list(
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
+    operation_id = "delete_key",
     tag = "keys",
     params(("id" = String, Path, description = "The id")),
     responses((status = 204, description = "The key is no longer valid"))

@@ -4,7 +4,7 @@
 //! the position to go on from. A browser's `EventSource` gives up for ever after an error status, so a stream that may
 //! work later is answered 200, with the time to wait, and closed.
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -39,6 +39,7 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 #[utoipa::path(
     get,
     path = "/v1/stream",
+    operation_id = "follow_topics",
     tag = "records",
     params(
         ("topic" = Vec<String>, Query, style = Form, explode, description = "A name or pattern; at most 100"),
@@ -70,7 +71,9 @@ pub(super) async fn stream(State(front): State<Front>, request: Request) -> Resu
 fn topics(caller: &Caller, params: &mut Params<'_>) -> Result<Vec<TopicPattern>, ApiError> {
     let names = params.take_all("topic");
     match names.len() {
-        0 => return Err(ApiError::invalid("the query parameter `topic` is missing; give it once per topic or pattern")),
+        0 => {
+            return Err(ApiError::invalid("the query parameter `topic` is missing; give it once per topic or pattern"));
+        }
         1..=STREAM_TOPICS_MAX => {}
         count => {
             let detail = format!("{count} topics and patterns exceed the limit of {STREAM_TOPICS_MAX}");
@@ -139,7 +142,8 @@ fn encoder(media_type: MediaType, params: &mut Params<'_>) -> Result<Encoder, Ap
 fn last_event_id(headers: &HeaderMap, params: &mut Params<'_>) -> Result<Option<String>, ApiError> {
     let parameter = params.take("last_event_id")?;
     let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().map(str::to_owned)).transpose();
-    let header = header.map_err(|_| ApiError::new(ErrorCode::InvalidCursor, "the header `last-event-id` is not text"))?;
+    let header =
+        header.map_err(|_| ApiError::new(ErrorCode::InvalidCursor, "the header `last-event-id` is not text"))?;
     Ok(header.or(parameter).filter(|id| !id.is_empty()))
 }
 
@@ -159,7 +163,8 @@ pub(super) async fn answer(front: Front, caller: Caller, request: LiveRequest) -
             }
             tracing::warn!(code = code.as_str(), %error, "a stream is sent away");
             let reconnect_in_ms = front.reconnect_in_ms();
-            let goaway = Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: resumed_from.clone() };
+            let goaway =
+                Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: resumed_from.clone() };
             Body::from(encoder.control(&goaway, &resumed_from))
         }
     };

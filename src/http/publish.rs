@@ -53,6 +53,7 @@ enum Form {
 #[utoipa::path(
     post,
     path = "/v1/topics/{topic}/records",
+    operation_id = "publish_records",
     tag = "records",
     params(
         ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
@@ -63,7 +64,7 @@ enum Form {
     request_body(
         description = "One payload, a batch, or lines of JSON",
         content(
-            ([u8] = "*/*"),
+            (String = "*/*"),
             (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
             (String = "application/x-ndjson"),
         )
@@ -142,7 +143,8 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         NDJSON => Ok(Form::Lines),
         // To store these as they come would change their meaning on the day that they are offered.
         other if other.starts_with("application/vnd.plinth.") || other.starts_with("application/cloudevents") => {
-            let detail = format!("a body of {other} is not read here; there are {BATCH_JSON}, {NDJSON} and any payload");
+            let detail =
+                format!("a body of {other} is not read here; there are {BATCH_JSON}, {NDJSON} and any payload");
             Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail))
         }
         _ => Ok(Form::One),

@@ -10,7 +10,6 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
@@ -35,6 +34,7 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}/records",
+    operation_id = "read_records",
     tag = "records",
     params(
         ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
@@ -60,11 +60,7 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
         )),
     )
 )]
-pub(super) async fn read(
-    State(front): State<Front>,
-    Name(name): Name,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: Request) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let mut params = Params::parse(parts.uri.query());
     let caller = bearer_or_ticket(&front, &parts.headers, &mut params)?;
@@ -82,11 +78,13 @@ pub(super) async fn read(
 
 async fn page(front: &Front, topic: TopicRef, params: Params<'_>) -> Result<Response, ApiError> {
     let request = page_request(topic, params)?;
-    let without_wait = PageRequest { wait: None, ..request.clone() };
+    let PageRequest { topic, partition, from, limit, bytes_max, .. } = &request;
+    let (topic, from) = (topic.clone(), from.clone());
+    let at_once = PageRequest { topic, partition: *partition, from, limit: *limit, bytes_max: *bytes_max, wait: None };
     let page = tokio::select! {
         page = front.broker.page(request) => page?,
         // A node that ends answers its long-polls with what there is.
-        () = front.shutdown.cancelled() => front.broker.page(without_wait).await?,
+        () = front.shutdown.cancelled() => front.broker.page(at_once).await?,
     };
     let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
     front.metrics.delivered(Transport::Page, records);

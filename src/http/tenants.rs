@@ -15,6 +15,7 @@ use super::front::Front;
 #[utoipa::path(
     post,
     path = "/v1/tenants",
+    operation_id = "create_tenant",
     tag = "tenants",
     request_body(content = TenantRequest, content_type = "application/json"),
     responses((status = 201, description = "The tenant was made", body = Tenant))
@@ -36,6 +37,7 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/v1/tenants",
+    operation_id = "list_tenants",
     tag = "tenants",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
@@ -61,6 +63,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}",
+    operation_id = "view_tenant",
     tag = "tenants",
     params(("tenant" = String, Path, description = "The name")),
     responses((status = 200, description = "The tenant", body = Tenant))
@@ -80,6 +83,7 @@ pub(super) async fn view(
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{tenant}",
+    operation_id = "delete_tenant",
     tag = "tenants",
     params(("tenant" = String, Path, description = "The name")),
     responses((status = 204, description = "The tenant is deleted"))

@@ -18,6 +18,7 @@ use crate::auth::Action;
 #[utoipa::path(
     put,
     path = "/v1/topics/{topic}",
+    operation_id = "ensure_topic",
     tag = "topics",
     params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
     request_body(content = Option<TopicRequest>, content_type = "application/json"),
@@ -45,6 +46,7 @@ pub(super) async fn ensure(
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}",
+    operation_id = "view_topic",
     tag = "topics",
     params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
     responses((status = 200, description = "The topic", body = Topic))
@@ -65,6 +67,7 @@ pub(super) async fn view(
 #[utoipa::path(
     patch,
     path = "/v1/topics/{topic}",
+    operation_id = "change_topic",
     tag = "topics",
     params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
     request_body(content = TopicPatch, content_type = "application/json"),
@@ -88,6 +91,7 @@ pub(super) async fn change(
 #[utoipa::path(
     delete,
     path = "/v1/topics/{topic}",
+    operation_id = "delete_topic",
     tag = "topics",
     params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
     responses((status = 204, description = "The topic is deleted"))
@@ -108,6 +112,7 @@ pub(super) async fn remove(
 #[utoipa::path(
     get,
     path = "/v1/topics",
+    operation_id = "list_topics",
     tag = "topics",
     params(
         ("prefix" = Option<String>, Query, description = "Only names that begin so"),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::watch::{Watch, WatchedBody, WatchedSocket};
+use super::watch::{RequestBody, Watch, WatchedBody, WatchedSocket};
 use super::{ConnectionId, ServerLimits, Service};
 
 /// Largest head of a request, and how much of an answer waits in memory for the socket.
@@ -43,12 +43,14 @@ where
 {
     let watch = Watch::new();
     let socket = TokioIo::new(WatchedSocket { stream, watch: Arc::clone(&watch), _held: held });
-    let builder = builder(&service);
+    // While the node ends, a new connection gets one answer.
+    let late = service.shutdown.is_cancelled();
+    let builder = builder(&service, !late);
     let answer = answers(service.router, id, Arc::clone(&watch));
     let mut connection = pin!(builder.serve_connection_with_upgrades(socket, hyper::service::service_fn(answer)));
     // A token of its own: asking a shared one on every poll would make the connections wait for each other.
     let shutdown = service.shutdown.child_token();
-    let (mut shutdown, mut told) = (pin!(shutdown.cancelled()), false);
+    let (mut shutdown, mut told) = (pin!(shutdown.cancelled()), late);
     let mut ended = pin!(service.ended.cancelled());
     let mut patience = pin!(timer(watch.due(&service.limits)));
     poll_fn(|cx| {
@@ -107,17 +109,19 @@ fn answers(
     move |mut request| {
         let under_way = watch.request(request.version() == Version::HTTP_2);
         request.extensions_mut().insert(id);
-        let answer = router.clone().call(request.map(Body::new));
+        let watch = Arc::clone(&watch);
+        let answer = router.clone().call(request.map(|body| Body::new(RequestBody { body, watch })));
         Box::pin(async move { Ok(answer.await?.map(|body| WatchedBody { body, _under_way: under_way })) })
     }
 }
 
-fn builder(service: &Service) -> Builder<Tasks> {
+fn builder(service: &Service, keep_alive: bool) -> Builder<Tasks> {
     let tasks = Tasks { tracker: service.tasks.clone(), ended: service.ended.clone() };
     let mut builder = Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         // `Watch` has this limit, and another one for the time between requests.
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX);

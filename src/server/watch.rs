@@ -5,6 +5,7 @@
 //! connection report to its [`Watch`], and its task asks it for the moment at which to give up.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -21,6 +22,10 @@ use super::ServerLimits;
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a client may go on sending a request that is answered already. To close at once would reset the connection,
+/// and the reset may overtake the answer.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// "Not now" in a field of milliseconds.
 const NEVER: u64 = u64::MAX;
@@ -36,6 +41,8 @@ pub(super) struct Watch {
     head: AtomicU64,
     resting: AtomicU64,
     moved: AtomicU64,
+    cut_short: AtomicBool,
+    lingering: AtomicU64,
 }
 
 impl Watch {
@@ -48,6 +55,8 @@ impl Watch {
             head: AtomicU64::new(NEVER),
             resting: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            cut_short: AtomicBool::new(false),
+            lingering: AtomicU64::new(NEVER),
         })
     }
 
@@ -56,6 +65,9 @@ impl Watch {
         let after = |since: &AtomicU64, limit: Duration| {
             self.began + Duration::from_millis(since.load(Ordering::Relaxed)) + limit
         };
+        if self.lingering.load(Ordering::Relaxed) != NEVER {
+            return after(&self.lingering, LINGER);
+        }
         if self.first_byte.load(Ordering::Relaxed) == NEVER {
             return self.began + limits.first_byte_timeout;
         }
@@ -107,6 +119,41 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.resting.store(self.0.now(), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a request; notes when it is given up before its end.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    pub(super) body: Incoming,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.body.is_end_stream() {
+            self.watch.cut_short.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -168,7 +215,14 @@ impl<G: Unpin> AsyncWrite for WatchedSocket<G> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.watch.lingering.load(Ordering::Relaxed) == NEVER {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.watch.cut_short.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            self.watch.lingering.store(self.watch.now(), Ordering::Relaxed);
+        }
+        poll_to_end(&mut self.stream, cx)
     }
 
     fn poll_write_vectored(
@@ -183,5 +237,17 @@ impl<G: Unpin> AsyncWrite for WatchedSocket<G> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+/// Reads and discards until the other side ends; the watch bounds the time.
+fn poll_to_end(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut scratch = [MaybeUninit::uninit(); 16 * 1024];
+    loop {
+        let mut unread = ReadBuf::uninit(&mut scratch);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
+        if unread.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
     }
 }

@@ -9,7 +9,7 @@ mod outbox;
 mod requests;
 mod session;
 mod subscriptions;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::time::Duration;
 

@@ -197,7 +197,7 @@ impl Subscription {
     fn part_of(&self, batch: &FollowedBatch, sent: u32) -> (Bytes, u32) {
         let mut rest = batch.clone();
         if sent > 0 {
-            rest.split_to(sent);
+            drop(rest.split_to(sent));
         }
         let allowed = self.credit.map_or(rest.count(), |credit| u32::try_from(credit).unwrap_or(u32::MAX));
         let mut count = rest.count().min(allowed);

@@ -5,6 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore;
+use tokio::time::Instant;
 use ulid::Ulid;
 
 use crate::ids::Timestamp;
@@ -43,6 +44,15 @@ impl Rng for SystemRng {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that takes random numbers")]
         rand::rng().fill_bytes(&mut bytes);
         bytes
+    }
+}
+
+/// A deadline among other events: resolves at `at`, or never. Cancel safe.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        #[expect(clippy::disallowed_methods, reason = "a deadline beside the events that are waited for")]
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ mod layout;
 pub mod log;
 mod meter;
 pub mod metrics;
+mod open;
 mod read;
 pub mod record;
 mod shard;

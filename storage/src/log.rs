@@ -4,11 +4,11 @@
 //! is committed. It knows nothing of names, tokens or formats of clients.
 
 use std::fmt;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use ulid::Ulid;
@@ -21,20 +21,18 @@ use crate::ids::{ClusterId, Offset, Partition, SessionId, Timestamp};
 use crate::layout;
 use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
+use crate::open;
 use crate::read::Reader;
 use crate::record::{Batch, StoredBatch};
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
-use crate::shard::takeover::{Plan, Restored, Starter};
-use crate::slot::{self, Created, Object, read_object};
+use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
-use crate::state::memory::MemoryState;
-use crate::state::rocks::RocksState;
 use crate::store::{self, ObjectStores};
 use crate::tail::Tail;
-use crate::wal::format::{Header, ObjectKind, get_ulid};
+use crate::wal::pipeline::Pipeline;
 pub use crate::wal::writer::StopReason;
-use crate::wal::writer::{Pipeline, Writer, WriterOptions, WriterParts};
+use crate::wal::writer::{Writer, WriterOptions, WriterParts};
 
 /// Shards of a new cluster when nothing else is asked for.
 pub const SHARDS_DEFAULT: u16 = 16;
@@ -42,10 +40,7 @@ pub const SHARDS_DEFAULT: u16 = 16;
 pub const SHARDS_MAX: u16 = 1024;
 
 const REMOTE_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
-const START_GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a start waits for the process whose session it ended to let go of the cache directory.
-const CACHE_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A start that had to walk so many logs writes a checkpoint at once, so that the next one need not.
 const LOGS_UNTIL_CHECKPOINT: usize = 4;
 
@@ -183,12 +178,12 @@ impl Log {
         let session = SessionId(new_ulid(&*options.clock, &*options.rng));
         store::probe(&options.stores, &layout::probe(session)).await?;
         let health = Arc::new(Health::new(metrics.clone()));
-        let (cluster, shards) = open_cluster(&options, &health, session).await?;
-        write_session_meta(&options, &health, session).await?;
+        let (cluster, shards) = open::open_cluster(&options, &health, session).await?;
+        open::write_session_meta(&options, &health, session).await?;
         let starter = Starter { stores: &options.stores, health: &health, cluster, session, shards };
         let plan = starter.claim_all().await?;
-        let cache_lock = lock_cache(options.cache_dir.as_deref()).await?;
-        let (state, restored) = restore_state(&starter, &plan, options.cache_dir.as_deref()).await?;
+        let cache_lock = open::lock_cache(options.cache_dir.as_deref()).await?;
+        let (state, restored) = open::restore_state(&starter, &plan, options.cache_dir.as_deref()).await?;
         metrics.replayed_slots.set(i64::try_from(restored.slots).unwrap_or(i64::MAX));
         tracing::info!(%session, slots = restored.slots, bytes = restored.bytes, "state is restored");
         let log = Self::start(&options, (cluster, session, shards), (state, cache_lock), (health, metrics));
@@ -430,116 +425,3 @@ fn writer_options(options: &LogOptions, cluster: ClusterId, session: SessionId, 
         fence_check_interval: options.fence_check_interval,
     }
 }
-
-/// Reads the cluster object or creates it.
-async fn open_cluster(options: &LogOptions, health: &Health, session: SessionId) -> Result<(ClusterId, u16)> {
-    if !(1..=SHARDS_MAX).contains(&options.shards) {
-        let text = format!("{} shards asked for, a cluster has 1 to {SHARDS_MAX}", options.shards);
-        return Err(Error::new(Kind::Invalid, text));
-    }
-    if let Some(object) = read_object(&options.stores, &layout::cluster()).await? {
-        return parse_cluster(&object);
-    }
-    let cluster = ClusterId(new_ulid(&*options.clock, &*options.rng));
-    let mut body = BytesMut::with_capacity(18);
-    body.put_slice(&cluster.0.to_bytes());
-    body.put_u16_le(options.shards);
-    let header = Header::new(ObjectKind::Cluster, session, 0);
-    let object = Object::new(layout::cluster(), header, vec![body.freeze()]);
-    match slot::create(&options.stores, &object, health, Some(START_GIVE_UP_AFTER)).await? {
-        Created::Ours => Ok((cluster, options.shards)),
-        Created::Taken(_) => {
-            let object = read_object(&options.stores, &layout::cluster()).await?;
-            parse_cluster(&object.ok_or_else(|| Error::new(Kind::Corrupt, "the cluster object has vanished"))?)
-        }
-    }
-}
-
-fn parse_cluster(object: &Bytes) -> Result<(ClusterId, u16)> {
-    let foreign = || Error::new(Kind::Invalid, "the store holds a cluster object that this build cannot read");
-    let (header, mut body) = Header::parse_object(object).map_err(|error| foreign().with_source(error))?;
-    if header.kind != ObjectKind::Cluster || body.len() != 18 {
-        return Err(foreign());
-    }
-    Ok((ClusterId(get_ulid(&mut body)), body.get_u16_le()))
-}
-
-async fn write_session_meta(options: &LogOptions, health: &Health, session: SessionId) -> Result<()> {
-    let mut body = BytesMut::new();
-    body.put_u64_le(options.clock.now().0);
-    body.put_slice(options.node.as_bytes());
-    let header = Header::new(ObjectKind::SessionMeta, session, 0);
-    let object = Object::new(layout::session_meta(session), header, vec![body.freeze()]);
-    slot::create(&options.stores, &object, health, Some(START_GIVE_UP_AFTER)).await.map(|_| ())
-}
-
-/// Takes the cache directory for this process. Whoever held it was ended before and lets go when it notices.
-async fn lock_cache(dir: Option<&FsPath>) -> Result<Option<std::fs::File>> {
-    let Some(dir) = dir else { return Ok(None) };
-    let path = dir.join("LOCK");
-    let opened = std::fs::create_dir_all(dir)
-        .and_then(|()| std::fs::File::options().create(true).truncate(false).write(true).open(&path));
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) => {
-            tracing::warn!(dir = %dir.display(), %error, "cache directory cannot be used, state is kept in memory");
-            return Ok(None);
-        }
-    };
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-    match tokio::time::timeout(CACHE_LOCK_TIMEOUT, locked).await {
-        Ok(Ok(Ok(file))) => Ok(Some(file)),
-        Ok(_) | Err(_) => {
-            let text = format!("cache directory {} is in use by another process", dir.display());
-            Err(Error::new(Kind::Busy, text))
-        }
-    }
-}
-
-/// Opens the local state and brings it up to date: what fits is kept, anything else is thrown away and rebuilt.
-async fn restore_state(
-    starter: &Starter<'_>,
-    plan: &Plan,
-    cache_dir: Option<&FsPath>,
-) -> Result<(Arc<dyn StateStore>, Restored)> {
-    let dir = cache_dir.map(|dir| dir.join("state"));
-    if let Some(dir) = &dir {
-        match RocksState::open(dir) {
-            Ok(state) => {
-                let state: Arc<dyn StateStore> = Arc::new(state);
-                if let Some(position) = starter.fits(plan, &*state).await? {
-                    match starter.catch_up(plan, position, &state).await {
-                        Ok(restored) => return Ok((state, restored)),
-                        Err(error) if error.kind() != Kind::Corrupt => return Err(error),
-                        Err(error) => tracing::warn!(%error, "local state cannot be continued, it is rebuilt"),
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "local state cannot be opened, it is rebuilt"),
-        }
-    }
-    let state = fresh_state(dir.as_deref());
-    let restored = starter.restore(plan, &state).await?;
-    Ok((state, restored))
-}
-
-fn fresh_state(dir: Option<&FsPath>) -> Arc<dyn StateStore> {
-    let Some(dir) = dir else { return Arc::new(MemoryState::new()) };
-    let removed = match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => std::fs::create_dir_all(dir),
-    };
-    let opened = removed
-        .map_err(|error| Error::new(Kind::Corrupt, "cache directory cannot be cleared").with_source(error))
-        .and_then(|()| RocksState::open(dir));
-    match opened {
-        Ok(state) => Arc::new(state),
-        Err(error) => {
-            tracing::warn!(dir = %dir.display(), %error, "local state cannot be kept on disk, it is kept in memory");
-            Arc::new(MemoryState::new())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

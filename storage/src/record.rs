@@ -171,7 +171,11 @@ impl Batch {
         for _ in 0..count {
             reader.skip().ok_or_else(|| Error::new(Kind::Corrupt, "batch is cut short"))?;
         }
-        if reader.remaining() == 0 { Ok(batch) } else { Err(Error::new(Kind::Corrupt, "batch has bytes after its end")) }
+        if reader.remaining() == 0 {
+            Ok(batch)
+        } else {
+            Err(Error::new(Kind::Corrupt, "batch has bytes after its end"))
+        }
     }
 
     /// How many records it has, at least 1.

@@ -94,9 +94,13 @@ async fn try_create(stores: &ObjectStores, object: &Object) -> Result<Created> {
     let put = stores.write.put_opts(&object.path, object.payload.clone(), options);
     match tokio::time::timeout(TRY_TIMEOUT, put).await {
         Ok(Ok(_)) => Ok(Created::Ours),
-        Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => who_is_there(stores, object).await,
+        Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => {
+            who_is_there(stores, object).await
+        }
         Ok(Err(error)) => Err(Error::new(Kind::Unavailable, "object store refused a write").with_source(error)),
-        Err(_) => Err(Error::new(Kind::Unavailable, format!("object store took longer than {TRY_TIMEOUT:?} for a write"))),
+        Err(_) => {
+            Err(Error::new(Kind::Unavailable, format!("object store took longer than {TRY_TIMEOUT:?} for a write")))
+        }
     }
 }
 
@@ -139,6 +143,3 @@ pub(crate) async fn read_object(stores: &ObjectStores, path: &Path) -> Result<Op
 pub(crate) fn unreadable(path: &Path, error: StoreError) -> Error {
     Error::new(Kind::Unavailable, format!("object {path} cannot be read from the object store")).with_source(error)
 }
-
-#[cfg(test)]
-mod tests;

@@ -126,10 +126,11 @@ pub(crate) fn kind_of(error: &object_store::Error) -> Kind {
         E::InvalidPath { .. }
         | E::NotSupported { .. }
         | E::NotImplemented { .. }
-        | E::UnknownConfigurationKey { .. }
-        | E::PermissionDenied { .. }
-        | E::Unauthenticated { .. } => Kind::Invalid,
-        E::Generic { .. } | E::JoinError { .. } => Kind::Unavailable,
+        | E::UnknownConfigurationKey { .. } => Kind::Invalid,
+        // Credentials end and are renewed while a node runs: that is a store that is away, not a wrong call.
+        E::Generic { .. } | E::JoinError { .. } | E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            Kind::Unavailable
+        }
         // The enum of the crate may grow: what we do not know is not known to be definite.
         _ => Kind::Unavailable,
     }
@@ -282,23 +283,16 @@ fn parent_of(name: &Path) -> Option<Path> {
 /// What a failed step of the probe means: a store that answers and refuses is no store to run on.
 fn refused_or_away(stores: &ObjectStores, step: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
-    let kind = match kind_of(&error) {
-        Kind::Unavailable => Kind::Unavailable,
-        Kind::Fenced
-        | Kind::OutOfRange
-        | Kind::Busy
-        | Kind::Unknown
-        | Kind::Corrupt
-        | Kind::Closed
-        | Kind::Conflict
-        | Kind::NotFound
-        | Kind::Invalid => Kind::Invalid,
-    };
-    let why = match &error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => "refuses our credentials",
-        E::NotSupported { .. } | E::NotImplemented { .. } => "does not support what the log needs",
-        _ if kind == Kind::Unavailable => "cannot be reached",
-        _ => "answers in a way that the log cannot use",
+    let (kind, why) = if matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. }) {
+        (Kind::Invalid, "refuses our credentials")
+    } else if matches!(error, E::NotSupported { .. } | E::NotImplemented { .. }) {
+        (Kind::Invalid, "does not support what the log needs")
+    } else if matches!(error, E::NotFound { .. }) {
+        (Kind::Invalid, "says that the bucket or the object is not there")
+    } else if kind_of(&error) == Kind::Unavailable {
+        (Kind::Unavailable, "cannot be reached")
+    } else {
+        (Kind::Invalid, "answers in a way that the log cannot use")
     };
     Error::new(kind, format!("store {} {why}: could not {step}", stores.url)).with_source(error)
 }

@@ -45,6 +45,9 @@ fn a_store_that_is_open_is_refused_and_not_called_corrupt() {
     // Fails when the message of the lock is not told apart: the caller would wipe a store in use.
     let dir = tempfile::tempdir().unwrap();
     let state = RocksState::open(dir.path()).unwrap();
+    // More than a snapshot reads ahead.
+    let rows: Vec<StateOp> = (0..8000).map(|n| put(&format!("{n:04}"), &"v".repeat(1000))).collect();
+    state.write(&rows).unwrap();
     let snapshot = state.snapshot();
     let refused = || RocksState::open(dir.path()).err().expect("the directory is in use");
     assert_eq!(refused().kind(), Kind::Invalid);
@@ -139,10 +142,10 @@ fn put(key: &str, value: &str) -> StateOp {
 }
 
 fn fill(dir: &Path) {
-    let state = RocksState::open(dir).unwrap();
+    let state = RocksState::open(dir).expect("the directory can be used");
     let rows: Vec<StateOp> = (0..1000).map(|n| put(&format!("{n:04}"), &format!("value {n}"))).collect();
-    state.write(&rows).unwrap();
-    state.flush().unwrap();
+    state.write(&rows).expect("it can be written");
+    state.flush().expect("it can be flushed");
 }
 
 fn open_and_read(dir: &Path) -> plinth_storage::Result<usize> {
@@ -153,14 +156,15 @@ fn open_and_read(dir: &Path) -> plinth_storage::Result<usize> {
 /// Turns every byte of the files whose name contains `part` into another one.
 fn overwrite_files(dir: &Path, part: &str) {
     for path in files(dir, part) {
-        let damaged: Vec<u8> = fs::read(&path).unwrap().iter().map(|byte| !byte).collect();
-        fs::write(path, damaged).unwrap();
+        let damaged: Vec<u8> = fs::read(&path).expect("it can be read").iter().map(|byte| !byte).collect();
+        fs::write(path, damaged).expect("it can be written");
     }
 }
 
 fn files(dir: &Path, part: &str) -> Vec<std::path::PathBuf> {
-    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let found: Vec<_> = paths.filter(|path| path.file_name().unwrap().to_str().unwrap().contains(part)).collect();
+    let paths = fs::read_dir(dir).expect("the directory is there").map(|entry| entry.expect("an entry").path());
+    let named = |path: &std::path::PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part));
+    let found: Vec<_> = paths.filter(named).collect();
     assert!(!found.is_empty(), "there is a file with {part} in its name");
     found
 }

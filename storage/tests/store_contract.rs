@@ -265,5 +265,6 @@ async fn exists(store: &FaultStore, path: &str) -> bool {
 }
 
 async fn read(stores: &ObjectStores, path: &str) -> Bytes {
-    stores.read.get(&Path::from(path)).await.unwrap().bytes().await.unwrap()
+    let got = stores.read.get(&Path::from(path)).await.expect("the object is there");
+    got.bytes().await.expect("its body arrives")
 }

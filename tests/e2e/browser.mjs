@@ -9,6 +9,8 @@ import { fileURLToPath } from "node:url";
 const { chromium } = createRequire(new URL("../../web/package.json", import.meta.url))("playwright-core");
 
 const SCREENSHOTS = fileURLToPath(new URL("./screenshots/", import.meta.url));
+/** How long a thing may take to appear: this bounds a failure, nothing waits for it. */
+const PATIENCE_MS = 60_000;
 const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
@@ -42,6 +44,7 @@ export class Browser {
   /** A page of its own session at the server's console. When `t` is over, it must have kept to the rules. */
   async open(t, server, options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1100, height: 800 }, ...options });
+    context.setDefaultTimeout(PATIENCE_MS);
     const guard = new Guard(server);
     await guard.watch(context);
     const page = await context.newPage();

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { Browser, caughtUp, openTopic, picture, signIn } from "./browser.mjs";
 import { Server } from "./server.mjs";
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 let browser;
 before(async () => (browser = await Browser.start()));
 after(() => browser.close());
@@ -206,7 +206,7 @@ test("the root key acts inside a tenant and follows with a ticket", LIMIT, async
   const page = await browser.open(t, server);
   await page.getByLabel("Key", { exact: true }).fill(server.rootKey);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByRole("alert").getByText("forbidden").waitFor();
+  await page.getByRole("alert").getByText("plinth-tenant").waitFor();
   await signIn(page, server.rootKey, "default");
   await page.getByText("root key in default").waitFor();
   await openTopic(page, "of-default", "live");

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { Browser, caughtUp, openTopic, picture, signIn } from "./browser.mjs";
 import { Server } from "./server.mjs";
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 let browser;
 before(async () => (browser = await Browser.start()));
 after(() => browser.close());

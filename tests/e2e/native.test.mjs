@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { Browser } from "./browser.mjs";
 import { Server } from "./server.mjs";
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 const PROTOCOL = "plinth.v1.json";
 let browser;
 before(async () => (browser = await Browser.start()));

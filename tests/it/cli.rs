@@ -28,7 +28,8 @@ impl Ended {
     }
 
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {:?} {}", self.lines(), self.stderr))
+        serde_json::from_slice(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {:?} {}", self.lines(), self.stderr))
     }
 }
 
@@ -81,7 +82,8 @@ async fn the_help_lists_every_environment_variable() {
 #[tokio::test]
 async fn unknown_settings_are_refused_and_named() {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
-    let env = |name: &str, value: &str| Options { env: vec![(name.to_owned(), value.to_owned())], ..Options::default() };
+    let env =
+        |name: &str, value: &str| Options { env: vec![(name.to_owned(), value.to_owned())], ..Options::default() };
     let variable = refused(dir.path(), &env("PLINTH_CACHEDIR", "/tmp/x")).await;
     assert_eq!(variable.code, Some(2));
     assert!(variable.stderr.contains("PLINTH_CACHEDIR"), "{}", variable.stderr);
@@ -120,8 +122,8 @@ async fn lines_that_are_published_come_back_on_every_transport() {
         assert!(all.stdout == text.as_bytes(), "{transport} printed {} lines: {}", all.lines().len(), all.stderr);
         let args = ["subscribe", "orders", "--from", "offset:7", "--transport", transport, "--limit", "3"];
         let some = client(&server, &args, b"").await;
-        let offsets = some.lines().iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["offset"].clone());
-        assert_eq!(offsets.collect::<Vec<_>>(), [7, 8, 9], "{transport}");
+        let records = some.lines().into_iter().map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+        assert_eq!(records.map(|record| record["offset"].clone()).collect::<Vec<_>>(), [7, 8, 9], "{transport}");
     }
 }
 
@@ -129,7 +131,8 @@ async fn lines_that_are_published_come_back_on_every_transport() {
 async fn a_body_keeps_its_bytes_key_header_and_type() {
     let server = Server::start().await;
     let body: Vec<u8> = (0..=255).collect();
-    let args = ["publish", "bytes", "--body", "--content-type", "image/png", "--record-key", "k", "--header", "Origin: cli"];
+    let args =
+        ["publish", "bytes", "--body", "--content-type", "image/png", "--record-key", "k", "--header", "Origin: cli"];
     let published = client(&server, &args, &body).await;
     assert_eq!((published.code, &published.json()["offset"]), (0, &Value::from(0)), "{}", published.stderr);
     let record = server.client().read_all("bytes", 0).await.remove(0);

@@ -363,9 +363,14 @@ impl LineStream {
         Self { lines: reader.lines() }
     }
 
-    /// The next line; `None` when the stream is over, cut or whole.
+    /// The next line, past empty ones, which are signs of life; `None` when the stream is over, cut or whole.
     pub async fn next(&mut self) -> Option<String> {
-        within("a line", self.lines.next_line()).await.ok().flatten()
+        loop {
+            let line = within("a line", self.lines.next_line()).await.ok().flatten()?;
+            if !line.is_empty() {
+                return Some(line);
+            }
+        }
     }
 
     /// The next `count` records, past control lines.

@@ -69,7 +69,8 @@ impl Server {
         let dir = Arc::new(tempfile::tempdir().expect("a temporary directory can be made"));
         let mut server = Self { dir, options, process: None, key: String::new() };
         server.launch().await;
-        server.key = server.root().acting_in("default").make_key(&["admin", "publish:**", "subscribe:**", "manage:**"]).await;
+        server.key =
+            server.root().acting_in("default").make_key(&["admin", "publish:**", "subscribe:**", "manage:**"]).await;
         server
     }
 

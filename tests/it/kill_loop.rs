@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_api::error::{Problem, PublishOutcome};
-use plinth_api::records::{Receipt, Record, RecordPage};
+use plinth_api::records::{Gap, Receipt, Record, RecordPage};
 use plinth_audit::body::{Body, Writer, digest};
 use plinth_audit::history::{Event, History, Outcome, Place, Seen, write_events};
 use rand::rngs::StdRng;
@@ -182,7 +182,10 @@ impl Run {
             }
             Ok(answer) => {
                 let problem: Problem = answer.parse();
-                assert!(problem.status >= 500, "a valid publish is refused only for the server's own state: {problem:?}");
+                assert!(
+                    problem.status >= 500,
+                    "a valid publish is refused only for the server's own state: {problem:?}"
+                );
                 match problem.outcome.expect("a failed publish says what is known") {
                     PublishOutcome::NotStored => (Outcome::NotStored, true),
                     PublishOutcome::Unknown => (Outcome::Unknown, true),
@@ -221,9 +224,14 @@ impl Run {
                         continue;
                     }
                 };
-                let Some((records, cursor)) = shown else { break };
-                self.deliver(connection, &mut place, &records);
-                place.cursor = Some(cursor).filter(|cursor| !cursor.is_empty()).or(place.cursor);
+                match shown {
+                    Shown::Records(records, cursor) => {
+                        self.deliver(connection, &mut place, &records);
+                        place.cursor = cursor.or(place.cursor);
+                    }
+                    Shown::Gap(gap) => self.go_back(connection, &mut place, &gap),
+                    Shown::End => break,
+                }
             }
             url = Some(at);
         }
@@ -236,6 +244,13 @@ impl Run {
             self.history.log(Event::Delivered { connection, place: at, records: seen });
             place.next.insert(record.partition, record.offset + 1);
         }
+    }
+
+    /// Nothing is trimmed here, so a gap means that records are gone; the audit names them.
+    fn go_back(&self, connection: u64, place: &mut Position, gap: &Gap) {
+        let at = Place::new(place.topic, gap.partition);
+        self.history.log(Event::Gap { connection, place: at, resumed_at: gap.resumed_at });
+        place.next.insert(gap.partition, gap.resumed_at);
     }
 
     /// Reads page after page by offset, each partition in turn, waiting at the tail.
@@ -255,6 +270,11 @@ impl Run {
                 url = self.next_address(Some(&url)).await;
                 continue;
             };
+            if answer.status == 416 {
+                // What was read is gone; the audit says what.
+                place.next.insert(partition, answer.problem().tail.expect("416 names the tail"));
+                continue;
+            }
             assert_eq!(answer.status, 200, "{}", answer.text());
             let page: RecordPage = answer.parse();
             let records: Vec<Seen> = page.records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
@@ -301,10 +321,21 @@ enum Transport {
     Ws,
 }
 
+/// What a live connection shows.
+enum Shown {
+    /// Records, none for a marker, and the cursor after them.
+    Records(Vec<Record>, Option<String>),
+    /// Records are missing.
+    Gap(Gap),
+    /// The connection is over.
+    End,
+}
+
 /// A live connection of either kind.
 enum Live {
     Sse(SseStream),
-    Ws(crate::client::Ws),
+    /// With the credit that is to be given back before the next frame is awaited.
+    Ws(crate::client::Ws, usize),
 }
 
 impl Live {
@@ -324,38 +355,42 @@ impl Live {
             Transport::Ws => {
                 let mut ws = client.try_ws().await?;
                 let from = place.cursor.as_ref().map_or("earliest".to_owned(), |cursor| format!("cursor:{cursor}"));
-                let subscribe = json!({"type": "subscribe", "id": "s", "topics": [place.topic], "from": from, "credit": 64});
+                let subscribe =
+                    json!({"type": "subscribe", "id": "s", "topics": [place.topic], "from": from, "credit": 64});
                 ws.send(&subscribe).await;
-                Some(Self::Ws(ws))
+                Some(Self::Ws(ws, 0))
             }
         }
     }
 
-    /// The next records and the cursor after them, no record for a marker; `None` when the connection is over.
-    async fn next(&mut self) -> Option<(Vec<Record>, String)> {
+    /// What comes next. Cancel safe but for credit, which may be given twice.
+    async fn next(&mut self) -> Shown {
         match self {
             Self::Sse(stream) => {
-                let event = stream.next().await?;
+                let Some(event) = stream.next().await else { return Shown::End };
+                let data = &event.data;
                 match event.event.as_str() {
-                    "record" => {
-                        let record = serde_json::from_str(&event.data).expect("a record is JSON");
-                        Some((vec![record], event.id))
-                    }
-                    "caught_up" => Some((Vec::new(), event.id)),
-                    "goaway" => None,
-                    other => panic!("nothing is trimmed or deleted here, but `{other}` came: {}", event.data),
+                    "record" => Shown::Records(vec![serde_json::from_str(data).expect("a record")], Some(event.id)),
+                    "caught_up" => Shown::Records(Vec::new(), Some(event.id)),
+                    "gap" => Shown::Gap(serde_json::from_str(data).expect("a gap")),
+                    "goaway" => Shown::End,
+                    other => panic!("nothing is deleted here, but `{other}` came: {data}"),
                 }
             }
-            Self::Ws(ws) => {
-                let frame = ws.next().await?;
+            Self::Ws(ws, owed) => {
+                if *owed > 0 {
+                    ws.send(&json!({"type": "credit", "sub": "s", "n": *owed})).await;
+                    *owed = 0;
+                }
+                let Some(frame) = ws.next().await else { return Shown::End };
                 match frame.kind.as_str() {
-                    "records" => {
-                        ws.send(&json!({"type": "credit", "sub": "s", "n": frame.records.len()})).await;
-                        Some((frame.records, frame.cursor.expect("records carry a cursor")))
+                    "records" | "welcome" | "subscribed" | "caught_up" => {
+                        *owed = frame.records.len();
+                        Shown::Records(frame.records, frame.cursor)
                     }
-                    "welcome" | "subscribed" | "caught_up" => Some((Vec::new(), frame.cursor.unwrap_or_default())),
-                    "goaway" => None,
-                    other => panic!("nothing is trimmed or deleted here, but `{other}` came: {}", frame.text),
+                    "gap" => Shown::Gap(serde_json::from_str(&frame.text).expect("a gap")),
+                    "goaway" => Shown::End,
+                    other => panic!("nothing is deleted here, but `{other}` came: {}", frame.text),
                 }
             }
         }

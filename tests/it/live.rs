@@ -66,7 +66,8 @@ async fn an_sse_stream_begins_as_browsers_and_proxies_need_it() {
     let mut response = response;
     let mut text = String::new();
     while !text.contains("\n\n") {
-        let chunk = crate::client::within("the first bytes", response.chunk()).await.unwrap().expect("the stream is open");
+        let chunk =
+            crate::client::within("the first bytes", response.chunk()).await.unwrap().expect("the stream is open");
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     assert!(text.contains("retry: 2000\n"), "{text:?}");
@@ -165,18 +166,20 @@ async fn sse_can_leave_events_unnamed_and_show_the_payload_alone() {
 async fn a_payload_with_line_ends_and_look_alikes_of_the_protocol_stays_one_record() {
     let server = Server::start().await;
     let client = server.client();
-    let nasty = ["a\n\nid: 5\ndata: x", "a\r\nb\rc", "\u{2028}\u{2029}\u{85}", "event: end\n\n", "", " lead", "\u{feff}bom"];
+    let nasty =
+        ["a\n\nid: 5\ndata: x", "a\r\nb\rc", "\u{2028}\u{2029}\u{85}", "event: end\n\n", "", " lead", "\u{feff}bom"];
     client.publish_texts("t", &nasty).await;
-    client.publish("t", "application/json", "{\n  \"pretty\": [\n 1,\r\n2 ]\n}").await;
+    // JSON over several lines cannot stand in one line as it is; it is shown as text, with its bytes.
+    let pretty = "{\n  \"pretty\": [\n 1,\r\n2 ]\n}";
+    client.publish("t", "application/json", pretty).await;
+    let expected = [&nasty[..], &[pretty]].concat();
     let path = format!("{RECORDS}?from=earliest");
-    let json = |record: &Record| serde_json::from_str::<Value>(record.value.as_ref().expect("JSON").get()).unwrap();
     let sse = client.sse(&path, None).await.records(8).await;
     let lines = client.ndjson(&path).await.records(8).await;
     let mut ws = client.ws().await;
     ws.subscribe("t", "earliest").await;
     for records in [sse, lines, ws.records(8).await, client.read_all("t", 0).await] {
-        assert_eq!(texts(&records[..7]), nasty);
-        assert_eq!(json(&records[7]), json!({"pretty": [1, 2]}));
+        assert_eq!(texts(&records), expected);
     }
 }
 
@@ -223,7 +226,12 @@ async fn a_partition_can_be_followed_alone() {
     let client = server.client();
     client.make_topic("wide", 2).await;
     let publish = |partition: u32, text: &'static str| {
-        answer(client.post(&format!("/v1/topics/wide/records?partition={partition}")).header("Content-Type", "text/plain").body(text))
+        answer(
+            client
+                .post(&format!("/v1/topics/wide/records?partition={partition}"))
+                .header("Content-Type", "text/plain")
+                .body(text),
+        )
     };
     let mut one = client.sse("/v1/topics/wide/records?partition=1&from=earliest", None).await;
     let mut both = client.sse("/v1/topics/wide/records?from=earliest", None).await;

@@ -2,6 +2,7 @@
 
 mod auth_matrix;
 mod bad_input;
+mod cli;
 mod client;
 mod debian;
 mod harness;

@@ -4,10 +4,7 @@
 use std::path::PathBuf;
 
 use plinth_api::error::ErrorCode;
-use plinth_api::frames::{ClientFrame, ServerFrame};
-use serde_json::{Value, json};
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use serde_json::Value;
 
 use crate::client::answer;
 use crate::harness::Server;
@@ -36,31 +33,12 @@ fn the_openapi_document_is_up_to_date() {
 
 #[test]
 fn the_schema_of_the_frames_is_up_to_date() {
-    check_drift("frames.schema.json", &frames());
-}
-
-/// JSON Schema of the frames of both directions, with all that they refer to under `$defs`.
-fn frames() -> Value {
-    let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
-    ClientFrame::schemas(&mut schemas);
-    ServerFrame::schemas(&mut schemas);
-    schemas.push((ClientFrame::name().into_owned(), ClientFrame::schema()));
-    schemas.push((ServerFrame::name().into_owned(), ServerFrame::schema()));
-    let defs: serde_json::Map<String, Value> =
-        schemas.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).unwrap())).collect();
-    let document = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Frames of plinth.v1.json",
-        "oneOf": [{"$ref": "#/$defs/ClientFrame"}, {"$ref": "#/$defs/ServerFrame"}],
-        "$defs": defs,
-    });
-    let text = document.to_string().replace("#/components/schemas/", "#/$defs/");
-    serde_json::from_str(&text).unwrap()
+    check_drift("frames.schema.json", &plinth_api::frames::schema());
 }
 
 #[test]
 fn every_reference_of_both_documents_leads_somewhere() {
-    for document in [serde_json::to_value(plinth::http::openapi()).unwrap(), frames()] {
+    for document in [serde_json::to_value(plinth::http::openapi()).unwrap(), plinth_api::frames::schema()] {
         let mut references = Vec::new();
         collect(&document, &mut references);
         assert!(!references.is_empty());
@@ -100,7 +78,10 @@ async fn the_server_serves_the_document_and_a_page_for_every_error_code() {
     assert_eq!(answer(client.get("/docs/errors/no_such_code")).await.status, 404);
     let docs = answer(client.get("/docs")).await;
     assert!(docs.status == 200 || docs.status == 308, "{}", docs.status);
-    assert!(!docs.text().contains("//cdn") && !docs.text().contains("https://unpkg"), "nothing is loaded from elsewhere");
+    assert!(
+        !docs.text().contains("//cdn") && !docs.text().contains("https://unpkg"),
+        "nothing is loaded from elsewhere"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +94,9 @@ async fn operation_endpoints_answer_without_a_credential() {
     assert!(answer(client.get("/version")).await.json()["version"].is_string());
     server.client().publish("t", "text/plain", "x").await;
     let metrics = answer(client.get("/metrics")).await.text();
-    for name in ["plinth_object_store_requests_total{", "plinth_object_store_bytes_total{", "plinth_http_requests_total{"] {
+    for name in
+        ["plinth_object_store_requests_total{", "plinth_object_store_bytes_total{", "plinth_http_requests_total{"]
+    {
         assert!(metrics.contains(name), "{name}");
     }
     assert!(metrics.contains(r#"operation="put""#) && metrics.contains(r#"purpose="wal""#), "{metrics}");

@@ -22,8 +22,14 @@ async fn a_published_body_is_read_back_with_its_key_headers_and_media_type() {
     let names: HashSet<&str> = receipt.as_object().unwrap().keys().map(String::as_str).collect();
     let all = ["topic", "partition", "offset", "count", "cursor", "timestamp", "durability", "duplicate"];
     assert_eq!(names, HashSet::from(all));
-    assert_eq!((&receipt["topic"], &receipt["partition"], &receipt["offset"]), (&json!("orders"), &json!(0), &json!(0)));
-    assert_eq!((&receipt["count"], &receipt["durability"], &receipt["duplicate"]), (&json!(1), &json!("object"), &json!(false)));
+    assert_eq!(
+        (&receipt["topic"], &receipt["partition"], &receipt["offset"]),
+        (&json!("orders"), &json!(0), &json!(0))
+    );
+    assert_eq!(
+        (&receipt["count"], &receipt["durability"], &receipt["duplicate"]),
+        (&json!(1), &json!("object"), &json!(false))
+    );
     let page = client.page("orders", "").await;
     let [record] = &page.records[..] else { panic!("one record: {page:?}") };
     assert_eq!(payload(record), b"\x00\xffraw\n");
@@ -107,7 +113,11 @@ async fn records_with_one_key_are_in_one_partition_and_a_spanning_batch_answers_
     for (number, result) in results.results.iter().enumerate() {
         let PublishResult::Stored(receipt) = result else { panic!("stored: {result:?}") };
         assert_eq!(receipt.count, 1);
-        assert_eq!(*partitions[number % 8].get_or_insert(receipt.partition), receipt.partition, "one key, one partition");
+        assert_eq!(
+            *partitions[number % 8].get_or_insert(receipt.partition),
+            receipt.partition,
+            "one key, one partition"
+        );
         let query = format!("from=offset:{}&partition={}&limit=1", receipt.offset, receipt.partition);
         assert_eq!(texts(&client.page("keyed", &query).await.records), [format!("r{number}")]);
     }

@@ -1,5 +1,5 @@
 //! Reads the sources and checks what the compiler does not: module docs first, length of files and functions, and who
-//! may name whom (ARCHITECTURE.md, "Layers").
+//! may name whom (ARCHITECTURE.md, "Layers"). And the documents: README has every setting, named files exist.
 //!
 //! It looks at words, not at meaning: comments and literals are blanked out, then names and braces are looked
 //! for in what is left. That is enough to catch an honest slip, and needs no parser.
@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const OLD_OFFENDERS: &[(Rule, &str)] = &[];
 
 /// Folders with our Rust sources, from the root of the repository.
-const FOLDERS: [&str; 5] = ["api/src", "storage/src", "src", "tests/it", "tests/audit/src"];
+const FOLDERS: [&str; 6] = ["api/src", "storage/src", "storage/tests", "src", "tests/it", "tests/audit/src"];
 
 /// Words that only some places may name. A word is a path as it is written: `axum` also finds `axum::Router`.
 const WORDS: &[Words] = &[
@@ -505,6 +505,38 @@ fn each_rule_reports_what_it_forbids_and_nothing_else() {
     for (path, text, rule) in cases {
         let found: Vec<Rule> = check(path, text).into_iter().map(|violation| violation.rule).collect();
         assert_eq!(found, rule.iter().copied().collect::<Vec<_>>(), "{path}: {text:.120}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_setting_with_its_default() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("it is in the repository");
+    let (settings, readme) = (read("plinth.toml"), read("README.md"));
+    let settings = settings.lines().filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
+    let settings: Vec<_> =
+        settings.filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
+    assert!(settings.len() > 5, "plinth.toml has no settings of the form `#name = value`");
+    for (name, value) in settings {
+        let cell = format!("| `PLINTH_{}` |", name.to_uppercase());
+        let row =
+            readme.lines().find(|line| line.starts_with(&cell)).unwrap_or_else(|| panic!("README has no row {cell}"));
+        let default = format!("| `{}` |", value.trim_matches('"'));
+        let has_none = ["root_key", "public_url"].contains(&name);
+        assert!(has_none || row.contains(&default), "README: {row} does not show {default}");
+    }
+}
+
+#[test]
+fn the_documents_name_only_sources_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources: Vec<String> = FOLDERS.iter().flat_map(|folder| rust_files(root, folder)).collect();
+    for document in ["README.md", "ARCHITECTURE.md", "docs/format.md"] {
+        let text = fs::read_to_string(root.join(document)).expect("it is in the repository");
+        for name in text.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && !name.contains(' ')) {
+            let exists = sources.iter().any(|path| path == name || path.ends_with(&format!("/{name}")));
+            assert!(exists, "{document} names {name}, which is not there");
+        }
     }
 }
 

@@ -297,7 +297,9 @@ async fn a_cursor_of_another_transport_goes_on_here_and_a_foreign_one_is_refused
     socket.send(json!({"type": "subscribe", "id": "a", "topics": ["t"], "from": from})).await;
     assert_eq!(socket.frame("subscribed").await.sub.as_deref(), Some("a"));
     assert_eq!(socket.records(2).await.0, numbers(2..4));
-    let mut other = server.tenant("b").await.ws().await;
+    let foreign = server.tenant("b").await;
+    foreign.publish("t", "text/plain", "x").await;
+    let mut other = foreign.ws().await;
     other.send(&json!({"type": "subscribe", "id": "b", "topics": ["t"], "from": from})).await;
     assert_eq!(other.frame("error").await.problem.unwrap().code, ErrorCode::InvalidCursor);
     socket.send(json!({"type": "subscribe", "id": "c", "topics": ["t"], "from": "yesterday"})).await;

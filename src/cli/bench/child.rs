@@ -40,7 +40,8 @@ impl Server {
     async fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
-        let address = tokio::time::timeout(START_TIMEOUT, listening(&mut stdout)).await.context("no start in time")??;
+        let address =
+            tokio::time::timeout(START_TIMEOUT, listening(&mut stdout)).await.context("no start in time")??;
         Ok(Self { child, _stdout: stdout, address })
     }
 
@@ -56,7 +57,8 @@ impl Server {
         if let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         }
-        let status = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.context("it did not end in time")??;
+        let status =
+            tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.context("it did not end in time")??;
         // The baseline has no handler for the signal.
         anyhow::ensure!(status.success() || status.code().is_none(), "it ended with {status}");
         Ok(())

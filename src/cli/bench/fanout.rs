@@ -35,7 +35,8 @@ pub(super) async fn run(node: &Node, topic: &str, followers: usize, records: u64
     let ready = Arc::new(Semaphore::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..followers {
-        let (target, path, gate, ready) = (node.target.clone(), format!("{path}?from=latest"), gate.clone(), ready.clone());
+        let (target, path, gate, ready) =
+            (node.target.clone(), format!("{path}?from=latest"), gate.clone(), ready.clone());
         tasks.spawn(async move {
             let permit = gate.acquire().await?;
             let mut pieces = Wire::connect(&target).await?.stream(&path, "text/event-stream").await?;

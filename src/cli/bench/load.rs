@@ -74,7 +74,8 @@ impl Load {
                 self.latency_us.saturating_record(micros.max(1));
                 self.acknowledged += 1;
                 if shot.records > 0 {
-                    self.offsets.push(number_after(&answer.body, b"\"offset\":").context("a receipt without an offset")?);
+                    self.offsets
+                        .push(number_after(&answer.body, b"\"offset\":").context("a receipt without an offset")?);
                 }
             }
             429 | 503 => self.refused += 1,
@@ -92,7 +93,12 @@ pub(super) struct Until {
 }
 
 /// Every connection sends its next request when it has the answer to the last.
-pub(super) async fn closed_loop(target: &Target, shot: &Shot, connections: usize, until: Until) -> anyhow::Result<Load> {
+pub(super) async fn closed_loop(
+    target: &Target,
+    shot: &Shot,
+    connections: usize,
+    until: Until,
+) -> anyhow::Result<Load> {
     let mut wires = Vec::with_capacity(connections);
     for _ in 0..connections {
         wires.push(Wire::connect(target).await?);
@@ -114,7 +120,13 @@ pub(super) async fn closed_loop(target: &Target, shot: &Shot, connections: usize
 }
 
 /// `rate` requests per second for `time`, on `connections` connections.
-pub(super) async fn open_loop(target: &Target, shot: &Shot, connections: usize, rate: f64, time: Duration) -> anyhow::Result<Load> {
+pub(super) async fn open_loop(
+    target: &Target,
+    shot: &Shot,
+    connections: usize,
+    rate: f64,
+    time: Duration,
+) -> anyhow::Result<Load> {
     let total = ((rate * time.as_secs_f64()) as u64).min(REQUESTS_MAX);
     let (sender, due) = mpsc::channel(DUE_MAX);
     let due = Arc::new(Mutex::new(due));

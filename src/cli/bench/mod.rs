@@ -23,7 +23,7 @@ use plinth_storage::env::{Clock, Rng, SystemClock, SystemRng};
 use url::Url;
 
 use self::child::Server;
-use self::load::{Load, Shot, Until, check_offsets, closed_loop, open_loop};
+use self::load::{Shot, Until, check_offsets, closed_loop, open_loop};
 use self::node::Node;
 use self::report::{Cost, Delivery, Disk, Latency, Machine, Rate, Report, Throughput, round};
 use self::wire::Target;

@@ -97,7 +97,10 @@ type Stream = BoxStream<'static, Result<Incoming, Fault>>;
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if args.transport == Transport::Poll && !single(&args) {
-        return Err(Usage("--transport poll reads one topic; use sse, ndjson or ws for several or a pattern".to_owned()).into());
+        return Err(Usage(
+            "--transport poll reads one topic; use sse, ndjson or ws for several or a pattern".to_owned(),
+        )
+        .into());
     }
     if args.partition.is_some() && (!single(&args) || args.transport == Transport::Ws) {
         return Err(Usage("--partition needs one topic, and sse, ndjson or poll".to_owned()).into());
@@ -235,6 +238,7 @@ impl Follow<'_> {
             }
             Incoming::End { topic } => {
                 output::say(&format!("topic {topic} was deleted"));
+                self.position.forget(&topic);
                 return Ok(single(self.args).then_some(Next::Done));
             }
         }

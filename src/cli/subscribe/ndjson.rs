@@ -58,7 +58,8 @@ fn parse(line: String) -> Result<Vec<Incoming>, Fault> {
     if !line.starts_with("{\"control\"") {
         return Ok(vec![Incoming::Record(line)]);
     }
-    let parsed = serde_json::from_str(&line).map_err(|error| Fault::Lost(format!("unreadable control line: {error}")))?;
+    let parsed =
+        serde_json::from_str(&line).map_err(|error| Fault::Lost(format!("unreadable control line: {error}")))?;
     Ok(control(parsed))
 }
 
@@ -74,4 +75,3 @@ fn control(control: Control) -> Vec<Incoming> {
         Control::End { topic } => vec![Incoming::End { topic }],
     }
 }
-

@@ -79,6 +79,11 @@ impl Position {
         self.set(&place, offset);
     }
 
+    /// The topic was deleted: one of the same name that is made later begins at 0.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.next.remove(topic);
+    }
+
     fn set(&mut self, place: &Place, next: u64) {
         match self.next.get_mut(&place.topic) {
             Some(partitions) => partitions.insert(place.partition, next),
@@ -105,6 +110,8 @@ mod tests {
         assert_eq!(position.accept(&place(0, 11)), Verdict::Jump { expected: 9 });
         position.skip_to(place(0, 20));
         assert_eq!(position.accept(&place(0, 20)), Verdict::Next);
+        position.forget("t");
+        assert_eq!(position.accept(&place(0, 0)), Verdict::Next);
     }
 
     #[test]

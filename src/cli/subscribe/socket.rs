@@ -69,7 +69,8 @@ fn request(client: &Client) -> Result<Request<()>, Fault> {
     let mut request = client.socket_url("/v1/ws").into_client_request().map_err(fault)?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
     for (name, value) in client.headers() {
-        let value = HeaderValue::from_str(&value).map_err(|_| Fault::Lost(format!("{name} cannot be sent in a header")))?;
+        let value =
+            HeaderValue::from_str(&value).map_err(|_| Fault::Lost(format!("{name} cannot be sent in a header")))?;
         request.headers_mut().insert(HeaderName::from_static(name), value);
     }
     Ok(request)

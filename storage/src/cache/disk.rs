@@ -83,6 +83,10 @@ impl DiskPages {
     /// Drops the page.
     pub(super) async fn remove(self: &Arc<Self>, key: &PageKey) {
         let (disk, key) = (Arc::clone(self), key.clone());
+        if disk.off.load(Ordering::Relaxed) {
+            return;
+        }
+        // As in `put`.
         let _ended = tokio::task::spawn_blocking(move || {
             let mut options = WriteOptions::default();
             options.disable_wal(true);

@@ -186,8 +186,7 @@ impl PageCache {
     }
 
     async fn fetch(&self, path: &Path, object_len: u64, range: Range<u64>) -> Result<Bytes> {
-        let failed =
-            |error| Error::new(kind_of(&error), format!("object {path} cannot be read")).with_source(error);
+        let failed = |error| Error::new(kind_of(&error), format!("object {path} cannot be read")).with_source(error);
         let options = GetOptions::new().with_range(Some(range.clone()));
         let got = self.store.get_opts(path, options).await.map_err(failed)?;
         if got.meta.size != object_len {

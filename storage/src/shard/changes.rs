@@ -131,7 +131,9 @@ impl Entry {
         match kind {
             1 => Some(Self::PutDocument { key, value }),
             2 => Some(Self::DeleteDocument { key }),
-            3 => Some(Self::CreateTopic { topic: topic()?, partitions: u32::from_le_bytes(value[..].try_into().ok()?) }),
+            3 => {
+                Some(Self::CreateTopic { topic: topic()?, partitions: u32::from_le_bytes(value[..].try_into().ok()?) })
+            }
             4 => Some(Self::DeleteTopic { topic: topic()? }),
             5 => Some(Self::Acquire {
                 shard: ShardId(u16::from_le_bytes(key[..].try_into().ok()?)),

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use crate::env::until;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{ObjectHash, SessionId, Slot};
 use crate::layout;
@@ -74,7 +75,7 @@ impl Checkpointer {
                     }
                     false
                 }
-                () = sleep_until(wait_until), if new_bytes > 0 && wait_until > Instant::now() => false,
+                () = until(Some(wait_until)), if new_bytes > 0 && wait_until > Instant::now() => false,
             };
             let new_bytes = *committed.borrow() - at_bytes;
             let enough = LOG_PER_CHECKPOINT * last_size;
@@ -122,7 +123,8 @@ enum Written {
 }
 
 fn encode(state: &dyn StateStore) -> Result<Bytes> {
-    let broken = |error: std::io::Error| Error::new(Kind::Corrupt, "checkpoint cannot be compressed").with_source(error);
+    let broken =
+        |error: std::io::Error| Error::new(Kind::Corrupt, "checkpoint cannot be compressed").with_source(error);
     let mut position = None;
     let mut out = zstd::Encoder::new(vec![0; CHECKPOINT_HEAD_BYTES], COMPRESSION_LEVEL).map_err(broken)?;
     for row in state.snapshot() {

@@ -164,7 +164,9 @@ impl Starter<'_> {
     /// `Unavailable` when the store cannot be read.
     pub(crate) async fn fits(&self, plan: &Plan, state: &dyn StateStore) -> Result<Option<Position>> {
         let Ok(Some(value)) = state.get(&layout::position_key()) else { return Ok(None) };
-        let (Ok(position), Some((session, end))) = (Position::parse(value), plan.common_last()) else { return Ok(None) };
+        let (Ok(position), Some((session, end))) = (Position::parse(value), plan.common_last()) else {
+            return Ok(None);
+        };
         if position.cluster != self.cluster || position.session != session || position.next > end {
             return Ok(None);
         }

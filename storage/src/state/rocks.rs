@@ -117,7 +117,7 @@ impl StateStore for RocksState {
     }
 
     /// The rows are read by a thread of its own, because an iterator of RocksDB cannot outlive a borrow of its database.
-    /// The directory stays in use until the snapshot is dropped.
+    /// The directory stays in use until the snapshot is dropped, or read to its end.
     fn snapshot(&self) -> Snapshot {
         let (sender, chunks) = sync_channel(SNAPSHOT_CHUNKS);
         let (db, dir) = (Arc::clone(&self.db), self.dir.clone());

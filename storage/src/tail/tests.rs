@@ -1,1 +1,60 @@
-//! Tests.
+//! Tests of the tail in memory.
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use super::*;
+use crate::ids::{PartitionIndex, Timestamp};
+use crate::record::{Batch, NewRecord};
+
+fn partition(topic: u128) -> Partition {
+    Partition { topic: TopicId(Ulid(topic)), index: PartitionIndex(0) }
+}
+
+fn group(topic: u128, base: u64, sizes: &[usize]) -> (Partition, Vec<Arc<StoredBatch>>) {
+    let batches = sizes.iter().enumerate().map(|(index, size)| {
+        let record = NewRecord { payload: Bytes::from(vec![0; *size]), ..NewRecord::default() };
+        let batch = Batch::of(&[record]).expect("valid");
+        Arc::new(StoredBatch { base: Offset(base + index as u64), timestamp: Timestamp(0), batch })
+    });
+    (partition(topic), batches.collect())
+}
+
+fn bases(tail: &Tail, topic: u128, from: u64, bytes: usize) -> Option<Vec<u64>> {
+    let read = tail.read(partition(topic), Offset(from), bytes)?;
+    Some(read.iter().map(|batch| batch.base.0).collect())
+}
+
+// Fails when the newest slot leaves instead of the oldest, or when a slot's bytes are not given back.
+#[test]
+fn the_oldest_slots_leave_first_and_what_stays_has_no_hole() {
+    let tail = Tail::new(4 * (1000 + 14 + BATCH_OVERHEAD_BYTES));
+    for slot in 0..10 {
+        tail.push(vec![group(1, slot * 2, &[1000, 1000])]);
+        assert!(tail.bytes() <= tail.bytes_max);
+    }
+    assert_eq!(bases(&tail, 1, 15, usize::MAX), None);
+    assert_eq!(bases(&tail, 1, 16, usize::MAX), Some(vec![16, 17, 18, 19]));
+    assert_eq!(bases(&tail, 1, 19, usize::MAX), Some(vec![19]));
+    assert_eq!(bases(&tail, 1, 20, usize::MAX), None);
+}
+
+#[test]
+fn a_read_gives_at_least_one_batch_and_stops_at_its_bound() {
+    let tail = Tail::new(usize::MAX);
+    tail.push(vec![group(1, 0, &[100, 100, 100])]);
+    assert_eq!(bases(&tail, 1, 0, 0), Some(vec![0]));
+    assert_eq!(bases(&tail, 1, 0, 2 * 114), Some(vec![0, 1]));
+}
+
+#[test]
+fn a_removed_topic_gives_its_bytes_back_and_leaves_the_others() {
+    let tail = Tail::new(usize::MAX);
+    tail.push(vec![group(1, 0, &[100]), group(2, 0, &[100])]);
+    tail.push(vec![group(2, 1, &[100])]);
+    let one = tail.bytes() / 3;
+    tail.remove_topic(TopicId(Ulid(2)));
+    assert_eq!(tail.bytes(), one);
+    assert_eq!(bases(&tail, 2, 0, usize::MAX), None);
+    assert_eq!(bases(&tail, 1, 0, usize::MAX), Some(vec![0]));
+}

@@ -4,11 +4,13 @@
 //! drawn from a seed; both at once is possible, the script goes first. Without a fault it does what the store below does,
 //! and counts. Clones share everything, so a test keeps one and gives the other away.
 //!
-//! ```ignore
+//! ```
+//! use plinth_storage::testing::fault::{FaultStore, PutFault};
+//!
 //! let store = FaultStore::in_memory();
 //! store.on_put(|path| path.as_ref().contains("/wal/"), PutFault::ApplyThenError);
-//! // … run the code under test over `store.stores()` …
-//! assert_eq!(store.unfired(), 0);
+//! // … the code under test runs over `store.stores()` …
+//! assert_eq!(store.unfired(), 1, "no put has come yet");
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -322,7 +324,9 @@ impl ObjectStore for FaultStore {
             Some(GetFault::Truncate) => {
                 tear(self.inner.get_opts(path, options).await?, |body| body.truncate(body.len() / 2)).await
             }
-            Some(GetFault::FlipBit) => tear(self.inner.get_opts(path, options).await?, flip_middle_bit).await,
+            Some(GetFault::FlipBit) => {
+                tear(self.inner.get_opts(path, options).await?, |body| flip_middle_bit(body)).await
+            }
             Some(GetFault::Hang) => {
                 self.hang().await;
                 self.inner.get_opts(path, options).await
@@ -473,7 +477,7 @@ async fn tear(got: GetResult, change: impl FnOnce(&mut Vec<u8>) + Send) -> Resul
     Ok(GetResult { payload, meta, range, attributes, extensions })
 }
 
-fn flip_middle_bit(body: &mut Vec<u8>) {
+fn flip_middle_bit(body: &mut [u8]) {
     let middle = body.len() / 2;
     if let Some(byte) = body.get_mut(middle) {
         *byte ^= 1;

@@ -77,8 +77,7 @@ impl BodyBuilder {
     /// Adds a block of state changes.
     pub(crate) fn changes(&mut self, shard: ShardId, changes: &Bytes) {
         let partition = Partition { topic: TopicId(ulid::Ulid::nil()), index: PartitionIndex(0) };
-        let head =
-            Head { kind: KIND_CHANGES, shard, partition, base: Offset(0), count: 1, timestamp: Timestamp(0) };
+        let head = Head { kind: KIND_CHANGES, shard, partition, base: Offset(0), count: 1, timestamp: Timestamp(0) };
         self.head(&head, changes.len(), crc32c::crc32c(changes));
         self.piece(changes);
     }

@@ -243,7 +243,11 @@ impl Core {
             Guard::Present(key) => (self.document(state, key)?.is_some(), "is not there"),
             Guard::Equals(key, value) => (self.document(state, key)?.as_ref() == Some(value), "has changed"),
         };
-        if holds { Ok(()) } else { Err(Error::new(Kind::Conflict, format!("a document that the change builds on {what}"))) }
+        if holds {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Conflict, format!("a document that the change builds on {what}")))
+        }
     }
 
     fn check_running(&self) -> Result<()> {

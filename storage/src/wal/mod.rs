@@ -4,5 +4,6 @@ pub(crate) mod blocks;
 pub(crate) mod buffer;
 pub(crate) mod fence;
 pub(crate) mod format;
+pub(crate) mod pipeline;
 pub(crate) mod reader;
 pub(crate) mod writer;

@@ -96,7 +96,9 @@ impl Judge {
                 self.reads.insert(*read, floor);
             }
             Event::Read { read, place, from, records, caught_up } => {
-                self.read(*read, place, *from, records, *caught_up);
+                let end = self.dense(place, *from, records);
+                self.read(*read, place, caught_up.then_some(end));
+                self.shown(place, records);
             }
             Event::Attach { connection, place, from } => {
                 self.connections.insert((*connection, place.clone()), *from);
@@ -141,15 +143,14 @@ impl Judge {
         self.raise(&place, offset + digests.len() as u64);
     }
 
-    fn read(&mut self, read: u64, place: &Place, from: u64, records: &[Seen], caught_up: bool) {
+    /// `tail` is where the read ended, if it claims to have reached the tail.
+    fn read(&mut self, read: u64, place: &Place, tail: Option<u64>) {
         let Some(floor) = self.reads.remove(&read) else {
             return self.bad(format!("read {read} is answered but was never sent"));
         };
-        let end = self.dense(place, from, records);
-        if caught_up && end < floor {
+        if let Some(end) = tail.filter(|end| *end < floor) {
             self.found.push(Violation::Stale { place: place.clone(), end, floor });
         }
-        self.shown(place, records);
     }
 
     fn delivered(&mut self, connection: u64, place: &Place, records: &[Seen]) {

@@ -1,7 +1,7 @@
 // The REST calls of the console. Knows nothing of the page; the credential goes into a header and nowhere else.
 import { parseExactly } from "../lib/json";
 import { ApiError, failureOfResponse } from "./failure";
-import type { Problem, PublishRecord, Receipt, RecordPage, Ticket, Topic, TopicList, TopicRequest } from "./types";
+import type { Problem, PublishRecord, PublishResults, Receipt, RecordPage, Ticket, Topic, TopicList, TopicRequest } from "./types";
 
 /** Who signed in. The root key acts inside a tenant that it names; an API key belongs to one. */
 export interface Credential {
@@ -58,7 +58,7 @@ export class Client {
   async publish(name: string, record: PublishRecord): Promise<Receipt> {
     const body = JSON.stringify({ records: [record] });
     const response = await this.send("POST", `${topicPath(name)}/records`, undefined, body, BATCH_TYPE);
-    const answer = (await response.json()) as Receipt | { results: (Receipt | { problem: Problem })[] };
+    const answer = (await response.json()) as Receipt | PublishResults;
     if (!("results" in answer)) return answer;
     const [result] = answer.results;
     if (result === undefined) throw new Error("the answer to the publish has no result");

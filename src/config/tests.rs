@@ -1,0 +1,93 @@
+//! The example file, the order of sources, and what is refused.
+
+use super::*;
+
+/// The example with every setting switched on: lines of the form `#name = value`.
+fn example() -> String {
+    include_str!("../../plinth.toml")
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+fn keys_of(given: &Given) -> Vec<String> {
+    // `Debug` lists every field, so that a new setting cannot be forgotten here.
+    format!("{given:#?}")
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ").filter(|rest| !rest.starts_with(' ')))
+        .filter_map(|line| line.split_once(": ").map(|(key, _)| key.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_example_file_is_read_and_sets_nothing_as_it_stands() {
+    let given = Given::parse(include_str!("../../plinth.toml")).expect("parses");
+    assert_eq!(given, Given::default());
+}
+
+#[test]
+fn the_example_file_lists_every_setting_with_its_default() {
+    let given = Given::parse(&example()).expect("every line of the example parses");
+    for key in keys_of(&Given::default()) {
+        assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
+    }
+    let settings = Settings::complete(Given { root_key: None, public_url: None, ..given.clone() });
+    assert_eq!(settings, Settings::default());
+    assert!(given.root_key.is_some() && given.public_url.is_some());
+}
+
+#[test]
+fn an_unknown_key_is_refused_and_named_with_its_line() {
+    let (line, message) = Given::parse("listen = \"127.0.0.1:1\"\nflush_intervall = \"1s\"\n").expect_err("unknown");
+    assert_eq!(line, 2);
+    assert!(message.contains("flush_intervall"), "{message}");
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let flags = Given { listen: Some("127.0.0.1:1".to_owned()), ..Given::default() };
+    let file =
+        Given::parse("listen = \"127.0.0.1:2\"\ncache_bytes = \"1GiB\"\nmemory_bytes = 16777216").expect("parses");
+    let settings = Settings::complete(flags.or(file));
+    assert_eq!(settings.listen, "127.0.0.1:1");
+    assert_eq!(settings.cache_bytes, 1 << 30);
+    assert_eq!(settings.memory_bytes, 16 << 20);
+    assert_eq!(settings.store, Settings::default().store);
+}
+
+#[test]
+fn a_weak_root_key_is_refused_and_never_shown() {
+    for weak in ["changeme", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "with a space in it, and long enough for all"]
+    {
+        let given = Given { root_key: weak.parse().ok(), ..Given::default() };
+        assert!(!format!("{given:?}").contains(weak));
+        let error = Settings::load(given, None).expect_err("weak").to_string();
+        assert!(error.starts_with("root key ") && !error.contains(weak), "{error}");
+    }
+    let strong = "f3b1c07d5a9e4628b7c2d1e0a5948376".parse().ok();
+    assert!(Settings::load(Given { root_key: strong, ..Given::default() }, None).is_ok());
+}
+
+#[test]
+fn unknown_variables_are_refused_by_name_and_service_links_are_not() {
+    let known = BTreeSet::from(["PLINTH_LISTEN".to_owned()]);
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into_iter();
+    let fine =
+        ["PLINTH_LISTEN", "PLINTH_TEST_SEED", "PLINTH_PORT", "PLINTH_PORT_80_TCP", "PLINTH_SERVICE_HOST", "PATH"];
+    assert!(check_environment(&known, names(&fine)).is_ok());
+    let error = check_environment(&known, names(&["PLINTH_LISTEM", "PLINTH_STOER"])).expect_err("unknown").to_string();
+    assert!(error.contains("PLINTH_LISTEM, PLINTH_STOER"), "{error}");
+}
+
+#[test]
+fn sizes_and_times_say_their_units() {
+    assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
+    assert_eq!("500 MB".parse(), Ok(ByteSize(500_000_000)));
+    assert_eq!("250ms".parse(), Ok(Span(Duration::from_millis(250))));
+    assert_eq!("auto".parse(), Ok(FlushInterval(None)));
+    for bad in ["", "64 elephants", "-1", "99999999999TiB"] {
+        assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+    }
+    assert!("10".parse::<Span>().is_err());
+}

@@ -1,0 +1,165 @@
+use plinth_storage::ids::{PartitionIndex, Timestamp, TopicId};
+use plinth_storage::record::{Batch, NewRecord};
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use super::*;
+
+fn scene() -> Scene {
+    let partition = Partition { topic: TopicId(Ulid::from_parts(3, 4)), index: PartitionIndex(2) };
+    Scene { cursors: CursorKey([1; 32]), tenant: TenantId(Ulid::from_parts(1, 2)), partition }
+}
+
+fn record(content_type: &str, payload: &[u8]) -> NewRecord {
+    NewRecord {
+        key: None,
+        content_type: Bytes::copy_from_slice(content_type.as_bytes()),
+        headers: vec![],
+        payload: Bytes::copy_from_slice(payload),
+    }
+}
+
+fn render(records: &[NewRecord]) -> Rendered {
+    let batch = Batch::of(records).expect("a batch");
+    Rendered::new("orders", &scene(), &StoredBatch { base: Offset(7), timestamp: Timestamp(99), batch })
+}
+
+fn text(bytes: &Bytes) -> &str {
+    std::str::from_utf8(bytes).expect("JSON is UTF-8")
+}
+
+fn parsed(rendered: &Rendered, index: u32) -> Value {
+    serde_json::from_slice(&rendered.record_json(index)).expect("one JSON value")
+}
+
+#[test]
+fn a_record_has_its_place_its_fields_and_its_payload() {
+    let mut full = record("text/plain", b"hi \"you\"\n");
+    full.key = Some(Bytes::from_static("k\u{fc}".as_bytes()));
+    full.headers = vec![("a".into(), "1".into()), ("b".into(), "\"2\"".into())];
+    let rendered = render(&[record("", b""), full]);
+    assert_eq!(
+        text(&rendered.record_json(0)),
+        r#"{"topic":"orders","partition":2,"offset":7,"timestamp":99,"base64":""}"#
+    );
+    assert_eq!(
+        parsed(&rendered, 1),
+        json!({"topic": "orders", "partition": 2, "offset": 8, "timestamp": 99, "key": "kü",
+            "headers": {"a": "1", "b": "\"2\""}, "content_type": "text/plain", "text": "hi \"you\"\n"})
+    );
+}
+
+#[test]
+fn json_stands_in_the_text_byte_for_byte() {
+    for payload in ["{\"b\": 1.50,  \"a\":[ ]}", "1e400", "\"\\u00e9é\"", "null", " true "] {
+        let rendered = render(&[record("application/json; charset=utf-8", payload.as_bytes())]);
+        let line = rendered.record_json(0);
+        assert!(text(&line).ends_with(&format!("\"value\":{payload}}}")), "{}", text(&line));
+        assert!(render(&[record("application/vnd.x+json", payload.as_bytes())]).record_json(0).ends_with(b"}"));
+    }
+}
+
+#[test]
+fn json_that_cannot_stand_in_a_line_comes_as_text() {
+    let deep = "[".repeat(101) + &"]".repeat(101);
+    for payload in ["{\n}", "[1,\r2]", "{\"a\":", "", "{} {}", "nul", "\u{feff}{}", &deep] {
+        let read = parsed(&render(&[record("application/json", payload.as_bytes())]), 0);
+        assert_eq!(read["text"], json!(payload));
+        assert_eq!(read.get("value"), None, "{payload:?}");
+    }
+}
+
+#[test]
+fn many_brackets_that_are_not_deep_are_embedded() {
+    let wide = format!("[{}\"{}\"]", "[],".repeat(200), "[".repeat(300));
+    let read = parsed(&render(&[record("application/json", wide.as_bytes())]), 0);
+    assert!(read["value"].is_array());
+}
+
+#[test]
+fn what_is_not_textual_or_not_utf8_comes_as_base64() {
+    for (content_type, payload, expected) in [
+        ("", &b"hi"[..], "aGk="),
+        ("application/octet-stream", b"hi", "aGk="),
+        ("image/png", b"\x89PNG", "iVBORw=="),
+        ("text/plain", b"\xff\xfe", "//4="),
+        ("application/json", b"\"\xff\"", "Iv8i"),
+        ("textual", b"hi", "aGk="),
+    ] {
+        let read = parsed(&render(&[record(content_type, payload)]), 0);
+        assert_eq!(read["base64"], json!(expected), "{content_type}");
+    }
+}
+
+#[test]
+fn textual_types_come_as_text() {
+    for content_type in [
+        "text/plain",
+        "TEXT/CSV; header=present",
+        "application/xml",
+        "image/svg+xml",
+        "application/x-www-form-urlencoded",
+        "application/javascript",
+        "application/yaml",
+    ] {
+        assert_eq!(parsed(&render(&[record(content_type, "grüße".as_bytes())]), 0)["text"], json!("grüße"));
+    }
+}
+
+#[test]
+fn every_form_is_cut_at_records() {
+    let rendered =
+        render(&[record("application/json", b"0"), record("application/json", b"1"), record("text/plain", b"2")]);
+    let lines: Vec<Bytes> = (0..3).map(|index| rendered.record_json(index)).collect();
+    assert_eq!(text(&rendered.ndjson(1, 2)), format!("{}\n{}\n", text(&lines[1]), text(&lines[2])));
+    assert_eq!(text(&rendered.json_items(0, 3)), lines.iter().map(text).collect::<Vec<_>>().join(","));
+    assert_eq!(rendered.json_items(1, 1), lines[1]);
+    assert_eq!(rendered.json_items(1, 0), Bytes::new());
+    let array: Value = serde_json::from_str(&format!("[{}]", text(&rendered.json_items(1, 2)))).expect("an array");
+    assert_eq!(array[1]["offset"], json!(9));
+}
+
+#[test]
+fn sse_events_carry_the_cursor_after_each_record() {
+    let rendered = render(&[record("application/json", b"0"), record("application/json", b"1")]);
+    let cursor = |next| {
+        let scene = scene();
+        scene.cursors.write(scene.tenant, [(scene.partition, Offset(next))])
+    };
+    let line = |index| rendered.record_json(index);
+    assert_eq!(
+        text(&rendered.sse(0, 2, true)),
+        format!(
+            "id: {}\nevent: record\ndata: {}\n\nid: {}\nevent: record\ndata: {}\n\n",
+            cursor(8),
+            text(&line(0)),
+            cursor(9),
+            text(&line(1))
+        )
+    );
+    assert_eq!(text(&rendered.sse(1, 1, false)), format!("id: {}\ndata: {}\n\n", cursor(9), text(&line(1))));
+}
+
+/// Fails when `RenderCache::render` makes a new text each time.
+#[test]
+fn followers_share_one_text() {
+    let cache = RenderCache::new(1 << 20);
+    let batch = Batch::of(&[record("text/plain", b"x")]).expect("a batch");
+    let stored = StoredBatch { base: Offset(0), timestamp: Timestamp(1), batch };
+    let first = cache.render("orders", &scene(), &stored, true);
+    let second = cache.render("orders", &scene(), &stored, true);
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(first.sse(0, 1, true).as_ptr(), second.sse(0, 1, true).as_ptr());
+    assert!(Arc::ptr_eq(&first, &cache.render("orders", &scene(), &stored, false)));
+}
+
+#[test]
+fn the_cache_is_bounded_in_bytes() {
+    let cache = RenderCache::new(1 << 20);
+    for base in 0..1_000 {
+        let batch = Batch::of(&[record("text/plain", &[b'x'; 4096])]).expect("a batch");
+        let stored = StoredBatch { base: Offset(base), timestamp: Timestamp(1), batch };
+        cache.render("orders", &scene(), &stored, true);
+    }
+    assert!(cache.rendered.weight() <= 1 << 20, "{}", cache.rendered.weight());
+}

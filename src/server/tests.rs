@@ -1,0 +1,183 @@
+//! The loop over real sockets, with limits that are short or far away: what is closed, and what is not.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(50);
+const FAR: Duration = Duration::from_secs(3600);
+
+const UNBOUND: ServerLimits = ServerLimits {
+    connections_max: 100,
+    connections_per_address_max: 100,
+    first_byte_timeout: FAR,
+    header_timeout: FAR,
+    idle_timeout: FAR,
+    body_timeout: FAR,
+    drain: FAR,
+};
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    /// When cancelled, the endless answer ends.
+    end_stream: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+fn start(limits: ServerLimits) -> Server {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let end_stream = CancellationToken::new();
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/refuse", post(|_: Request| async { StatusCode::PAYLOAD_TOO_LARGE }))
+        .route("/stream", get(endless))
+        .with_state(end_stream.clone());
+    let service = Service {
+        router,
+        limits,
+        shutdown: CancellationToken::new(),
+        ended: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        metrics: Arc::new(Metrics::new([], |_| {})),
+    };
+    let shutdown = service.shutdown.clone();
+    Server { address, shutdown, end_stream, serving: tokio::spawn(serve(listener, service)) }
+}
+
+async fn endless(State(end): State<CancellationToken>) -> Body {
+    let first = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"first"))]);
+    let rest = futures::stream::once(async move {
+        end.cancelled().await;
+        Ok(Bytes::from_static(b"last"))
+    });
+    Body::from_stream(futures::StreamExt::chain(first, rest))
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+async fn send(socket: &mut TcpStream, text: &str) {
+    socket.write_all(text.as_bytes()).await.unwrap();
+}
+
+/// What comes up to and including `end`.
+async fn receive(socket: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        text.push(char::from(socket.read_u8().await.unwrap()));
+    }
+    text
+}
+
+/// What comes until the server closes.
+async fn receive_all(socket: &mut TcpStream) -> String {
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+const HELLO: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+// Fails without the first case of `Watch::due`.
+#[tokio::test]
+async fn a_connection_that_sends_nothing_is_closed() {
+    let server = start(ServerLimits { first_byte_timeout: SHORT, ..UNBOUND });
+    assert_eq!(receive_all(&mut server.connect().await).await, "");
+}
+
+// Fails if a resting connection had the time limit of a head, as with hyper's own `header_read_timeout`.
+#[tokio::test]
+async fn a_head_that_does_not_end_is_closed_and_a_resting_connection_is_not() {
+    let server = start(ServerLimits { header_timeout: SHORT, ..UNBOUND });
+    let mut resting = server.connect().await;
+    send(&mut resting, HELLO).await;
+    receive(&mut resting, "hello").await;
+    let mut slow = server.connect().await;
+    send(&mut slow, "GET / HTTP/1.1\r\nhost:").await;
+    assert_eq!(receive_all(&mut slow).await, "");
+    send(&mut resting, HELLO).await;
+    assert!(receive(&mut resting, "hello").await.starts_with("HTTP/1.1 200"));
+}
+
+// Fails if the time within a request counted as rest: the endless answer would be cut.
+#[tokio::test]
+async fn a_connection_that_rests_for_too_long_is_closed_and_one_within_a_request_is_not() {
+    let server = start(ServerLimits { idle_timeout: SHORT, ..UNBOUND });
+    let mut busy = server.connect().await;
+    send(&mut busy, "GET /stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    receive(&mut busy, "first\r\n").await;
+    let mut resting = server.connect().await;
+    send(&mut resting, HELLO).await;
+    assert!(receive_all(&mut resting).await.ends_with("hello"));
+    server.end_stream.cancel();
+    assert!(receive_all(&mut busy).await.contains("last"));
+}
+
+// Fails without the pass in `admit`.
+#[tokio::test]
+async fn a_connection_over_the_cap_is_closed_and_the_others_go_on() {
+    let server = start(ServerLimits { connections_per_address_max: 1, ..UNBOUND });
+    let mut first = server.connect().await;
+    send(&mut first, HELLO).await;
+    receive(&mut first, "hello").await;
+    assert_eq!(receive_all(&mut server.connect().await).await, "");
+    send(&mut first, HELLO).await;
+    receive(&mut first, "hello").await;
+}
+
+// Fails without the lingering close in `WatchedSocket::poll_shutdown`: the connection is reset while the client writes.
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_still_sends_gets_the_answer() {
+    let server = start(UNBOUND);
+    let mut socket = server.connect().await;
+    let body = vec![b'x'; 2 * 1024 * 1024];
+    send(&mut socket, &format!("POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+    socket.write_all(&body).await.unwrap();
+    socket.shutdown().await.unwrap();
+    assert!(receive_all(&mut socket).await.starts_with("HTTP/1.1 413"));
+}
+
+// Fails if the loop stopped accepting at the shutdown, or did not wait for open answers.
+#[tokio::test]
+async fn while_the_node_ends_open_answers_go_on_and_new_connections_get_one_answer() {
+    let server = start(UNBOUND);
+    let mut open = server.connect().await;
+    send(&mut open, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    receive(&mut open, "first\r\n").await;
+    let mut resting = server.connect().await;
+    send(&mut resting, HELLO).await;
+    receive(&mut resting, "hello").await;
+    server.shutdown.cancel();
+    assert_eq!(receive_all(&mut resting).await, "");
+    let mut late = server.connect().await;
+    send(&mut late, HELLO).await;
+    let answer = receive_all(&mut late).await;
+    assert!(answer.contains("connection: close") && answer.ends_with("hello"), "{answer}");
+    server.end_stream.cancel();
+    assert!(receive_all(&mut open).await.contains("last"));
+    server.serving.await.unwrap().unwrap();
+}
+
+// Fails if `ended` did not reach the connections: the test would not end.
+#[tokio::test]
+async fn what_does_not_end_in_the_drain_time_is_ended() {
+    let server = start(ServerLimits { drain: Duration::ZERO, ..UNBOUND });
+    let mut open = server.connect().await;
+    send(&mut open, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    receive(&mut open, "first\r\n").await;
+    server.shutdown.cancel();
+    server.serving.await.unwrap().unwrap();
+    assert!(!receive_all(&mut open).await.contains("last"));
+}

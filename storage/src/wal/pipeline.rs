@@ -1,0 +1,304 @@
+//! The pipeline: seals the open buffer into slots, keeps up to a few of them in flight, commits their contiguous prefix.
+//!
+//! One task owns it. A slot is sealed at once when none is in flight, when it is full, or when its oldest entry has
+//! waited the flush interval. It must not know what records mean or who waits for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::env::until;
+use crate::error::{Kind, Result};
+use crate::ids::{ObjectHash, Slot};
+use crate::layout;
+use crate::shard::changes::Entry;
+use crate::shard::claim::CATALOG_SHARD;
+use crate::shard::machine::{self, Run, SlotSummary};
+use crate::shard::rows::Position;
+use crate::slot::{self, Created, Object};
+use crate::wal::blocks::BodyBuilder;
+use crate::wal::buffer::{OpenBuffer, Outcome};
+use crate::wal::format::{Header, ObjectKind};
+use crate::wal::writer::{StopReason, Writer};
+
+/// A slot whose bytes are frozen.
+struct Sealed {
+    summary: SlotSummary,
+    buffer: OpenBuffer,
+    hash: ObjectHash,
+    sealed_at: Instant,
+    done: bool,
+}
+
+/// The task that owns the pipeline.
+pub(crate) struct Pipeline {
+    writer: Arc<Writer>,
+    next_slot: Slot,
+    previous: ObjectHash,
+    in_flight: VecDeque<Sealed>,
+    puts: JoinSet<(Slot, Result<Created>)>,
+    checks: JoinSet<Result<Option<Header>>>,
+    check_at: Instant,
+    checked_generation: u64,
+}
+
+impl Pipeline {
+    pub(crate) fn new(writer: Arc<Writer>) -> Self {
+        let check_at = Instant::now() + writer.options.fence_check_interval;
+        Self {
+            writer,
+            next_slot: Slot(0),
+            previous: ObjectHash::default(),
+            in_flight: VecDeque::new(),
+            puts: JoinSet::new(),
+            checks: JoinSet::new(),
+            check_at,
+            checked_generation: 0,
+        }
+    }
+
+    /// Runs until the log is closed or the session ends.
+    pub(crate) async fn run(mut self) {
+        let writer = Arc::clone(&self.writer);
+        let mut closing = writer.closing.subscribe();
+        loop {
+            self.seal_what_is_due();
+            if self.is_finished() {
+                break;
+            }
+            let in_flight_bytes: usize = self.in_flight.iter().map(|sealed| sealed.buffer.bytes).sum();
+            writer.parts.metrics.pending_bytes.set(i64::try_from(in_flight_bytes).unwrap_or(i64::MAX));
+            let wake_at = self.wake_at();
+            tokio::select! {
+                () = writer.wake.notified() => {}
+                _ = closing.changed() => {}
+                () = writer.parts.health.changed() => self.store_changed(),
+                Some(put) = self.puts.join_next() => self.put_done(put.expect("a put does not panic")),
+                Some(check) = self.checks.join_next() => self.checked(check.expect("a check does not panic")),
+                () = until(wake_at) => self.on_time(),
+            }
+        }
+        self.puts.abort_all();
+        self.fail_in_flight(Kind::Unknown, "the log ended before the outcome was known");
+        writer.stop(StopReason::Closed);
+    }
+
+    fn is_finished(&self) -> bool {
+        if self.writer.stopped.borrow().is_some() {
+            return true;
+        }
+        *self.writer.closing.borrow() && self.in_flight.is_empty() && self.writer.core().open.is_empty()
+    }
+
+    fn seal_what_is_due(&mut self) {
+        while let Some(buffer) = self.take_due() {
+            self.seal(buffer);
+        }
+    }
+
+    fn take_due(&self) -> Option<OpenBuffer> {
+        let options = &self.writer.options;
+        if self.in_flight.len() >= options.in_flight_max {
+            return None;
+        }
+        let mut core = self.writer.core();
+        let opened = core.open.opened?;
+        let waited = options.flush_interval.is_some_and(|interval| opened.elapsed() >= interval);
+        let due = self.in_flight.is_empty() || core.open.bytes >= options.slot_bytes || waited;
+        due.then(|| core.take())
+    }
+
+    fn seal(&mut self, buffer: OpenBuffer) {
+        let options = &self.writer.options;
+        let slot = self.next_slot;
+        let mut body = BodyBuilder::default();
+        let mut runs = Vec::with_capacity(buffer.groups.len());
+        for (partition, batches) in &buffer.groups {
+            let shard = partition.shard(options.shards);
+            let mut run: Option<Run> = None;
+            for batch in batches {
+                let (position, len) = body.records(shard, *partition, batch);
+                let run = run.get_or_insert(Run {
+                    partition: *partition,
+                    base: batch.base,
+                    count: 0,
+                    position,
+                    len: 0,
+                    first_timestamp: batch.timestamp,
+                    last_timestamp: batch.timestamp,
+                });
+                run.count += batch.batch.count();
+                run.len += len;
+                run.last_timestamp = batch.timestamp;
+            }
+            runs.extend(run);
+        }
+        if !buffer.changes.is_empty() {
+            body.changes(CATALOG_SHARD, &buffer.changes.clone().freeze());
+        }
+        let header = Header::new(ObjectKind::Data, options.session, slot.0).after(self.previous);
+        let object = Object::new(layout::wal(options.session, slot), header, body.finish());
+        self.previous = object.header.hash();
+        self.next_slot = slot.next();
+        let summary = SlotSummary {
+            session: options.session,
+            slot,
+            object_len: object.header.object_len(),
+            runs,
+            entries: buffer.entries.clone(),
+        };
+        self.in_flight.push_back(Sealed {
+            summary,
+            buffer,
+            hash: self.previous,
+            sealed_at: Instant::now(),
+            done: false,
+        });
+        let parts = self.writer.parts.clone();
+        self.puts.spawn(async move { (slot, slot::create(&parts.stores, &object, &parts.health, None).await) });
+    }
+
+    fn put_done(&mut self, (slot, created): (Slot, Result<Created>)) {
+        match created {
+            Ok(Created::Ours) => {
+                for sealed in self.in_flight.iter_mut().filter(|sealed| sealed.summary.slot == slot) {
+                    sealed.done = true;
+                }
+                self.commit_prefix();
+            }
+            Ok(Created::Taken(header)) if header.kind == ObjectKind::Fence => self.fenced(slot, &header),
+            Ok(Created::Taken(_)) => self.broken(format!("slot {slot} of this session holds a foreign object")),
+            Err(error) => self.broken(format!("slot {slot} of this session cannot be settled: {error}")),
+        }
+    }
+
+    fn commit_prefix(&mut self) {
+        while self.in_flight.front().is_some_and(|sealed| sealed.done) {
+            let Some(sealed) = self.in_flight.pop_front() else { return };
+            if let Err(error) = self.commit(sealed) {
+                self.broken(format!("a committed slot cannot be applied to the local state: {error}"));
+                return;
+            }
+        }
+    }
+
+    /// Applies a committed slot and only then tells those who wait for it and those who follow.
+    fn commit(&self, sealed: Sealed) -> Result<()> {
+        let writer = &self.writer;
+        let Sealed { summary, buffer, hash, .. } = sealed;
+        let OpenBuffer { sequence, groups, room, outcome, .. } = buffer;
+        let position = Position {
+            cluster: writer.options.cluster,
+            session: writer.options.session,
+            next: summary.slot.next(),
+            hash,
+        };
+        let rows = machine::apply(&*writer.parts.state, &summary, &position)?;
+        let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
+        writer.parts.tail.push(groups.into_iter().collect());
+        writer.core().committed_up_to(sequence, &rows, &summary.entries);
+        writer.room.add_permits(room);
+        outcome.send_replace(Outcome::Committed);
+        writer.parts.feeds.moved(rows.iter().map(|(partition, _)| *partition));
+        for entry in &summary.entries {
+            if let Entry::DeleteTopic { topic } = entry {
+                writer.parts.tail.remove_topic(*topic);
+                writer.parts.feeds.topic_moved(*topic);
+            }
+        }
+        let metrics = &writer.parts.metrics;
+        metrics.slots.inc();
+        metrics.records.inc_by(records);
+        metrics.tail_bytes.set(i64::try_from(writer.parts.tail.bytes()).unwrap_or(i64::MAX));
+        writer.committed_bytes.send_modify(|total| *total += summary.object_len);
+        Ok(())
+    }
+
+    fn fenced(&mut self, slot: Slot, fence: &Header) {
+        let why = format!("session {} was ended by session {}", self.writer.options.session, fence.author);
+        // Slots below the fence may still be settling; those at and above it are not part of the log.
+        let keep = self.in_flight.iter().take_while(|sealed| sealed.summary.slot < slot).count();
+        let dead = self.in_flight.split_off(keep);
+        for sealed in dead {
+            self.writer.fail_buffer(sealed.buffer, Kind::Fenced, &why);
+        }
+        self.writer.stop(StopReason::Fenced(why));
+    }
+
+    fn broken(&mut self, why: String) {
+        tracing::error!(why, "the session stops");
+        self.fail_in_flight(Kind::Unknown, &why);
+        self.writer.stop(StopReason::Broken(why));
+    }
+
+    fn fail_in_flight(&mut self, kind: Kind, why: &str) {
+        for sealed in std::mem::take(&mut self.in_flight) {
+            self.writer.fail_buffer(sealed.buffer, kind, why);
+        }
+    }
+
+    /// The store went away: what is not sealed was never sent, so it is given back.
+    fn store_changed(&self) {
+        if !self.writer.parts.health.is_away() {
+            return;
+        }
+        let open = self.writer.core().undo_open();
+        if !open.is_empty() {
+            self.writer.fail_buffer(open, Kind::Unavailable, "the object store cannot be reached");
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let options = &self.writer.options;
+        let flush = match options.flush_interval {
+            Some(interval) if self.in_flight.len() < options.in_flight_max => {
+                self.writer.core().open.opened.map(|opened| opened + interval)
+            }
+            Some(_) | None => None,
+        };
+        let unknown = self.in_flight.iter().find(|sealed| is_pending(sealed));
+        let unknown = unknown.map(|sealed| sealed.sealed_at + options.append_timeout);
+        let check = self.in_flight.is_empty().then_some(self.check_at);
+        [flush, unknown, check].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let timeout = self.writer.options.append_timeout;
+        for sealed in self.in_flight.iter().filter(|sealed| sealed.sealed_at.elapsed() >= timeout) {
+            let why = format!("the object store gave no answer within {timeout:?}");
+            sealed.buffer.outcome.send_replace(Outcome::Failed(Kind::Unknown, Arc::from(why)));
+        }
+        if self.in_flight.is_empty() && self.check_at <= Instant::now() {
+            self.check_fence();
+        }
+    }
+
+    /// An idle session asks whether its next slot is taken; a busy one learns it from its next create.
+    fn check_fence(&mut self) {
+        self.check_at = Instant::now() + self.writer.options.fence_check_interval;
+        let generation = self.writer.parts.health.generation();
+        let moved = std::mem::replace(&mut self.checked_generation, generation) != generation;
+        if moved || !self.checks.is_empty() {
+            return;
+        }
+        let stores = self.writer.parts.stores.clone();
+        let path = layout::wal(self.writer.options.session, self.next_slot);
+        self.checks.spawn(async move { slot::read_header(&stores, &path).await });
+    }
+
+    fn checked(&mut self, found: Result<Option<Header>>) {
+        match found {
+            Ok(Some(header)) if header.kind == ObjectKind::Fence => {
+                self.fenced(Slot(header.number), &header);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the next slot cannot be looked at"),
+        }
+    }
+}
+
+fn is_pending(sealed: &Sealed) -> bool {
+    matches!(*sealed.buffer.outcome.borrow(), Outcome::Pending)
+}

@@ -1,0 +1,206 @@
+//! Every path on which an object is created, against every way in which a store can answer it.
+//!
+//! Virtual time: back-off and deadlines pass without waiting.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{append, make_topic, options, partition, read_all, texts};
+use object_store::path::Path;
+use plinth_storage::error::Kind;
+use plinth_storage::log::{Log, StopReason};
+use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
+
+const FAULTS: [PutFault; 5] =
+    [PutFault::FailBefore, PutFault::ApplyThenError, PutFault::ApplyLater, PutFault::Conflict409, PutFault::Own412];
+
+async fn open(store: &FaultStore) -> Log {
+    Log::open(options(&store.stores(), None)).await.expect("the log opens")
+}
+
+fn is_wal(path: &Path) -> bool {
+    path.as_ref().contains("/wal/")
+}
+
+/// Runs a life of two sessions. Each hook may script a fault for what comes next.
+async fn two_sessions(store: &FaultStore, first: impl FnOnce(), running: impl FnOnce(), second: impl FnOnce()) {
+    first();
+    let log = open(store).await;
+    make_topic(&log, 1).await;
+    assert_eq!(append(&log, "a").await.expect("stored"), 0);
+    running();
+    assert_eq!(append(&log, "b").await.expect("stored"), 1);
+    log.request_checkpoint();
+    store.until(|store| store.calls().iter().any(|call| call.op == Op::Put && is_checkpoint(&call.path))).await;
+    assert_eq!(append(&log, "c").await.expect("stored"), 2);
+    drop(log);
+
+    second();
+    let log = open(store).await;
+    assert_eq!(texts(&log).await, ["a", "b", "c"]);
+    assert_eq!(append(&log, "d").await.expect("stored"), 3);
+    drop(log);
+    store.release().await;
+
+    let log = open(store).await;
+    assert_eq!(texts(&log).await, ["a", "b", "c", "d"], "what was put off changes nothing later");
+    assert_eq!(store.unfired(), 0, "every scripted fault happened");
+}
+
+fn is_checkpoint(path: &Path) -> bool {
+    path.as_ref().contains("/checkpoint/")
+}
+
+// Fails when `slot::create` takes "already exists" for a conflict without reading what is there (Own412,
+// ApplyThenError), or for success without reading (Conflict409), or gives up on an error (FailBefore).
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_the_create_of_a_data_slot_is_settled() {
+    for fault in FAULTS {
+        let store = FaultStore::in_memory();
+        two_sessions(&store, || {}, || store.on_put(is_wal, fault), || {}).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_the_create_of_the_cluster_object_is_settled() {
+    for fault in FAULTS {
+        let store = FaultStore::in_memory();
+        two_sessions(&store, || store.on_put(|path| path.as_ref() == "cluster", fault), || {}, || {}).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_the_create_of_a_session_and_of_a_claim_is_settled() {
+    for fault in FAULTS {
+        for part in ["/meta", "shard/00000/claim/", "shard/00007/claim/"] {
+            let store = FaultStore::in_memory();
+            let script = || store.on_put(move |path| path.as_ref().contains(part), fault);
+            two_sessions(&store, script, || {}, script).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_the_create_of_a_checkpoint_is_settled() {
+    for fault in FAULTS {
+        let store = FaultStore::in_memory();
+        two_sessions(&store, || {}, || store.on_put(is_checkpoint, fault), || {}).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_the_create_of_the_two_fences_is_settled() {
+    for fault in FAULTS {
+        let store = FaultStore::in_memory();
+        let script = || {
+            store.on_put(is_wal, fault);
+            store.on_put(is_checkpoint, fault);
+        };
+        two_sessions(&store, || {}, || {}, script).await;
+    }
+}
+
+// Fails when the writer acknowledges before its create is answered, or when a fence in its slot is read as its own.
+#[tokio::test(start_paused = true)]
+async fn a_put_that_is_paused_over_a_takeover_is_not_stored_and_stops_the_session() {
+    let store = FaultStore::in_memory();
+    let old = open(&store).await;
+    make_topic(&old, 1).await;
+    append(&old, "a").await.expect("stored");
+    store.on_put(is_wal, PutFault::Hang);
+    let paused = tokio::spawn({
+        let old = old.clone();
+        async move { append(&old, "lost").await }
+    });
+    store.until(|store| store.hanging() == 1).await;
+    let new = open(&store).await;
+    store.release().await;
+    let error = paused.await.expect("no panic").expect_err("the slot is fenced");
+    assert_eq!(error.kind(), Kind::Fenced);
+    assert!(matches!(old.stopped().await, StopReason::Fenced(_)));
+    assert_eq!(append(&old, "later").await.expect_err("stopped").kind(), Kind::Fenced);
+    assert_eq!(texts(&new).await, ["a"]);
+    assert_eq!(append(&new, "b").await.expect("stored"), 1, "the offset of what was not stored is given again");
+}
+
+// Fails when a session may end the log of another by anything but an object in the next slot.
+#[tokio::test(start_paused = true)]
+async fn a_put_that_lands_after_the_takeover_finds_the_fence() {
+    let store = FaultStore::in_memory();
+    let old = open(&store).await;
+    make_topic(&old, 1).await;
+    append(&old, "a").await.expect("stored");
+    store.on_put(is_wal, PutFault::ApplyLater);
+    let pending = tokio::spawn({
+        let old = old.clone();
+        async move { append(&old, "late").await }
+    });
+    store.until(|store| store.put_off() == 1).await;
+    pending.abort();
+    drop(old);
+    drop(pending.await);
+    let new = open(&store).await;
+    assert_eq!(store.release().await, 0, "nothing that was put off takes effect");
+    assert_eq!(texts(&new).await, ["a"]);
+}
+
+// Fails when an idle session never looks at its next slot.
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_learns_that_it_was_ended() {
+    let store = FaultStore::in_memory();
+    let old = open(&store).await;
+    let _new = open(&store).await;
+    assert!(matches!(old.stopped().await, StopReason::Fenced(_)));
+}
+
+// Fails when an append waits for a store that is known to be away, or when the writer forgets a slot it has tried.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_refuses_appends_and_loses_none_when_it_is_back() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    append(&log, "a").await.expect("stored");
+    store.set_unavailable(true);
+    assert_eq!(append(&log, "b").await.expect_err("away").kind(), Kind::Unknown);
+    assert!(!log.status().available);
+    assert_eq!(append(&log, "c").await.expect_err("away").kind(), Kind::Unavailable);
+    store.set_unavailable(false);
+    // The slot whose outcome was open is settled first: its record keeps the offset it was given.
+    let stored = loop {
+        match append(&log, "d").await {
+            Ok(offset) => break offset,
+            Err(error) => assert_eq!(error.kind(), Kind::Unavailable),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(stored, 2);
+    assert_eq!(texts(&log).await, ["a", "b", "d"]);
+}
+
+// Fails when more than the contiguous prefix is acknowledged: slot 2 is stored while slot 1 hangs.
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_acknowledged_only_after_every_slot_before_it() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 2).await;
+    store.on_put(is_wal, PutFault::Hang);
+    let first = tokio::spawn({
+        let log = log.clone();
+        async move { append(&log, "a").await }
+    });
+    store.until(|store| store.hanging() == 1).await;
+    let puts = store.count(Op::Put);
+    let second = tokio::spawn({
+        let log = log.clone();
+        async move { log.append(partition(1), common::batch(&[Bytes::from_static(b"b")])).await }
+    });
+    store.until(|store| store.count(Op::Put) > puts).await;
+    assert!(!second.is_finished());
+    assert_eq!(log.bounds(partition(1)).expect("there").tail.0, 0, "nothing is shown before it is committed");
+    store.release().await;
+    first.await.expect("no panic").expect("stored");
+    second.await.expect("no panic").expect("stored");
+    assert_eq!(read_all(&log, partition(1)).await, [Bytes::from_static(b"b")]);
+}

@@ -1,0 +1,635 @@
+// Written by `npm run types` from openapi/openapi.json; do not edit.
+
+export type paths = Record<string, never>;
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        /** @description The credential, when none came with the upgrade; due within 10 s. */
+        AuthFrame: {
+            /** @description Repeated in an `error` that answers it. */
+            id?: string | null;
+            /** @description An API key. */
+            token: string;
+            /** @description `auth` */
+            type: components["schemas"]["AuthType"];
+        };
+        /** @enum {string} */
+        AuthType: "auth";
+        /** @description A frame from the client. */
+        ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["PingFrame"];
+        /** @description The limits of one connection. */
+        ConnectionLimits: {
+            /** @description Most records in one publish. */
+            batch_records_max: number;
+            /** @description Largest message from the client, in bytes. */
+            message_bytes_max: number;
+            /** @description Largest payload of one record, in bytes. */
+            record_bytes_max: number;
+            /** @description Most subscriptions. */
+            subscriptions_max: number;
+            /** @description Most topics and patterns of one subscription. */
+            topics_max: number;
+        };
+        /** @description A control line of an NDJSON stream; the data of an SSE event of the same name. */
+        Control: {
+            /** @enum {string} */
+            control: "caught_up";
+            /** @description The position. */
+            cursor: string;
+        } | (components["schemas"]["Gap"] & {
+            /** @enum {string} */
+            control: "gap";
+        }) | {
+            /** @enum {string} */
+            control: "goaway";
+            /** @description The position to go on from. */
+            cursor: string;
+            /** @description Why. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description How long to wait.
+             */
+            reconnect_in_ms: number;
+        } | {
+            /** @enum {string} */
+            control: "end";
+            /** @description The topic. */
+            topic: string;
+        };
+        /** @description Allow more records. */
+        CreditFrame: {
+            /**
+             * Format: int64
+             * @description How many more records.
+             */
+            n: number;
+            /** @description The subscription; it must have been given a credit when it began. */
+            sub: string;
+            /** @description `credit` */
+            type: components["schemas"]["CreditType"];
+        };
+        /** @enum {string} */
+        CreditType: "credit";
+        /**
+         * @description Where the bytes are when a publish is acknowledged.
+         * @enum {string}
+         */
+        Durability: "object";
+        /**
+         * @description Why a request failed. The list is closed and its names are stable.
+         * @enum {string}
+         */
+        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
+        /** @description A place where a live stream could not continue and where it went on. */
+        Gap: {
+            /**
+             * Format: int32
+             * @description The partition.
+             */
+            partition: number;
+            /** @description Why: `trimmed`, `above_tail` or `slow_consumer`. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description The offset that was asked for.
+             */
+            requested: number;
+            /**
+             * Format: int64
+             * @description The offset at which the stream goes on.
+             */
+            resumed_at: number;
+            /** @description The topic. */
+            topic: string;
+        };
+        /** @description An API key, without its secret. */
+        Key: {
+            /**
+             * Format: int64
+             * @description When it was made, ms since the Unix epoch.
+             */
+            created_at: number;
+            /**
+             * Format: int64
+             * @description When it ends, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /** @description The id, also the part of the key after `plk_`. */
+            id: string;
+            /** @description The last four characters of the key. */
+            last_four: string;
+            /** @description The name for people. */
+            name: string;
+            /** @description What it may do. */
+            scopes: string[];
+        };
+        /** @description What `POST /v1/keys` asks for. */
+        KeyRequest: {
+            /** @description How long it lives, such as `"30d"`; without it the key has no end. */
+            expires_in?: string | null;
+            /** @description A name for people, at most 255 bytes. */
+            name?: string;
+            /** @description What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`. */
+            scopes: string[];
+        };
+        /** @description One page of a list. */
+        ListPage_Key: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /**
+                 * Format: int64
+                 * @description When it was made, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /**
+                 * Format: int64
+                 * @description When it ends, ms since the Unix epoch.
+                 */
+                expires_at?: number | null;
+                /** @description The id, also the part of the key after `plk_`. */
+                id: string;
+                /** @description The last four characters of the key. */
+                last_four: string;
+                /** @description The name for people. */
+                name: string;
+                /** @description What it may do. */
+                scopes: string[];
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        ListPage_Tenant: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /**
+                 * Format: int64
+                 * @description When it was made, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /** @description The name. */
+                name: string;
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        ListPage_Topic: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /**
+                 * Format: int64
+                 * @description Stored bytes of all partitions.
+                 */
+                bytes: number;
+                /**
+                 * Format: int64
+                 * @description When it was made, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /** @description The durability class. */
+                durability: components["schemas"]["Durability"];
+                /**
+                 * Format: int32
+                 * @description The largest payload of a record, in bytes.
+                 */
+                max_record_bytes: number;
+                /** @description The name. */
+                name: string;
+                /** @description Per partition; only in the view of one topic. */
+                partition_bounds?: components["schemas"]["PartitionBounds"][];
+                /**
+                 * Format: int32
+                 * @description How many partitions it has.
+                 */
+                partitions: number;
+                /**
+                 * Format: int64
+                 * @description Records of all partitions.
+                 */
+                records: number;
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description A key that was just made; `key` is shown this once. */
+        NewKey: components["schemas"]["Key"] & {
+            /** @description The key as it goes into `Authorization: Bearer`. */
+            key: string;
+        };
+        /** @description The bounds of one partition. */
+        PartitionBounds: {
+            /**
+             * Format: int64
+             * @description Stored bytes.
+             */
+            bytes: number;
+            /**
+             * Format: int32
+             * @description The partition.
+             */
+            partition: number;
+            /**
+             * Format: int64
+             * @description The first offset that is kept.
+             */
+            start: number;
+            /**
+             * Format: int64
+             * @description The next offset to be given.
+             */
+            tail: number;
+        };
+        /** @description Ask for a `pong`. */
+        PingFrame: {
+            /** @description Repeated in the answer. */
+            id?: string | null;
+            /** @description `ping` */
+            type: components["schemas"]["PingType"];
+        };
+        /** @enum {string} */
+        PingType: "ping";
+        /** @description The body of every error, `application/problem+json` (RFC 9457). */
+        Problem: {
+            /** @description The code, stable. */
+            code: components["schemas"]["ErrorCode"];
+            /** @description What happened this time; names the thing and the limit. */
+            detail: string;
+            outcome?: components["schemas"]["PublishOutcome"] | null;
+            /** @description The id of the request, also in `X-Request-Id` and in the log. */
+            request_id?: string | null;
+            /**
+             * Format: int64
+             * @description For `offset_trimmed`: the first offset that is kept.
+             */
+            start?: number | null;
+            /**
+             * Format: int32
+             * @description The HTTP status.
+             */
+            status: number;
+            /**
+             * Format: int64
+             * @description For `offset_above_tail`: the tail of the partition.
+             */
+            tail?: number | null;
+            /** @description The title of the code. */
+            title: string;
+            /** @description A URL that explains the code, relative to the server. */
+            type: string;
+        };
+        /** @description A batch to publish: `application/vnd.plinth.batch+json`. */
+        PublishBatch: {
+            /** @description At least one record and at most 1,000. */
+            records: components["schemas"]["PublishRecord"][];
+        };
+        /** @description Publish records. */
+        PublishFrame: {
+            /** @description Repeated in the answer. At most 255 bytes. */
+            id: string;
+            /** @description As in a batch. */
+            records: components["schemas"]["PublishRecord"][];
+            /** @description The topic. */
+            topic: string;
+            /** @description `publish` */
+            type: components["schemas"]["PublishType"];
+        };
+        /**
+         * @description What is known about the records of a failed publish.
+         * @enum {string}
+         */
+        PublishOutcome: "not_stored" | "unknown";
+        /** @description One record of a batch. At most one of `value`, `text` and `base64` is given; none means an empty payload. */
+        PublishRecord: {
+            /** @description The payload in base64 (standard alphabet, with padding). */
+            base64?: string | null;
+            /** @description The media type of the payload. Default: JSON for `value`, UTF-8 text for `text`, octets for `base64`. */
+            content_type?: string | null;
+            /** @description At most 64 headers and 16 KiB in all. */
+            headers?: {
+                [key: string]: string;
+            };
+            /** @description Chooses the partition: records with the same key are in the same one. At most 1 KiB. */
+            key?: string | null;
+            /** @description The payload as text. */
+            text?: string | null;
+            /** @description The payload as JSON; stored with the bytes that were sent. */
+            value?: unknown;
+        };
+        /** @description What became of one record of a batch that spans partitions. */
+        PublishResult: components["schemas"]["Receipt"] | {
+            /** @description Why, and what is known. */
+            problem: components["schemas"]["Problem"];
+        };
+        /** @description The answer (207) to a batch that spans partitions. */
+        PublishResults: {
+            /** @description One result per record, in the order of the request; `count` is 1 in each. */
+            results: components["schemas"]["PublishResult"][];
+        };
+        /** @enum {string} */
+        PublishType: "publish";
+        /** @description The answer to a publish whose records are in one partition. */
+        Receipt: {
+            /**
+             * Format: int32
+             * @description How many records have consecutive offsets from `offset`.
+             */
+            count: number;
+            /** @description The position after the last of them. */
+            cursor: string;
+            /** @description True when the records were already stored by an earlier request. */
+            duplicate: boolean;
+            /** @description The durability class that was reached. */
+            durability: components["schemas"]["Durability"];
+            /**
+             * Format: int64
+             * @description The offset of the first record.
+             */
+            offset: number;
+            /**
+             * Format: int32
+             * @description The partition.
+             */
+            partition: number;
+            /**
+             * Format: int64
+             * @description The server's time of the batch, ms since the Unix epoch.
+             */
+            timestamp: number;
+            /** @description The topic. */
+            topic: string;
+        };
+        /** @description A record as it is read: `value` where the payload is JSON, `text` where it is textual UTF-8, else `base64`. */
+        Record: {
+            /** @description The payload in base64, when it is neither. */
+            base64?: string | null;
+            /** @description The media type of the payload. */
+            content_type?: string | null;
+            /** @description The headers, if there are any. */
+            headers?: {
+                [key: string]: string;
+            };
+            /** @description The key, if it has one. Bytes that are not UTF-8 are shown with U+FFFD. */
+            key?: string | null;
+            /**
+             * Format: int64
+             * @description The place in the partition.
+             */
+            offset: number;
+            /**
+             * Format: int32
+             * @description The partition.
+             */
+            partition: number;
+            /** @description The payload, when it is textual. */
+            text?: string | null;
+            /**
+             * Format: int64
+             * @description The server's time of the record, ms since the Unix epoch.
+             */
+            timestamp: number;
+            /** @description The topic. */
+            topic: string;
+            /** @description The payload, when it is JSON; the bytes are those that were published. */
+            value?: unknown;
+        };
+        /** @description A page of records. */
+        RecordPage: {
+            /** @description True when the page reached the tail of every partition. */
+            caught_up: boolean;
+            /** @description The position after them, valid on every transport. */
+            next: string;
+            /** @description The records, in order within each partition. */
+            records: components["schemas"]["Record"][];
+        };
+        /** @description A frame from the server. */
+        ServerFrame: {
+            /** @description The limits that hold on it. */
+            limits: components["schemas"]["ConnectionLimits"];
+            /** @description Names this connection. */
+            session: string;
+            /** @enum {string} */
+            type: "welcome";
+        } | {
+            /** @description Where it begins. */
+            cursor: string;
+            /** @description Of the request. */
+            id: string;
+            /** @description The subscription; equal to `id`. */
+            sub: string;
+            /** @enum {string} */
+            type: "subscribed";
+        } | {
+            /** @description The position after everything that was sent. */
+            cursor: string;
+            /** @description The subscription. */
+            sub: string;
+            /** @enum {string} */
+            type: "unsubscribed";
+        } | {
+            /** @description The position after them. */
+            cursor: string;
+            /** @description In order within each partition. */
+            records: components["schemas"]["Record"][];
+            /** @description The subscription. */
+            sub: string;
+            /** @enum {string} */
+            type: "records";
+        } | {
+            /** @description Of the request. */
+            id: string;
+            /** @description One receipt when all records went to one partition; else one result per record, in the order of the frame. */
+            receipts: components["schemas"]["PublishResult"][];
+            /** @enum {string} */
+            type: "published";
+        } | {
+            /** @description The position. */
+            cursor: string;
+            /** @description The subscription. */
+            sub: string;
+            /** @enum {string} */
+            type: "caught_up";
+        } | (components["schemas"]["Gap"] & {
+            /** @description The position at which it goes on. */
+            cursor: string;
+            /** @description The subscription. */
+            sub: string;
+        } & {
+            /** @enum {string} */
+            type: "gap";
+        }) | {
+            /** @description The subscription. */
+            sub: string;
+            /** @description The topic. */
+            topic: string;
+            /** @enum {string} */
+            type: "end";
+        } | {
+            /** @description Of the request, if it was one. */
+            id?: string | null;
+            /** @description Why. */
+            problem: components["schemas"]["Problem"];
+            /** @enum {string} */
+            type: "error";
+        } | {
+            /**
+             * Format: int64
+             * @description When.
+             */
+            in_ms: number;
+            /** @enum {string} */
+            type: "token_expiring";
+        } | {
+            /** @description The position of each subscription. */
+            cursors: {
+                [key: string]: string;
+            };
+            /** @description Why. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description How long to wait.
+             */
+            reconnect_in_ms: number;
+            /** @enum {string} */
+            type: "goaway";
+        } | {
+            /** @description Of the request. */
+            id?: string | null;
+            /** @enum {string} */
+            type: "pong";
+        };
+        /**
+         * @description What a subscription wants when it reads slower than records arrive.
+         * @enum {string}
+         */
+        SlowPolicy: "catch_up" | "latest" | "disconnect";
+        /** @description Follow topics. */
+        SubscribeFrame: {
+            /**
+             * Format: int64
+             * @description How many records may come before more credit is given. Without it there is no such bound.
+             */
+            credit?: number | null;
+            /** @description Where to begin, as in the query parameter of the same name. Default `latest`. */
+            from?: string | null;
+            /** @description Repeated in the answer; names the subscription on this connection. At most 255 bytes. */
+            id: string;
+            /** @description What to do when the client is slow. */
+            policy?: components["schemas"]["SlowPolicy"];
+            /** @description Names or patterns, at most 100. */
+            topics: string[];
+            /** @description `subscribe` */
+            type: components["schemas"]["SubscribeType"];
+        };
+        /** @enum {string} */
+        SubscribeType: "subscribe";
+        /** @description A tenant. */
+        Tenant: {
+            /**
+             * Format: int64
+             * @description When it was made, ms since the Unix epoch.
+             */
+            created_at: number;
+            /** @description The name. */
+            name: string;
+        };
+        /** @description What `POST /v1/tenants` asks for. */
+        TenantRequest: {
+            /** @description 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
+            name: string;
+        };
+        /** @description A one-time ticket for `?ticket=`. */
+        Ticket: {
+            /**
+             * Format: int64
+             * @description When it ends, ms since the Unix epoch.
+             */
+            expires_at: number;
+            /** @description Good for one connection. */
+            ticket: string;
+        };
+        /** @description A topic. */
+        Topic: {
+            /**
+             * Format: int64
+             * @description Stored bytes of all partitions.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description When it was made, ms since the Unix epoch.
+             */
+            created_at: number;
+            /** @description The durability class. */
+            durability: components["schemas"]["Durability"];
+            /**
+             * Format: int32
+             * @description The largest payload of a record, in bytes.
+             */
+            max_record_bytes: number;
+            /** @description The name. */
+            name: string;
+            /** @description Per partition; only in the view of one topic. */
+            partition_bounds?: components["schemas"]["PartitionBounds"][];
+            /**
+             * Format: int32
+             * @description How many partitions it has.
+             */
+            partitions: number;
+            /**
+             * Format: int64
+             * @description Records of all partitions.
+             */
+            records: number;
+        };
+        /** @description What `PATCH /v1/topics/{topic}` changes. */
+        TopicPatch: {
+            /**
+             * Format: int32
+             * @description The largest payload of a record from now on, 1 byte to 1 MiB.
+             */
+            max_record_bytes?: number | null;
+        };
+        /** @description What `PUT /v1/topics/{topic}` asks for; what is left out gets its default. */
+        TopicRequest: {
+            durability?: components["schemas"]["Durability"] | null;
+            /**
+             * Format: int32
+             * @description The largest payload of a record, 1 byte to 1 MiB. Default 1 MiB.
+             */
+            max_record_bytes?: number | null;
+            /**
+             * Format: int32
+             * @description How many partitions, 1 to 1,024. Default 1.
+             */
+            partitions?: number | null;
+        };
+        /** @description Stop following. */
+        UnsubscribeFrame: {
+            /** @description The subscription. */
+            sub: string;
+            /** @description `unsubscribe` */
+            type: components["schemas"]["UnsubscribeType"];
+        };
+        /** @enum {string} */
+        UnsubscribeType: "unsubscribe";
+        /** @description What runs here. */
+        Version: {
+            /** @description The version of the API, the first part of its paths. */
+            api: string;
+            /** @description Always `plinth`. */
+            name: string;
+            /** @description The version of the server. */
+            version: string;
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;
