@@ -67,7 +67,7 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     let topic = caller.authorize(Action::Subscribe, &name)?;
     match negotiate(&parts.headers, &OFFERED)? {
         MediaType::Json => page(&front, topic, params).await,
-        media_type => {
+        media_type @ (MediaType::Ndjson | MediaType::EventStream) => {
             let topics = vec![caller.authorize_pattern(Action::Subscribe, &name)?];
             let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
             params.finish()?;

@@ -126,6 +126,7 @@ pub(super) async fn list(
     Authed(caller): Authed,
     request: Request,
 ) -> Result<Response, ApiError> {
+    caller.inside()?;
     let mut params = Params::parse(request.uri().query());
     let prefix = params.take("prefix")?.unwrap_or_default();
     let wanted = ListRequest::take(&mut params)?;

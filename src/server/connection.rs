@@ -101,11 +101,9 @@ fn timer(due: Instant) -> Sleep {
     tokio::time::sleep_until(due)
 }
 
-fn answers(
-    router: Router,
-    id: ConnectionId,
-    watch: Arc<Watch>,
-) -> impl Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>> {
+type Answering = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
+
+fn answers(router: Router, id: ConnectionId, watch: Arc<Watch>) -> impl Fn(Request<Incoming>) -> Answering {
     move |mut request| {
         let under_way = watch.request(request.version() == Version::HTTP_2);
         request.extensions_mut().insert(id);

@@ -31,7 +31,7 @@ pub(super) enum Done {
         result: Result<Published, Error>,
     },
     /// A subscription found its place to begin.
-    Opened { sub: String, result: Result<Follower, Error> },
+    Opened { sub: String, result: Result<Box<Follower>, Error> },
 }
 
 impl Session {
@@ -98,11 +98,11 @@ impl Session {
         self.outbox.push(&ServerFrame::Published { id, receipts });
     }
 
-    fn opened(&mut self, sub: String, result: Result<Follower, Error>) {
+    fn opened(&mut self, sub: String, result: Result<Box<Follower>, Error>) {
         match result {
             Ok(follower) => {
                 let Some(subscription) = self.subscriptions.get(&sub) else { return };
-                subscription.open(follower, self.front.metrics.follower(Transport::Websocket));
+                subscription.open(*follower, self.front.metrics.follower(Transport::Websocket));
                 let cursor = subscription.cursor().to_owned();
                 self.outbox.push(&ServerFrame::Subscribed { id: sub.clone(), sub, cursor });
             }
@@ -172,7 +172,7 @@ impl Session {
         let broker = self.front.broker.clone();
         self.subscriptions.reserve(id.clone(), credit);
         self.requests.push(Box::pin(async move {
-            let result = broker.follow(request).await;
+            let result = broker.follow(request).await.map(Box::new);
             Done::Opened { sub: id, result }
         }));
         Ok(())

@@ -168,12 +168,13 @@ async fn a_store_that_is_away_refuses_appends_and_loses_none_when_it_is_back() {
     assert_eq!(append(&log, "c").await.expect_err("away").kind(), Kind::Unavailable);
     store.set_unavailable(false);
     // The slot whose outcome was open is settled first: its record keeps the offset it was given.
+    let mut again = tokio::time::interval(Duration::from_millis(100));
     let stored = loop {
         match append(&log, "d").await {
             Ok(offset) => break offset,
             Err(error) => assert_eq!(error.kind(), Kind::Unavailable),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        again.tick().await;
     };
     assert_eq!(stored, 2);
     assert_eq!(texts(&log).await, ["a", "b", "d"]);

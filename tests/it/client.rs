@@ -26,15 +26,15 @@ use tokio_util::io::StreamReader;
 use crate::harness::DEADLINE;
 
 /// Media type of a batch in JSON.
-pub const BATCH: &str = "application/vnd.plinth.batch+json";
+pub(crate) const BATCH: &str = "application/vnd.plinth.batch+json";
 /// Media type of one JSON value per line.
-pub const NDJSON: &str = "application/x-ndjson";
+pub(crate) const NDJSON: &str = "application/x-ndjson";
 /// Media type of server-sent events.
-pub const SSE: &str = "text/event-stream";
+pub(crate) const SSE: &str = "text/event-stream";
 
 /// A client with one credential.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
@@ -43,101 +43,95 @@ pub struct Client {
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// A live SSE stream.
-pub struct SseStream {
+pub(crate) struct SseStream {
     events: Pin<Box<dyn Stream<Item = SseEvent> + Send>>,
 }
 
 /// One event of an SSE stream.
 #[derive(Clone, Debug)]
-pub struct SseEvent {
+pub(crate) struct SseEvent {
     /// Its kind; `message` when it has none.
-    pub event: String,
+    pub(crate) event: String,
     /// The cursor.
-    pub id: String,
+    pub(crate) id: String,
     /// The data.
-    pub data: String,
+    pub(crate) data: String,
 }
 
 /// A live NDJSON stream.
-pub struct LineStream {
+pub(crate) struct LineStream {
     lines: tokio::io::Lines<Pin<Box<dyn AsyncBufRead + Send>>>,
 }
 
 /// A WebSocket connection.
-pub struct Ws {
+pub(crate) struct Ws {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 /// A frame of the server; only the fields that the tests look at.
 #[derive(Debug, Deserialize)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// `type`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Of the request.
     #[serde(default)]
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// The subscription.
     #[serde(default)]
-    pub sub: Option<String>,
+    pub(crate) sub: Option<String>,
     /// The records, with the bytes they were sent with.
     #[serde(default)]
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// The position.
     #[serde(default)]
-    pub cursor: Option<String>,
-    /// Where a gap is.
+    pub(crate) cursor: Option<String>,
+    /// The topic that ended.
     #[serde(default)]
-    pub topic: Option<String>,
-    /// Where a gap is.
-    #[serde(default)]
-    pub partition: Option<u32>,
-    /// Where a gap ends.
-    #[serde(default)]
-    pub resumed_at: Option<u64>,
+    pub(crate) topic: Option<String>,
     /// The receipts of a publish.
     #[serde(default)]
-    pub receipts: Vec<Receipt>,
+    pub(crate) receipts: Vec<Receipt>,
     /// Why a request failed.
     #[serde(default)]
-    pub problem: Option<Problem>,
+    pub(crate) problem: Option<Problem>,
     /// The frame as it came.
     #[serde(skip)]
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Client {
     /// A client of the server at `base`.
-    pub fn new(base: &str, token: Option<&str>) -> Self {
+    pub(crate) fn new(base: &str, token: Option<&str>) -> Self {
         let http = reqwest::Client::builder().no_proxy().read_timeout(DEADLINE).build();
         let http = http.expect("a client without certificates of its own can be made");
         Self { http, base: base.to_owned(), token: token.map(str::to_owned), tenant: None }
     }
 
     /// The operator within a tenant.
-    pub fn acting_in(mut self, tenant: &str) -> Self {
+    pub(crate) fn acting_in(mut self, tenant: &str) -> Self {
         self.tenant = Some(tenant.to_owned());
         self
     }
 
     /// The same client at another address.
-    pub fn at(mut self, base: &str) -> Self {
+    pub(crate) fn at(mut self, base: &str) -> Self {
         base.clone_into(&mut self.base);
         self
     }
 
     /// A request with the credential.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -148,80 +142,80 @@ impl Client {
         request
     }
 
-    pub fn get(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.request(Method::GET, path)
     }
 
-    pub fn post(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         self.request(Method::POST, path)
     }
 
-    pub fn put(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn put(&self, path: &str) -> RequestBuilder {
         self.request(Method::PUT, path)
     }
 
-    pub fn patch(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn patch(&self, path: &str) -> RequestBuilder {
         self.request(Method::PATCH, path)
     }
 
-    pub fn delete(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn delete(&self, path: &str) -> RequestBuilder {
         self.request(Method::DELETE, path)
     }
 
     /// Makes an API key and returns it.
-    pub async fn make_key(&self, scopes: &[&str]) -> String {
+    pub(crate) async fn make_key(&self, scopes: &[&str]) -> String {
         let made = answer(self.post("/v1/keys").json(&json!({"name": "test", "scopes": scopes}))).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.json()["key"].as_str().expect("a key is shown once").to_owned()
     }
 
     /// Makes a topic.
-    pub async fn make_topic(&self, topic: &str, partitions: u32) -> Topic {
+    pub(crate) async fn make_topic(&self, topic: &str, partitions: u32) -> Topic {
         let made = answer(self.put(&topic_path(topic)).json(&json!({"partitions": partitions}))).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.parse()
     }
 
     /// The view of a topic.
-    pub async fn topic(&self, topic: &str) -> Topic {
+    pub(crate) async fn topic(&self, topic: &str) -> Topic {
         let view = answer(self.get(&topic_path(topic))).await;
         assert_eq!(view.status, 200, "{}", view.text());
         view.parse()
     }
 
     /// Records of a topic over all partitions; 0 when there is no such topic.
-    pub async fn count(&self, topic: &str) -> u64 {
+    pub(crate) async fn count(&self, topic: &str) -> u64 {
         let view = answer(self.get(&topic_path(topic))).await;
         if view.status == 404 { 0 } else { view.parse::<Topic>().partition_bounds.iter().map(|at| at.tail).sum() }
     }
 
     /// A publish that is not sent yet.
-    pub fn publishing(&self, topic: &str, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    pub(crate) fn publishing(&self, topic: &str, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.post(&records_path(topic)).header("Content-Type", content_type).body(body)
     }
 
     /// Publishes and expects a receipt.
-    pub async fn publish(&self, topic: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Receipt {
+    pub(crate) async fn publish(&self, topic: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Receipt {
         let answer = answer(self.publishing(topic, content_type, body)).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.parse()
     }
 
     /// Publishes text records as one batch.
-    pub async fn publish_texts(&self, topic: &str, texts: &[&str]) -> Receipt {
+    pub(crate) async fn publish_texts(&self, topic: &str, texts: &[&str]) -> Receipt {
         let records: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
         self.publish(topic, BATCH, json!({"records": records}).to_string()).await
     }
 
     /// One page.
-    pub async fn page(&self, topic: &str, query: &str) -> RecordPage {
+    pub(crate) async fn page(&self, topic: &str, query: &str) -> RecordPage {
         let answer = answer(self.get(&format!("{}?{query}", records_path(topic)))).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.parse()
     }
 
     /// All records of a partition, page by page.
-    pub async fn read_all(&self, topic: &str, partition: u32) -> Vec<Record> {
+    pub(crate) async fn read_all(&self, topic: &str, partition: u32) -> Vec<Record> {
         let mut page = self.page(topic, &format!("from=earliest&partition={partition}")).await;
         let mut records = Vec::new();
         loop {
@@ -234,7 +228,7 @@ impl Client {
     }
 
     /// Follows by SSE; `path` has its query.
-    pub async fn sse(&self, path: &str, last_event_id: Option<&str>) -> SseStream {
+    pub(crate) async fn sse(&self, path: &str, last_event_id: Option<&str>) -> SseStream {
         let mut request = self.get(path).header("Accept", SSE);
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
@@ -246,7 +240,7 @@ impl Client {
     }
 
     /// Follows by NDJSON; `path` has its query.
-    pub async fn ndjson(&self, path: &str) -> LineStream {
+    pub(crate) async fn ndjson(&self, path: &str) -> LineStream {
         let response = self.get(path).header("Accept", NDJSON).send().await.expect("the server answers");
         let status = response.status();
         assert_eq!(status, 200, "{}", response.text().await.unwrap_or_default());
@@ -254,7 +248,7 @@ impl Client {
     }
 
     /// Opens a WebSocket, the credential in the subprotocol as a browser gives it, and awaits `welcome`.
-    pub async fn ws(&self) -> Ws {
+    pub(crate) async fn ws(&self) -> Ws {
         let mut ws = self.try_ws().await.expect("the upgrade is accepted");
         let welcome = ws.next().await.expect("the connection is open");
         assert_eq!(welcome.kind, "welcome", "{}", welcome.text);
@@ -262,7 +256,7 @@ impl Client {
     }
 
     /// Opens a WebSocket; `None` when that fails.
-    pub async fn try_ws(&self) -> Option<Ws> {
+    pub(crate) async fn try_ws(&self) -> Option<Ws> {
         let token = self.token.as_deref().expect("a WebSocket of these tests has a credential");
         let url = format!("{}/v1/ws", self.base.replacen("http", "ws", 1));
         let mut request = url.into_client_request().expect("the address is valid");
@@ -276,17 +270,17 @@ impl Client {
 
 impl Answer {
     /// The body as JSON of any form.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         self.parse()
     }
 
     /// The body as one type.
-    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> T {
+    pub(crate) fn parse<T: serde::de::DeserializeOwned>(&self) -> T {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
     /// The body as a problem document, which must have the right media type, status and id.
-    pub fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Problem {
         assert_eq!(self.headers.get("content-type").and_then(|v| v.to_str().ok()), Some("application/problem+json"));
         let problem: Problem = self.parse();
         assert_eq!(problem.status, self.status);
@@ -296,19 +290,19 @@ impl Answer {
     }
 
     /// A header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl SseStream {
     /// Reads the events of an answer.
-    pub fn new(response: reqwest::Response) -> Self {
+    pub(crate) fn new(response: reqwest::Response) -> Self {
         let events = response.bytes_stream().eventsource().take_while(|event| futures::future::ready(event.is_ok()));
         let events = events.filter_map(|event| async move {
             event.ok().map(|event| SseEvent { event: event.event, id: event.id, data: event.data })
@@ -317,12 +311,12 @@ impl SseStream {
     }
 
     /// The next event; `None` when the stream is over, cut or whole.
-    pub async fn next(&mut self) -> Option<SseEvent> {
+    pub(crate) async fn next(&mut self) -> Option<SseEvent> {
         within("an SSE event", self.events.next()).await
     }
 
     /// The next record and the cursor after it, past markers that are not records.
-    pub async fn record(&mut self) -> Option<(Record, String)> {
+    pub(crate) async fn record(&mut self) -> Option<(Record, String)> {
         loop {
             let event = self.next().await?;
             match event.event.as_str() {
@@ -336,7 +330,7 @@ impl SseStream {
     }
 
     /// The next `count` records.
-    pub async fn records(&mut self, count: usize) -> Vec<Record> {
+    pub(crate) async fn records(&mut self, count: usize) -> Vec<Record> {
         let mut records = Vec::with_capacity(count);
         while records.len() < count {
             records.push(self.record().await.expect("the stream goes on").0);
@@ -345,7 +339,7 @@ impl SseStream {
     }
 
     /// The next event of a kind, past records.
-    pub async fn event(&mut self, kind: &str) -> SseEvent {
+    pub(crate) async fn event(&mut self, kind: &str) -> SseEvent {
         loop {
             let event = self.next().await.unwrap_or_else(|| panic!("the stream is over before `{kind}`"));
             if event.event == kind {
@@ -357,14 +351,14 @@ impl SseStream {
 
 impl LineStream {
     /// Reads the lines of an answer.
-    pub fn new(response: reqwest::Response) -> Self {
+    pub(crate) fn new(response: reqwest::Response) -> Self {
         let reader = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
         let reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(reader);
         Self { lines: reader.lines() }
     }
 
     /// The next line, past empty ones, which are signs of life; `None` when the stream is over, cut or whole.
-    pub async fn next(&mut self) -> Option<String> {
+    pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             let line = within("a line", self.lines.next_line()).await.ok().flatten()?;
             if !line.is_empty() {
@@ -374,7 +368,7 @@ impl LineStream {
     }
 
     /// The next `count` records, past control lines.
-    pub async fn records(&mut self, count: usize) -> Vec<Record> {
+    pub(crate) async fn records(&mut self, count: usize) -> Vec<Record> {
         let mut records = Vec::with_capacity(count);
         while records.len() < count {
             let line = self.next().await.expect("the stream goes on");
@@ -386,7 +380,7 @@ impl LineStream {
     }
 
     /// The next control line.
-    pub async fn control(&mut self) -> Value {
+    pub(crate) async fn control(&mut self) -> Value {
         loop {
             let line = self.next().await.expect("the stream goes on");
             if line.starts_with("{\"control\"") {
@@ -398,13 +392,13 @@ impl LineStream {
 
 impl Ws {
     /// Sends one frame.
-    pub async fn send(&mut self, frame: &Value) {
+    pub(crate) async fn send(&mut self, frame: &Value) {
         // A connection that just ended shows it at the next read.
         drop(self.socket.send(Message::text(frame.to_string())).await);
     }
 
     /// The next frame; `None` when the connection is over.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             match within("a frame", self.socket.next()).await?.ok()? {
                 Message::Text(text) => {
@@ -419,7 +413,7 @@ impl Ws {
     }
 
     /// The next frame of a kind, past others.
-    pub async fn frame(&mut self, kind: &str) -> Frame {
+    pub(crate) async fn frame(&mut self, kind: &str) -> Frame {
         loop {
             let frame = self.next().await.unwrap_or_else(|| panic!("the connection is over before `{kind}`"));
             assert!(kind == "error" || frame.kind != "error", "{}", frame.text);
@@ -430,13 +424,13 @@ impl Ws {
     }
 
     /// Follows one topic.
-    pub async fn subscribe(&mut self, topic: &str, from: &str) {
+    pub(crate) async fn subscribe(&mut self, topic: &str, from: &str) {
         self.send(&json!({"type": "subscribe", "id": "s", "topics": [topic], "from": from})).await;
         self.frame("subscribed").await;
     }
 
     /// The next `count` records.
-    pub async fn records(&mut self, count: usize) -> Vec<Record> {
+    pub(crate) async fn records(&mut self, count: usize) -> Vec<Record> {
         let mut records = Vec::with_capacity(count);
         while records.len() < count {
             records.append(&mut self.frame("records").await.records);
@@ -446,45 +440,45 @@ impl Ws {
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn answer(request: RequestBuilder) -> Answer {
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     try_answer(request).await.expect("the server answers")
 }
 
 /// The same where the server may be gone.
-pub async fn try_answer(request: RequestBuilder) -> reqwest::Result<Answer> {
+pub(crate) async fn try_answer(request: RequestBuilder) -> reqwest::Result<Answer> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Ok(Answer { status, headers, body: response.bytes().await? })
 }
 
 /// Fails the test when the thing does not come within the deadline.
-pub async fn within<T>(what: &str, thing: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, thing: impl Future<Output = T>) -> T {
     let waited: Result<T, tokio::time::error::Elapsed> = tokio::time::timeout(DEADLINE, thing).await;
     waited.unwrap_or_else(|_| panic!("{what} did not come within {} s", Duration::as_secs(&DEADLINE)))
 }
 
 /// The path of a topic.
-pub fn topic_path(topic: &str) -> String {
+pub(crate) fn topic_path(topic: &str) -> String {
     format!("/v1/topics/{}", escape(topic))
 }
 
 /// The path of a topic's records.
-pub fn records_path(topic: &str) -> String {
+pub(crate) fn records_path(topic: &str) -> String {
     format!("{}/records", topic_path(topic))
 }
 
 /// `from` at a cursor.
-pub fn from_cursor(cursor: &str) -> String {
+pub(crate) fn from_cursor(cursor: &str) -> String {
     format!("cursor:{}", escape(cursor))
 }
 
 /// A part of a path or query.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// The payload of a record as it was published.
-pub fn payload(record: &Record) -> Vec<u8> {
+pub(crate) fn payload(record: &Record) -> Vec<u8> {
     match (&record.value, &record.text, &record.base64) {
         (Some(value), None, None) => RawValue::get(value).as_bytes().to_vec(),
         (None, Some(text), None) => text.as_bytes().to_vec(),
@@ -495,11 +489,11 @@ pub fn payload(record: &Record) -> Vec<u8> {
 }
 
 /// The payloads of text records.
-pub fn texts(records: &[Record]) -> Vec<String> {
+pub(crate) fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| String::from_utf8(payload(record)).expect("the payload is text")).collect()
 }
 
 /// The offsets of records.
-pub fn offsets(records: &[Record]) -> Vec<u64> {
+pub(crate) fn offsets(records: &[Record]) -> Vec<u64> {
     records.iter().map(|record| record.offset).collect()
 }

@@ -17,23 +17,23 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 
 /// The operator's key of every test server.
-pub const ROOT_KEY: &str = "root-CANARY7f3a-0123456789abcdef0123456789abcdef";
+pub(crate) const ROOT_KEY: &str = "root-CANARY7f3a-0123456789abcdef0123456789abcdef";
 /// How long any one thing may take before the test fails. Not a measure of speed: the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How to start a server.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `--store`; a directory within the test's own when not given.
-    pub store: Option<String>,
+    pub(crate) store: Option<String>,
     /// The cache directory; one within the test's own when not given.
-    pub cache: Option<PathBuf>,
+    pub(crate) cache: Option<PathBuf>,
     /// Further environment.
-    pub env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// A server that is owned by one test.
-pub struct Server {
+pub(crate) struct Server {
     dir: Arc<TempDir>,
     options: Options,
     process: Option<Process>,
@@ -41,7 +41,7 @@ pub struct Server {
 }
 
 /// One run of the binary.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     url: String,
     stderr: Captured,
@@ -49,23 +49,23 @@ pub struct Process {
 }
 
 /// How a process that refused to start ended.
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Its exit code.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// What it wrote to standard error.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 type Captured = Arc<Mutex<String>>;
 
 impl Server {
     /// A server with a directory store, and a key of the tenant `default` that may do everything there.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
 
     /// The same with a store or environment of its own.
-    pub async fn start_with(options: Options) -> Self {
+    pub(crate) async fn start_with(options: Options) -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a temporary directory can be made"));
         let mut server = Self { dir, options, process: None, key: String::new() };
         server.launch().await;
@@ -75,32 +75,32 @@ impl Server {
     }
 
     /// Where it listens now; another port after each start.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.process.as_ref().expect("the server runs").url
     }
 
     /// A client with the key of the tenant `default`.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.url(), Some(&self.key))
     }
 
     /// A client with the operator's key.
-    pub fn root(&self) -> Client {
+    pub(crate) fn root(&self) -> Client {
         Client::new(self.url(), Some(ROOT_KEY))
     }
 
     /// A client without a credential.
-    pub fn stranger(&self) -> Client {
+    pub(crate) fn stranger(&self) -> Client {
         Client::new(self.url(), None)
     }
 
     /// The key of the tenant `default` that may do everything there.
-    pub fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
     /// A client of another tenant, which is made here, that may do everything in it.
-    pub async fn tenant(&self, name: &str) -> Client {
+    pub(crate) async fn tenant(&self, name: &str) -> Client {
         let made = self.root().post("/v1/tenants").json(&json!({"name": name})).send().await;
         assert_eq!(made.expect("the server answers").status(), 201);
         let key = self.root().acting_in(name).make_key(&["admin", "publish:**", "subscribe:**", "manage:**"]).await;
@@ -108,50 +108,50 @@ impl Server {
     }
 
     /// A client of the tenant `default` with these scopes.
-    pub async fn with_scopes(&self, scopes: &[&str]) -> Client {
+    pub(crate) async fn with_scopes(&self, scopes: &[&str]) -> Client {
         Client::new(self.url(), Some(&self.client().make_key(scopes).await))
     }
 
     /// The directory of this test.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The directory of the store, when it is the test's own.
-    pub fn store_dir(&self) -> PathBuf {
+    pub(crate) fn store_dir(&self) -> PathBuf {
         self.dir().join("objects")
     }
 
     /// The cache directory.
-    pub fn cache_dir(&self) -> PathBuf {
+    pub(crate) fn cache_dir(&self) -> PathBuf {
         self.options.cache.clone().unwrap_or_else(|| self.dir().join("cache"))
     }
 
     /// Ends the process as a power cut would.
-    pub async fn kill9(&mut self) {
+    pub(crate) async fn kill9(&mut self) {
         let process = self.process.as_mut().expect("the server runs");
         process.child.kill().await.expect("an own child can be killed");
         self.process = None;
     }
 
     /// Asks the process to end and waits for it.
-    pub async fn terminate(&mut self) -> ExitStatus {
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM").await;
         self.exited().await.0
     }
 
     /// Sends a signal by its name.
-    pub async fn signal(&self, name: &str) {
+    pub(crate) async fn signal(&self, name: &str) {
         self.process.as_ref().expect("the server runs").signal(name).await;
     }
 
     /// Waits until the process ends by itself; also what it wrote to standard error.
-    pub async fn exited(&mut self) -> (ExitStatus, String) {
+    pub(crate) async fn exited(&mut self) -> (ExitStatus, String) {
         self.process.take().expect("the server runs").exited().await
     }
 
     /// Starts the process again on the same store.
-    pub async fn restart(&mut self, wipe_cache: bool) {
+    pub(crate) async fn restart(&mut self, wipe_cache: bool) {
         assert!(self.process.is_none(), "the process is ended before it is started again");
         if wipe_cache {
             std::fs::remove_dir_all(self.cache_dir()).expect("the cache directory can be removed");
@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// Starts the process again and kills it after `span`, most likely while it is still starting.
-    pub async fn abortive_start(&self, span: Duration) {
+    pub(crate) async fn abortive_start(&self, span: Duration) {
         let mut child = command(self.dir(), &self.options).spawn().expect("the binary can be started");
         let ended = tokio::time::timeout(span, child.wait()).await;
         assert!(ended.is_err(), "the server ended by itself: {ended:?}");
@@ -168,12 +168,12 @@ impl Server {
     }
 
     /// A second process on the same store and cache.
-    pub async fn second(&self) -> Process {
+    pub(crate) async fn second(&self) -> Process {
         Process::launch(self.dir(), &self.options).await
     }
 
     /// What the running process wrote to standard error so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.process.as_ref().expect("the server runs").stderr()
     }
 
@@ -183,18 +183,13 @@ impl Server {
 }
 
 impl Process {
-    /// Where it listens.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// A client of this process.
-    pub fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client::new(&self.url, Some(key))
     }
 
     /// What it wrote to standard error so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().expect("no reader panics").clone()
     }
 
@@ -220,7 +215,7 @@ impl Process {
     }
 
     /// Waits until it ends by itself; also what it wrote to standard error.
-    pub async fn exited(mut self) -> (ExitStatus, String) {
+    pub(crate) async fn exited(mut self) -> (ExitStatus, String) {
         let Ok(status) = tokio::time::timeout(DEADLINE, self.child.wait()).await else {
             panic!("the server did not end: {}", self.stderr());
         };
@@ -230,13 +225,13 @@ impl Process {
     }
 
     /// Ends it as a power cut would.
-    pub async fn kill9(mut self) {
+    pub(crate) async fn kill9(mut self) {
         self.child.kill().await.expect("an own child can be killed");
     }
 }
 
 /// Starts a server that is expected to refuse, and waits for its end.
-pub async fn refused(dir: &Path, options: &Options) -> Refusal {
+pub(crate) async fn refused(dir: &Path, options: &Options) -> Refusal {
     let child = command(dir, options).spawn().expect("the binary can be started");
     let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("a refused start ends");
     let output = output.expect("a child can be awaited");

@@ -335,7 +335,7 @@ enum Shown {
 enum Live {
     Sse(SseStream),
     /// With the credit that is to be given back before the next frame is awaited.
-    Ws(crate::client::Ws, usize),
+    Ws(Box<crate::client::Ws>, usize),
 }
 
 impl Live {
@@ -358,7 +358,7 @@ impl Live {
                 let subscribe =
                     json!({"type": "subscribe", "id": "s", "topics": [place.topic], "from": from, "credit": 64});
                 ws.send(&subscribe).await;
-                Some(Self::Ws(ws, 0))
+                Some(Self::Ws(Box::new(ws), 0))
             }
         }
     }

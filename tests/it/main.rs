@@ -1,5 +1,7 @@
 //! Black-box tests: a real server process on port 0, spoken to as a client speaks to it.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is how a step that did not work is told")]
+
 mod auth_matrix;
 mod bad_input;
 mod cli;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 /// What the proxy does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Passes them.
     Pass,
     /// Closes every connection, old and new.
@@ -23,7 +23,7 @@ pub enum Mode {
 }
 
 /// A running proxy; dropped, it stops.
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: String,
     mode: watch::Sender<Mode>,
     _serving: JoinSet<()>,
@@ -31,7 +31,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy to `endpoint`, `http://host:port`, that passes everything.
-    pub async fn start(endpoint: &str) -> Self {
+    pub(crate) async fn start(endpoint: &str) -> Self {
         let to: Arc<str> = endpoint.strip_prefix("http://").expect("plain HTTP").into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -47,12 +47,12 @@ impl Proxy {
     }
 
     /// Where it listens.
-    pub fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.address
     }
 
     /// Changes what it does, also for connections that are open.
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }

@@ -25,7 +25,7 @@ struct Socket {
 /// What comes over a connection.
 #[derive(Debug)]
 enum Next {
-    Frame(Frame),
+    Frame(Box<Frame>),
     Closed(Option<u16>),
 }
 
@@ -73,7 +73,7 @@ impl Socket {
                 Some(Ok(Message::Text(text))) => {
                     let mut frame: Frame = serde_json::from_str(&text).expect("a frame is JSON with a type");
                     text.as_str().clone_into(&mut frame.text);
-                    return Next::Frame(frame);
+                    return Next::Frame(Box::new(frame));
                 }
                 Some(Ok(Message::Close(close))) => return Next::Closed(close.map(|close| close.code.into())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -86,8 +86,8 @@ impl Socket {
     /// The next frame, which is of this kind.
     async fn frame(&mut self, kind: &str) -> Frame {
         match self.next().await {
-            Next::Frame(frame) if frame.kind == kind => frame,
-            other => panic!("instead of `{kind}`: {other:?}"),
+            Next::Frame(frame) if frame.kind == kind => *frame,
+            other @ (Next::Frame(_) | Next::Closed(_)) => panic!("instead of `{kind}`: {other:?}"),
         }
     }
 
@@ -95,9 +95,9 @@ impl Socket {
     async fn past_caught_up(&mut self, kind: &str) -> Frame {
         loop {
             match self.next().await {
-                Next::Frame(frame) if frame.kind == kind => return frame,
+                Next::Frame(frame) if frame.kind == kind => return *frame,
                 Next::Frame(frame) if frame.kind == "caught_up" => {}
-                other => panic!("instead of `{kind}`: {other:?}"),
+                other @ (Next::Frame(_) | Next::Closed(_)) => panic!("instead of `{kind}`: {other:?}"),
             }
         }
     }

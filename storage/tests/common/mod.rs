@@ -10,17 +10,17 @@ use plinth_storage::store::ObjectStores;
 use ulid::Ulid;
 
 /// A topic that every test may use.
-pub fn topic() -> TopicId {
+pub(crate) fn topic() -> TopicId {
     TopicId(Ulid::from_parts(1, 1))
 }
 
 /// One of its partitions.
-pub fn partition(index: u32) -> Partition {
+pub(crate) fn partition(index: u32) -> Partition {
     Partition { topic: topic(), index: PartitionIndex(index) }
 }
 
 /// Options with a tail so small that most reads go to the bucket.
-pub fn options(stores: &ObjectStores, cache: Option<&Path>) -> LogOptions {
+pub(crate) fn options(stores: &ObjectStores, cache: Option<&Path>) -> LogOptions {
     let mut options = LogOptions::new(stores.clone());
     options.cache_dir = cache.map(Path::to_path_buf);
     options.tail_bytes_max = 2048;
@@ -29,25 +29,25 @@ pub fn options(stores: &ObjectStores, cache: Option<&Path>) -> LogOptions {
 }
 
 /// Makes the topic with `partitions` partitions.
-pub async fn make_topic(log: &Log, partitions: u32) {
+pub(crate) async fn make_topic(log: &Log, partitions: u32) {
     let topics = vec![TopicOp::Create { topic: topic(), partitions }];
     log.commit(Change { topics, ..Change::default() }).await.expect("the topic is made");
 }
 
 /// A batch of records with these payloads.
-pub fn batch(payloads: &[Bytes]) -> Batch {
+pub(crate) fn batch(payloads: &[Bytes]) -> Batch {
     let records: Vec<NewRecord> =
         payloads.iter().map(|payload| NewRecord { payload: payload.clone(), ..NewRecord::default() }).collect();
     Batch::of(&records).expect("a valid batch")
 }
 
 /// Appends one record.
-pub async fn append(log: &Log, text: &str) -> plinth_storage::Result<u64> {
+pub(crate) async fn append(log: &Log, text: &str) -> plinth_storage::Result<u64> {
     log.append(partition(0), batch(&[Bytes::from(text.to_owned())])).await.map(|appended| appended.base.0)
 }
 
 /// Every payload of a partition, by offset, through the public read.
-pub async fn read_all(log: &Log, partition: Partition) -> Vec<Bytes> {
+pub(crate) async fn read_all(log: &Log, partition: Partition) -> Vec<Bytes> {
     let bounds = log.bounds(partition).expect("the partition is there");
     let mut out = Vec::new();
     let mut next = bounds.start;
@@ -64,7 +64,7 @@ pub async fn read_all(log: &Log, partition: Partition) -> Vec<Bytes> {
 }
 
 /// Every payload of the first partition as text.
-pub async fn texts(log: &Log) -> Vec<String> {
+pub(crate) async fn texts(log: &Log) -> Vec<String> {
     let all = read_all(log, partition(0)).await;
     all.iter().map(|payload| String::from_utf8_lossy(payload).into_owned()).collect()
 }
