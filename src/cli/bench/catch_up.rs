@@ -38,7 +38,7 @@ struct Lines {
 
 impl Lines {
     fn take(&mut self, mut piece: &[u8]) -> anyhow::Result<()> {
-        while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
             if self.rest.is_empty() {
                 self.line(&piece[..end])?;
             } else {

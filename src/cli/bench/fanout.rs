@@ -91,7 +91,7 @@ async fn follow(mut pieces: Pieces, first: Bytes, records: u64, epoch: Instant) 
     let mut rest = first.to_vec();
     let mut expected = 0;
     loop {
-        while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
+        while let Some(end) = memchr::memmem::find(&rest, b"\n\n") {
             if let Some(seq) = number_after(&rest[..end], b"\"seq\":") {
                 let sent = number_after(&rest[..end], b"\"sent_us\":").context("a record without a time")?;
                 anyhow::ensure!(seq == expected, "a follower saw record {seq} when {expected} was next");

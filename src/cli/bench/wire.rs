@@ -127,7 +127,7 @@ impl Pieces {
 
 /// The decimal number right after the first `label` in `text`.
 pub(super) fn number_after(text: &[u8], label: &[u8]) -> Option<u64> {
-    let start = text.windows(label.len()).position(|window| window == label)? + label.len();
+    let start = memchr::memmem::find(text, label)? + label.len();
     let digits = text[start..].iter().take_while(|byte| byte.is_ascii_digit());
     let mut number = None;
     for digit in digits {

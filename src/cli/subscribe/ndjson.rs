@@ -38,7 +38,7 @@ pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream 
 
 /// Takes the first complete line away.
 fn cut(rest: &mut BytesMut) -> Result<Option<String>, Fault> {
-    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+    let Some(end) = memchr::memchr(b'\n', rest) else {
         if rest.len() > LINE_BYTES_MAX {
             return Err(Fault::Lost(format!("a line is longer than {LINE_BYTES_MAX} bytes")));
         }
