@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use plinth_storage::Log;
-use plinth_storage::log::LogOptions;
+use plinth_storage::log::{LogOptions, StopReason};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, FirstStart};
@@ -42,7 +42,7 @@ pub enum AppError {
     Start(#[source] crate::broker::Error),
     /// The session ended by itself: another node took the bucket over, or stored data is broken.
     #[error("the node stopped itself: {0}")]
-    Stopped(String),
+    Stopped(StopReason),
     /// What was under way could not be finished.
     #[error("the log could not be closed")]
     Close(#[source] plinth_storage::error::Error),
@@ -103,7 +103,7 @@ impl App {
         let stopped = tokio::select! {
             served = &mut serving => return served.map_err(AppError::Listener),
             () = shutdown.cancelled() => None,
-            reason = log.stopped() => Some(reason.to_string()),
+            reason = log.stopped() => Some(reason),
         };
         announce(stopped.as_ref());
         front.shutdown.cancel();

@@ -4,6 +4,10 @@
 
 use std::process::ExitCode;
 
+/// A fifth of the time of a busy node went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     plinth::cli::run()
 }

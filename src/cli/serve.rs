@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use plinth_storage::log::LogOptions;
+use plinth_storage::log::{LogOptions, StopReason};
 use plinth_storage::{Kind, store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,8 @@ fn listen(text: &str) -> anyhow::Result<TcpListener> {
 fn classify(error: AppError) -> anyhow::Error {
     let kind = match &error {
         AppError::Log(cause) | AppError::Close(cause) => Some(cause.kind()),
-        AppError::Stopped(_) => Some(Kind::Fenced),
+        AppError::Stopped(StopReason::Fenced(_)) => Some(Kind::Fenced),
+        AppError::Stopped(StopReason::Closed | StopReason::Broken(_)) => None,
         AppError::Listener(_) | AppError::Start(_) => None,
     };
     let error = anyhow::Error::from(error);

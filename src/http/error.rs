@@ -87,7 +87,8 @@ impl ApiError {
         if let Some(challenge) = challenge(self.code()) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.code() == ErrorCode::RequestTimeout {
+        // The body may not have been read to its end: what follows on the connection would be taken for a request.
+        if matches!(self.code(), ErrorCode::RequestTimeout | ErrorCode::TooLarge) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *response.body_mut() =

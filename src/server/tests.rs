@@ -142,7 +142,8 @@ async fn a_connection_over_the_cap_is_closed_and_the_others_go_on() {
 async fn a_client_that_is_refused_while_it_still_sends_gets_the_answer() {
     let server = start(UNBOUND);
     let mut socket = server.connect().await;
-    let body = vec![b'x'; 2 * 1024 * 1024];
+    // More than the buffers of both sockets hold.
+    let body = vec![b'x'; 16 * 1024 * 1024];
     send(&mut socket, &format!("POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len())).await;
     socket.write_all(&body).await.unwrap();
     socket.shutdown().await.unwrap();

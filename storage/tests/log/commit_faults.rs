@@ -2,12 +2,10 @@
 //!
 //! Virtual time: back-off and deadlines pass without waiting.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{append, make_topic, options, partition, read_all, texts};
 use bytes::Bytes;
-use common::{append, make_topic, options, partition, read_all, texts};
 use object_store::path::Path;
 use plinth_storage::error::Kind;
 use plinth_storage::log::{Log, StopReason};
@@ -195,7 +193,7 @@ async fn a_slot_is_acknowledged_only_after_every_slot_before_it() {
     let puts = store.count(Op::Put);
     let second = tokio::spawn({
         let log = log.clone();
-        async move { log.append(partition(1), common::batch(&[Bytes::from_static(b"b")])).await }
+        async move { log.append(partition(1), crate::common::batch(&[Bytes::from_static(b"b")])).await }
     });
     store.until(|store| store.count(Op::Put) > puts).await;
     assert!(!second.is_finished());

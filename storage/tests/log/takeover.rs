@@ -1,11 +1,9 @@
 //! Starts: restoring from the bucket alone, checkpoints that trim the replay, foreign and damaged local state.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{append, batch, make_topic, options, partition, read_all, texts, topic};
 use bytes::Bytes;
-use common::{append, batch, make_topic, options, partition, read_all, texts, topic};
 use object_store::memory::InMemory;
 use plinth_storage::error::Kind;
 use plinth_storage::ids::{Offset, Timestamp};

@@ -1,11 +1,9 @@
 //! The log against a plain `Vec`, with crashes, restarts and lost disks between the operations.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{batch, make_topic, options, partition, read_all};
 use bytes::Bytes;
-use common::{batch, make_topic, options, partition, read_all};
 use object_store::memory::InMemory;
 use plinth_storage::ids::Offset;
 use plinth_storage::log::Log;

@@ -1,0 +1,6 @@
+//! Tests of the log through its façade, on stores that fail and on disks that vanish.
+
+mod commit_faults;
+mod common;
+mod model;
+mod takeover;
