@@ -47,6 +47,8 @@ pub(crate) struct OpenBuffer {
     pub(crate) entries: Vec<Entry>,
     pub(crate) changes: BytesMut,
     pub(crate) bytes: usize,
+    /// Appends and changes that wait for this buffer.
+    pub(crate) waiting: usize,
     /// Permits of the writer's room that are given back when the outcome is known.
     pub(crate) room: usize,
     pub(crate) opened: Option<Instant>,
@@ -87,6 +89,7 @@ impl OpenBuffer {
             entries: Vec::new(),
             changes: BytesMut::new(),
             bytes: 0,
+            waiting: 0,
             room: 0,
             opened: None,
             outcome: watch::channel(Outcome::Pending).0,
@@ -99,6 +102,7 @@ impl OpenBuffer {
 
     fn grew(&mut self, bytes: usize) {
         self.bytes += bytes;
+        self.waiting += 1;
         self.opened.get_or_insert_with(Instant::now);
     }
 }
