@@ -1,7 +1,7 @@
 //! The pipeline: seals the open buffer into slots, keeps up to a few of them in flight, commits their contiguous prefix.
 //!
-//! One task owns it. A slot is sealed at once when none is in flight, when it is full, or when its oldest entry has
-//! waited the flush interval. It must not know what records mean or who waits for them.
+//! One task owns it. A slot is sealed when none is in flight (on a busy directory a moment later, ADR 8), when it is
+//! full, or when its oldest entry has waited the flush interval. It must not know what records mean or who waits for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
