@@ -55,6 +55,20 @@ pub(super) struct Args {
     /// A few seconds instead of minutes: shows that it runs, its figures mean nothing
     #[arg(long)]
     quick: bool,
+    /// Only these parts, with the yardsticks that they are compared with
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Single records, as fast as possible and at half of that
+    Publish,
+    /// Batches in, and the same topic out
+    Batches,
+    /// One record to many followers
+    FanOut,
 }
 
 /// How much is measured.
@@ -91,9 +105,39 @@ const QUICK: Size = Size {
     fan_out_records: 5,
 };
 
+/// What is measured.
+struct Plan {
+    size: Size,
+    /// Empty for all.
+    only: Vec<Part>,
+}
+
+impl Plan {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    async fn measure(&self, node: &Node, report: &mut Report) -> anyhow::Result<()> {
+        let size = &self.size;
+        // Names of this run, so that a node can be measured again.
+        let run = format!("bench-{}", SystemClock.now().0);
+        if self.has(Part::Publish) {
+            publish(node, &run, size, report).await?;
+            latency(node, &run, size, report).await?;
+        }
+        if self.has(Part::Batches) {
+            batches(node, &run, size, report).await?;
+        }
+        if self.has(Part::FanOut) {
+            fan_out(node, &run, size, report).await?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     super::limits::raise_open_files();
-    let size = if args.quick { QUICK } else { FULL };
+    let plan = Plan { size: if args.quick { QUICK } else { FULL }, only: args.only };
     let dir = Scratch::make(&args.dir)?;
     let mut report = Report {
         date: date()?,
@@ -114,34 +158,27 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         targets: Vec::new(),
     };
     match (&args.url, &args.key) {
-        (Some(url), Some(key)) => scenarios(&Node::with_key(url, key).await?, &size, &mut report).await?,
+        (Some(url), Some(key)) => plan.measure(&Node::with_key(url, key).await?, &mut report).await?,
         (Some(_), None) => return Err(Usage("--url needs --key".to_owned()).into()),
-        (None, _) => own_node(dir.path(), &size, &mut report).await?,
+        (None, _) => own_node(dir.path(), &plan, &mut report).await?,
     }
     report.judge();
     finish(&report, args.out.as_deref())
 }
 
 /// Everything, with a node of our own: also the yardsticks of disk and handler, and its memory.
-async fn own_node(dir: &Path, size: &Size, report: &mut Report) -> anyhow::Result<()> {
-    report.disk = Some(disk(dir, size).await?);
-    report.baseline = Some(baseline(size).await?);
+async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    report.disk = Some(disk(dir, &plan.size).await?);
+    if plan.has(Part::Publish) {
+        report.baseline = Some(baseline(&plan.size).await?);
+    }
     let root_key = root_key();
     let server = Server::node(dir, &root_key).await?;
     let url = Url::parse(&format!("http://{}", server.address))?;
     let node = Node::with_root(&url, &root_key).await?;
-    scenarios(&node, size, report).await?;
+    plan.measure(&node, report).await?;
     report.memory_peak_bytes = server.memory_peak_bytes();
     server.stop().await
-}
-
-async fn scenarios(node: &Node, size: &Size, report: &mut Report) -> anyhow::Result<()> {
-    // Names of this run, so that a node can be measured again.
-    let run = format!("bench-{}", SystemClock.now().0);
-    publish(node, &run, size, report).await?;
-    latency(node, &run, size, report).await?;
-    batches(node, &run, size, report).await?;
-    fan_out(node, &run, size, report).await
 }
 
 async fn disk(dir: &Path, size: &Size) -> anyhow::Result<Disk> {
