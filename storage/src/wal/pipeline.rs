@@ -25,7 +25,7 @@ use crate::wal::format::{Header, ObjectKind};
 use crate::wal::writer::{StopReason, Writer};
 
 /// On a directory a finished flush starts the next one, and those whom it has just answered need a moment to come back.
-/// Without this pause they would take turns in two halves, each paying for the sync of the other.
+/// Without this pause the first of them would start a flush of its own, and all others would wait for that one too.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Fewer than this many are not waited for: the pause would cost more than a flush of its own.
 const GATHER_FROM: usize = 32;
@@ -49,7 +49,7 @@ pub(crate) struct Pipeline {
     checks: JoinSet<Result<Option<Header>>>,
     check_at: Instant,
     checked_generation: u64,
-    /// How many waited when the last slot was committed, in it and behind it.
+    /// How many waited when the last slot was committed, in it and in all behind it.
     waiting: usize,
     last_commit: Instant,
 }
@@ -118,8 +118,9 @@ impl Pipeline {
         let mut core = self.writer.core();
         let opened = core.open.opened?;
         let waited = options.flush_interval.is_some_and(|interval| opened.elapsed() >= interval);
-        let idle = self.in_flight.is_empty() && !self.is_gathering(core.open.waiting);
-        let due = idle || core.open.bytes >= options.slot_bytes || waited;
+        let waiting = core.open.waiting;
+        let idle = self.in_flight.is_empty() && !self.is_gathering(waiting);
+        let due = idle || self.is_second_half(waiting) || core.open.bytes >= options.slot_bytes || waited;
         due.then(|| core.take())
     }
 
@@ -127,8 +128,17 @@ impl Pipeline {
     fn is_gathering(&self, waiting: usize) -> bool {
         self.writer.options.flush_interval.is_none()
             && self.waiting >= GATHER_FROM
-            && waiting < self.waiting * 3 / 4
+            && waiting < self.waiting * 3 / 8
             && self.last_commit.elapsed() < GATHER_MAX
+    }
+
+    /// Whether as many wait as are being flushed: two flushes at a time on a directory, so that the disk works while those
+    /// who were answered come back.
+    fn is_second_half(&self, waiting: usize) -> bool {
+        self.writer.options.flush_interval.is_none()
+            && self.in_flight.len() == 1
+            && waiting >= GATHER_FROM / 2
+            && waiting >= self.waiting / 2
     }
 
     fn seal(&mut self, buffer: OpenBuffer) {
@@ -198,7 +208,8 @@ impl Pipeline {
     fn commit_prefix(&mut self) {
         while self.in_flight.front().is_some_and(|sealed| sealed.done) {
             let Some(sealed) = self.in_flight.pop_front() else { return };
-            self.waiting = sealed.buffer.waiting + self.writer.core().open.waiting;
+            let behind: usize = self.in_flight.iter().map(|sealed| sealed.buffer.waiting).sum();
+            self.waiting = sealed.buffer.waiting + behind + self.writer.core().open.waiting;
             self.last_commit = Instant::now();
             if let Err(error) = self.commit(sealed) {
                 self.broken(format!("a committed slot cannot be applied to the local state: {error}"));
