@@ -92,7 +92,7 @@ impl App {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AppError> {
         let Self { listener, log, front, .. } = self;
         let service = Service {
-            router: http::router(front.clone()),
+            answer: http::Door::new(front.clone()),
             limits: front.limits,
             shutdown: front.shutdown.clone(),
             ended: front.ended.clone(),

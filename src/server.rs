@@ -15,16 +15,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::http::{Request, Response};
+use axum::{Router, body::Body};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service as _;
 
 use crate::telemetry::{Metrics, Refusal};
 
 use gate::Gates;
+pub use watch::RequestBody;
 
 /// How long the loop waits when the process has no descriptor left: time for some connection to end.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -72,11 +75,38 @@ impl Default for ServerLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// What answers the requests of all connections.
+pub trait Answer: Clone + Send + Sync + 'static {
+    /// The answer to one request.
+    fn answer(
+        &self,
+        connection: ConnectionId,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static + use<Self>;
+}
+
+impl Answer for Router {
+    fn answer(
+        &self,
+        connection: ConnectionId,
+        mut request: Request<RequestBody>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
+        request.extensions_mut().insert(connection);
+        let answer = self.clone().call(request);
+        async move {
+            match answer.await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    }
+}
+
 /// What the loop serves and how it is told to end.
 #[derive(Clone)]
-pub struct Service {
+pub struct Service<A> {
     /// Answers the requests.
-    pub router: Router,
+    pub answer: A,
     /// The bounds.
     pub limits: ServerLimits,
     /// When cancelled, connections end after their request, and then the loop.
@@ -106,7 +136,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// When the listener cannot be handed to the runtime.
-pub async fn serve(listener: StdListener, service: Service) -> io::Result<()> {
+pub async fn serve<A: Answer>(listener: StdListener, service: Service<A>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let mut accepting = pin!(accept(&listener, &service));
@@ -126,7 +156,7 @@ pub async fn serve(listener: StdListener, service: Service) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, service: &Service) -> Infallible {
+async fn accept<A: Answer>(listener: &TcpListener, service: &Service<A>) -> Infallible {
     let gates = Gates::new(&service.limits);
     let mut starved = false;
     let mut id = 0;
@@ -151,7 +181,7 @@ async fn accept(listener: &TcpListener, service: &Service) -> Infallible {
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, id: ConnectionId, gates: &Gates, service: &Service) {
+fn admit<A: Answer>(stream: TcpStream, peer: SocketAddr, id: ConnectionId, gates: &Gates, service: &Service<A>) {
     match gates.enter(peer.ip()) {
         Ok(pass) => {
             let counted = service.metrics.connection();

@@ -41,9 +41,7 @@ impl FromRequestParts<Front> for Authed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, front: &Front) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers)?.ok_or_else(no_credential)?;
-        let tenant = tenant_header(&parts.headers)?;
-        Ok(Self(front.auth.authenticate(Credential::Bearer(token), tenant)?))
+        caller(front, &parts.headers).map(Self)
     }
 }
 
@@ -55,6 +53,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
         let Path(name) = path.map_err(|_| ApiError::invalid("the path is not UTF-8 when it is percent-decoded"))?;
         Ok(Self(name))
     }
+}
+
+/// The caller, by `Authorization: Bearer`.
+pub(super) fn caller(front: &Front, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let token = bearer(headers)?.ok_or_else(no_credential)?;
+    let tenant = tenant_header(headers)?;
+    Ok(front.auth.authenticate(Credential::Bearer(token), tenant)?)
 }
 
 /// The caller of a live transport, by `Authorization: Bearer` or by `?ticket=`.
@@ -210,13 +215,16 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Cow<'_, str>, ApiError> 
 /// # Errors
 /// `TooLarge` before anything is read if the client says its length, `RequestTimeout` for a body that is too slow,
 /// `UnsupportedMediaType` for one that is compressed.
-pub(super) async fn body(
+pub(super) async fn body<B>(
     front: &Front,
     headers: &HeaderMap,
-    body: Body,
+    body: B,
     max: usize,
     what: &str,
-) -> Result<Bytes, ApiError> {
+) -> Result<Bytes, ApiError>
+where
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
     if let Some(coding) = headers.get(CONTENT_ENCODING).filter(|coding| coding.as_bytes() != b"identity") {
         let detail = format!("the content encoding {coding:?} is not read here; send the body as it is");
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail));
@@ -232,7 +240,7 @@ pub(super) async fn body(
 enum BodyFailure {
     TooLarge,
     TooSlow,
-    Broken(axum::Error),
+    Broken(String),
 }
 
 impl BodyFailure {
@@ -248,13 +256,16 @@ impl BodyFailure {
     }
 }
 
-async fn collect(mut body: Body, announced: usize, max: usize, patience: Duration) -> Result<Bytes, BodyFailure> {
+async fn collect<B>(mut body: B, announced: usize, max: usize, patience: Duration) -> Result<Bytes, BodyFailure>
+where
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
     let (began, mut read) = (Instant::now(), Vec::with_capacity(announced));
     loop {
         let grace = Duration::from_secs(read.len() as u64 / BODY_RATE_MIN);
         let frame = timeout_at(began + patience + grace, body.frame()).await.map_err(|_| BodyFailure::TooSlow)?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(BodyFailure::Broken)?;
+        let frame = frame.map_err(|error| BodyFailure::Broken(error.to_string()))?;
         let Some(data) = frame.data_ref() else { continue };
         if read.len() + data.len() > max {
             return Err(BodyFailure::TooLarge);

@@ -1,6 +1,6 @@
 //! What surrounds every handler: the id of the request, the security headers, the problem document, the counting.
 //!
-//! One layer, not five: it is on the path of every publish.
+//! One edge, not five layers: it is on the path of every publish.
 
 use std::panic::AssertUnwindSafe;
 
@@ -24,28 +24,56 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Longest wait that `Retry-After` names, in seconds; each answer draws its own.
 const RETRY_AFTER_SECONDS_MAX: u64 = 3;
 
-/// The outermost layer.
+/// The outermost layer of the router.
 pub(super) async fn edge(State(front): State<Front>, request: Request, next: Next) -> Response {
-    let id = request_id(&front, request.headers());
+    let edge = Edge::of(&front, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let private = request.uri().path().starts_with("/v1/");
-    let publish = request.method() == Method::POST && route.as_ref().is_some_and(|route| route.as_str() == RECORDS);
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|panic| panicked(panic.as_ref()));
-    let route = route.as_ref().map(MatchedPath::as_str);
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        let shown = id.to_str().unwrap_or_default();
-        error.log(shown, route.unwrap_or("other"));
-        error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_SECONDS_MAX));
+    let response = edge.around(async { Ok(next.run(request).await) }).await;
+    edge.finish(&front, route.as_ref().map(MatchedPath::as_str), response)
+}
+
+/// What is known of a request before it is answered and needed after.
+pub(super) struct Edge {
+    id: HeaderValue,
+    private: bool,
+    post: bool,
+}
+
+impl Edge {
+    pub(super) fn of<B>(front: &Front, request: &axum::http::Request<B>) -> Self {
+        Self {
+            id: request_id(front, request.headers()),
+            private: request.uri().path().starts_with("/v1/"),
+            post: request.method() == Method::POST,
+        }
     }
-    front.metrics.answered(route, response.status().as_u16());
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, id);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if private && !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+
+    /// The answer, also where its handler fails or panics.
+    pub(super) async fn around(&self, answer: impl Future<Output = Result<Response, ApiError>>) -> Response {
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => error.into_response(),
+            Err(panic) => panicked(panic.as_ref()),
+        }
     }
-    response
+
+    /// Counts the answer and completes it.
+    pub(super) fn finish(self, front: &Front, route: Option<&str>, mut response: Response) -> Response {
+        if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+            let shown = self.id.to_str().unwrap_or_default();
+            error.log(shown, route.unwrap_or("other"));
+            let publish = self.post && route == Some(RECORDS);
+            error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_SECONDS_MAX));
+        }
+        front.metrics.answered(route, response.status().as_u16());
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, self.id);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.private && !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        }
+        response
+    }
 }
 
 /// What is answered where no route matches.

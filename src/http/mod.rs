@@ -6,6 +6,7 @@
 mod accept;
 pub mod convert;
 mod docs;
+mod door;
 mod encode;
 pub mod error;
 pub mod extract;
@@ -22,6 +23,7 @@ mod routes;
 mod tenants;
 mod topics;
 
+pub use door::Door;
 pub use front::{Front, Inner};
 pub use openapi::openapi;
 pub use routes::{Needs, ROUTES, Route, router};

@@ -3,8 +3,10 @@
 //! The hot path. The payload of a record is a slice of the body in all three forms; it is not copied again before it is
 //! in the bucket.
 
+use std::fmt::Display;
 use std::time::Instant;
 
+use axum::body::HttpBody;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -19,7 +21,7 @@ use serde::de::IgnoredAny;
 
 use super::convert;
 use super::error::ApiError;
-use super::extract::{self, Authed, Name, Params};
+use super::extract::{self, Name, Params};
 use super::front::Front;
 use crate::auth::Action;
 use crate::broker::{Publish, Published};
@@ -77,22 +79,34 @@ enum Form {
 pub(super) async fn publish(
     State(front): State<Front>,
     Extension(connection): Extension<ConnectionId>,
-    Authed(caller): Authed,
     Name(name): Name,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let began = Instant::now();
-    let topic = caller.authorize(Action::Publish, &name)?;
     let (parts, body) = request.into_parts();
-    let partition = partition(&parts)?;
+    answer(&front, connection, &name, (&parts, body)).await
+}
+
+/// Publishes the body of a request to the topic `name`.
+pub(super) async fn answer<B>(
+    front: &Front,
+    connection: ConnectionId,
+    name: &str,
+    (parts, body): (&Parts, B),
+) -> Result<Response, ApiError>
+where
+    B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+{
+    let began = Instant::now();
+    let topic = extract::caller(front, &parts.headers)?.authorize(Action::Publish, name)?;
+    let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     check_headers(&parts.headers, form)?;
-    let body = extract::body(&front, &parts.headers, body, form.bytes_max(), form.name()).await?;
+    let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
     let records = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
     let published = front.broker.publish(&topic, Publish { partition, sticky: connection.0, records }).await?;
-    note(&front, &published, bytes, began);
-    answer(Answer::new(&name, count, published))
+    note(front, &published, bytes, began);
+    receipt(Answer::new(name, count, published))
 }
 
 fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
@@ -104,7 +118,7 @@ fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
     }
 }
 
-fn answer(answer: Answer) -> Result<Response, ApiError> {
+fn receipt(answer: Answer) -> Result<Response, ApiError> {
     match answer {
         Answer::Stored(receipt) => Ok(convert::json(StatusCode::CREATED, &receipt)),
         Answer::Each(results) => Ok(convert::json(StatusCode::MULTI_STATUS, &PublishResults { results })),

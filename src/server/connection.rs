@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, Response, Version};
+use axum::http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,10 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
 use super::watch::{RequestBody, Watch, WatchedBody, WatchedSocket};
-use super::{ConnectionId, ServerLimits, Service};
+use super::{Answer, ConnectionId, ServerLimits, Service};
 
 /// Largest head of a request, and how much of an answer waits in memory for the socket.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -37,17 +34,25 @@ const HTTP2_HEADERS_BYTES_MAX: u32 = 32 * 1024;
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// Serves one connection. `held` is dropped with the socket, which an upgrade may take further than this task.
-pub(super) async fn serve<G>(stream: TcpStream, held: G, id: ConnectionId, service: Service)
+pub(super) async fn serve<G, A>(stream: TcpStream, held: G, id: ConnectionId, service: Service<A>)
 where
     G: Send + Unpin + 'static,
+    A: Answer,
 {
     let watch = Watch::new();
     let socket = TokioIo::new(WatchedSocket { stream, watch: Arc::clone(&watch), _held: held });
     // While the node ends, a new connection gets one answer.
     let late = service.shutdown.is_cancelled();
     let builder = builder(&service, !late);
-    let answer = answers(service.router, id, Arc::clone(&watch));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(socket, hyper::service::service_fn(answer)));
+    let answered = Arc::clone(&watch);
+    // Without a box: hyper keeps the future of a request in a place that the connection has anyway.
+    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let under_way = answered.request(request.version() == Version::HTTP_2);
+        let watch = Arc::clone(&answered);
+        let answer = service.answer.answer(id, request.map(|body| RequestBody { body, watch }));
+        async move { Ok::<_, Infallible>(answer.await.map(|body| WatchedBody { body, _under_way: under_way })) }
+    });
+    let mut connection = pin!(builder.serve_connection_with_upgrades(socket, answer));
     // A token of its own: asking a shared one on every poll would make the connections wait for each other.
     let shutdown = service.shutdown.child_token();
     let (mut shutdown, mut told) = (pin!(shutdown.cancelled()), late);
@@ -101,19 +106,7 @@ fn timer(due: Instant) -> Sleep {
     tokio::time::sleep_until(due)
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
-
-fn answers(router: Router, id: ConnectionId, watch: Arc<Watch>) -> impl Fn(Request<Incoming>) -> Answering {
-    move |mut request| {
-        let under_way = watch.request(request.version() == Version::HTTP_2);
-        request.extensions_mut().insert(id);
-        let watch = Arc::clone(&watch);
-        let answer = router.clone().call(request.map(|body| Body::new(RequestBody { body, watch })));
-        Box::pin(async move { Ok(answer.await?.map(|body| WatchedBody { body, _under_way: under_way })) })
-    }
-}
-
-fn builder(service: &Service, keep_alive: bool) -> Builder<Tasks> {
+fn builder<A>(service: &Service<A>, keep_alive: bool) -> Builder<Tasks> {
     let tasks = Tasks { tracker: service.tasks.clone(), ended: service.ended.clone() };
     let mut builder = Builder::new(tasks);
     builder

@@ -42,7 +42,7 @@ fn start(limits: ServerLimits) -> Server {
         .route("/stream", get(endless))
         .with_state(end_stream.clone());
     let service = Service {
-        router,
+        answer: router,
         limits,
         shutdown: CancellationToken::new(),
         ended: CancellationToken::new(),

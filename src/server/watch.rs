@@ -124,7 +124,7 @@ impl Drop for UnderWay {
 
 /// The body of a request; notes when it is given up before its end.
 #[derive(Debug)]
-pub(super) struct RequestBody {
+pub struct RequestBody {
     pub(super) body: Incoming,
     pub(super) watch: Arc<Watch>,
 }
