@@ -1,7 +1,10 @@
 //! Records on their way in and out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -26,7 +29,7 @@ pub struct PublishBatch<'a> {
 
 /// One record of a batch. At most one of `value`, `text` and `base64` is given; none means an empty payload.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct PublishRecord<'a> {
     /// Chooses the partition: records with the same key are in the same one. At most 1 KiB.
     #[serde(default)]
@@ -179,3 +182,24 @@ pub enum Control {
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
+/// Only from an object: the derived code would also take an array, with the fields by their place.
+impl<'de: 'a, 'a> Deserialize<'de> for PublishRecord<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RecordVisitor)
+    }
+}
+
+struct RecordVisitor;
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = PublishRecord<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record, which is an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        PublishRecord::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+

@@ -285,7 +285,8 @@ pub(super) async fn json<T: DeserializeOwned>(front: &Front, parts: &Parts, cont
     }
 }
 
-/// Reads JSON that may borrow from `bytes`.
+/// Reads a JSON object that may borrow from `bytes`. The derived code would also take an array, with the fields by their
+/// place.
 pub(super) fn from_json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let detail = error.to_string();
@@ -299,6 +300,9 @@ pub(super) fn from_json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Resul
 mod tests {
     use super::*;
 
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::invalid("the body cannot be read: it is not a JSON object"));
+    }
     fn refusal(error: &ApiError) -> (ErrorCode, &str) {
         (error.code(), &error.problem().detail)
     }

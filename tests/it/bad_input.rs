@@ -76,6 +76,8 @@ fn bodies() -> Vec<Case> {
         ("too many records", BATCH, texts(1001), None, expected(413, "too_large", &[&1001, &BATCH_RECORDS_MAX])),
         ("too many lines", NDJSON, b"1\n".repeat(1001), None, expected(413, "too_large", &[&1001, &BATCH_RECORDS_MAX])),
         ("broken JSON", BATCH, br#"{"records":[{"text":"a"},"#.to_vec(), None, invalid("line 1")),
+        ("an array for a batch", BATCH, br#"[[{"text":"a"}]]"#.to_vec(), None, invalid("not a JSON object")),
+        ("an array for a record", BATCH, br#"{"records":[["k"]]}"#.to_vec(), None, invalid("which is an object")),
         ("line 37", NDJSON, broken.into_bytes(), None, invalid("line 37")),
         ("no UTF-8", NDJSON, b"1\n2\n\"\xff\"\n".to_vec(), None, invalid("line 3")),
         ("an unknown field", BATCH, one(&json!({"valeu": 1})), None, expected(400, "unknown_field", &[&"`valeu`"])),
