@@ -18,6 +18,24 @@ pub enum Durability {
     Object,
 }
 
+/// Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^(earliest|latest|offset:[0-9]{1,19}|-[0-9]{1,19}|time:.+|cursor:.+)$")]
+pub struct From(pub String);
+
+/// A time such as `20s` or `500ms`, at most 60 s.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^(0|([1-5]?[0-9]|60)s|([1-5]?[0-9]{1,4}|60000)ms|1m)$")]
+pub struct Wait(pub String);
+
+/// How the data of an event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum EventFormat {
+    /// The payload itself; one that is not UTF-8 comes in base64.
+    Value,
+}
+
 /// A batch to publish: `application/vnd.plinth.batch+json`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -178,10 +196,6 @@ pub enum Control {
     },
 }
 
-/// Reads a field that is there as `Some`, also when it is `null`: that is a JSON payload like any other.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
 /// Only from an object: the derived code would also take an array, with the fields by their place.
 impl<'de: 'a, 'a> Deserialize<'de> for PublishRecord<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -203,3 +217,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
+/// Reads a field that is there as `Some`, also when it is `null`: that is a JSON payload like any other.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
