@@ -65,7 +65,7 @@ enum Form {
     request_body(
         description = "One payload, a batch, or lines of JSON",
         content(
-            (String = "*/*"),
+            (serde_json::Value = "*/*"),
             (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
             (String = "application/x-ndjson"),
         )
