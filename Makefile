@@ -11,7 +11,7 @@ web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist 
 
 run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
 	@.ci/setup build
-	@[ ! -d web/node_modules ] || $(MAKE) --no-print-directory web
+	@[ ! -d web/node_modules ] || $(MAKE) --no-print-directory --silent web
 	@$(E) bash -c '[ -x "$$CARGO_TARGET_DIR/release/plinth" ] || echo "run: the first build takes a quarter of an hour, most of it RocksDB"'
 	@$(E) cargo build --release --locked --bin plinth
 	@exec $(E) bash -c 'exec "$$CARGO_TARGET_DIR/release/plinth" serve $(ARGS)'
