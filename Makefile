@@ -28,7 +28,7 @@ test-rust: setup ## unit, contract, model, end-to-end and fault tests
 	$(E) cargo test --locked --workspace
 
 # Against the server that others wrote; `test-rust` runs the same tests against one inside the process.
-s3-contract: setup ## the tests of S3 on MinIO, which Go 1.24 compiles once in 3 to 5 minutes; left out without Go
+s3-contract: setup ## the tests of S3 on MinIO, which Go 1.24 compiles once in 2 to 5 minutes; left out without Go
 	.ci/s3-server --if-possible $(E) cargo test --locked --workspace --test store_contract --test it -- s3
 
 e2e: setup web ## the console in a real browser
