@@ -191,6 +191,7 @@ impl Settings {
             ("memory_bytes", self.memory_bytes >= 8 << 20, "at least 8MiB, two pages"),
             ("tail_bytes", (1 << 20..=1 << 40).contains(&self.tail_bytes), "from 1MiB to 1TiB"),
             ("pending_bytes", (16 << 20..=1 << 40).contains(&self.pending_bytes), "from 16MiB, two batches, to 1TiB"),
+            ("public_url", self.public_url.as_deref().is_none_or(is_http), "a URL such as https://plinth.example.com"),
             ("drain_time", self.drain_time <= Duration::from_secs(3600), "at most 1h"),
             (
                 "flush_interval",
@@ -203,6 +204,10 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+fn is_http(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 impl Given {

@@ -3,17 +3,25 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What a key may do: `admin`, or an action on the topics whose names fit a pattern.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = r"^(admin|(publish|subscribe|manage):(?!.*(\.\.|//|/$|\*{3}))[A-Za-z0-9~*-][A-Za-z0-9._~*/-]*)$")]
+pub struct Scope(pub String);
+
 /// What `POST /v1/keys` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
     /// A name for people, at most 255 bytes.
     #[serde(default)]
+    #[schema(max_length = 255)]
     pub name: String,
     /// What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`.
+    #[schema(value_type = Vec<Scope>, min_items = 1, max_items = 100)]
     pub scopes: Vec<String>,
     /// How long it lives, such as `"30d"`; without it the key has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$")]
     pub expires_in: Option<String>,
 }
 
@@ -44,6 +52,11 @@ pub struct NewKey {
     #[serde(flatten)]
     pub about: Key,
 }
+
+/// What `POST /v1/tickets` asks for: there is nothing to choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TicketRequest {}
 
 /// A one-time ticket for `?ticket=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

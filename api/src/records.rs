@@ -1,7 +1,10 @@
 //! Records on their way in and out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -15,6 +18,24 @@ pub enum Durability {
     Object,
 }
 
+/// Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^(earliest|latest|offset:[0-9]{1,19}|-[0-9]{1,19}|time:.+|cursor:.+)$")]
+pub struct From(pub String);
+
+/// A time such as `20s` or `500ms`, at most 60 s.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^(0|([1-5]?[0-9]|60)s|([1-5]?[0-9]{1,4}|60000)ms|1m)$")]
+pub struct Wait(pub String);
+
+/// How the data of an event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum EventFormat {
+    /// The payload itself; one that is not UTF-8 comes in base64.
+    Value,
+}
+
 /// A batch to publish: `application/vnd.plinth.batch+json`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +47,7 @@ pub struct PublishBatch<'a> {
 
 /// One record of a batch. At most one of `value`, `text` and `base64` is given; none means an empty payload.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct PublishRecord<'a> {
     /// Chooses the partition: records with the same key are in the same one. At most 1 KiB.
     #[serde(default)]
@@ -173,6 +194,27 @@ pub enum Control {
         /// The topic.
         topic: String,
     },
+}
+
+/// Only from an object: the derived code would also take an array, with the fields by their place.
+impl<'de: 'a, 'a> Deserialize<'de> for PublishRecord<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RecordVisitor)
+    }
+}
+
+struct RecordVisitor;
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = PublishRecord<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record, which is an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        PublishRecord::deserialize(MapAccessDeserializer::new(map))
+    }
 }
 
 /// Reads a field that is there as `Some`, also when it is `null`: that is a JSON payload like any other.

@@ -5,6 +5,17 @@ use utoipa::ToSchema;
 
 use crate::records::Durability;
 
+/// The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
+/// no `..`. A `/` in it is written `%2F` in a path.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 255, pattern = r"^(?!.*(\.\.|//|/$))[A-Za-z0-9~-][A-Za-z0-9._~/-]*$")]
+pub struct TopicName(pub String);
+
+/// A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 255, pattern = r"^(?!.*(\.\.|//|/$|\*{3}))[A-Za-z0-9~*-][A-Za-z0-9._~*/-]*$")]
+pub struct TopicPattern(pub String);
+
 /// What `PUT /v1/topics/{topic}` asks for; what is left out gets its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

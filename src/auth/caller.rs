@@ -218,7 +218,7 @@ impl Caller {
     /// `Forbidden` for the root key alone.
     pub fn inside(&self) -> Result<&TenantRef, Denied> {
         self.tenant().ok_or_else(|| {
-            Denied::Forbidden("the root key acts inside a tenant only with the header plinth-tenant".into())
+            Denied::Forbidden("the root key acts inside a tenant only when the header plinth-tenant names it (--tenant on the command line)".into())
         })
     }
 

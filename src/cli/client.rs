@@ -10,6 +10,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::output;
+
 /// What a path segment may hold as it is (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// How long to wait for a connection.
@@ -24,8 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Where the node is and who we are.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Connect {
-    /// The node
-    #[arg(long, env = "PLINTH_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    /// Where the node is
+    #[arg(long, env = "PLINTH_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
     pub(super) url: Url,
     /// An API key, or the root key
     #[arg(long, env = "PLINTH_KEY", value_name = "KEY", hide_env_values = true)]
@@ -40,17 +42,17 @@ pub(super) struct Connect {
 pub(super) struct Client {
     http: reqwest::Client,
     base: String,
-    key: Option<String>,
+    key: String,
     tenant: Option<String>,
 }
 
 impl Client {
     /// # Errors
-    /// The URL is not http or https, or TLS cannot be set up.
+    /// There is no key, or TLS cannot be set up.
     pub(super) fn new(connect: &Connect) -> anyhow::Result<Self> {
-        if !matches!(connect.url.scheme(), "http" | "https") {
-            return Err(super::Usage(format!("{} is not an http or https URL", connect.url)).into());
-        }
+        let Some(key) = connect.key.clone().filter(|key| !key.trim().is_empty()) else {
+            return Err(super::Usage("there is no key: set PLINTH_KEY, or give --key".to_owned()).into());
+        };
         let loopback = match connect.url.host() {
             Some(url::Host::Ipv4(address)) => address.is_loopback(),
             Some(url::Host::Ipv6(address)) => address.is_loopback(),
@@ -66,7 +68,7 @@ impl Client {
         Ok(Self {
             http: builder.build()?,
             base: connect.url.as_str().trim_end_matches('/').to_owned(),
-            key: connect.key.clone(),
+            key,
             tenant: connect.tenant.clone(),
         })
     }
@@ -79,9 +81,8 @@ impl Client {
 
     /// The headers that carry the credential.
     pub(super) fn headers(&self) -> Vec<(&'static str, String)> {
-        let key = self.key.as_ref().map(|key| ("authorization", format!("Bearer {key}")));
         let tenant = self.tenant.as_ref().map(|tenant| ("plinth-tenant", tenant.clone()));
-        key.into_iter().chain(tenant).collect()
+        [("authorization", format!("Bearer {}", self.key))].into_iter().chain(tenant).collect()
     }
 
     /// The URL of `path` for a WebSocket.
@@ -165,7 +166,7 @@ pub(super) enum Fault {
         text: String,
     },
     /// No connection was made, so nothing was sent.
-    #[error("cannot connect: {}", innermost(.0))]
+    #[error("cannot connect to {}: {}{}", origin(.0), innermost(.0), hint(.0))]
     NotSent(reqwest::Error),
     /// The connection ended before the whole answer came.
     #[error("connection lost: {0}")]
@@ -239,6 +240,13 @@ impl Patience {
         }
     }
 
+    /// Says, before the first pause, what is the matter and how long the command goes on.
+    pub(super) fn announce(&self, fault: &Fault) {
+        if self.used.is_zero() && !self.limit.is_zero() {
+            output::say(&format!("{fault}; trying again for {}", humantime::format_duration(self.limit)));
+        }
+    }
+
     /// Waits before the next attempt; false when the time is used up. Cancel safe.
     pub(super) async fn pause(&mut self, asked: Option<Duration>) -> bool {
         let Some(step) = self.next(asked) else { return false };
@@ -272,6 +280,25 @@ fn backoff() -> ExponentialBackoff {
 
 fn request_id(problem: &Problem) -> String {
     problem.request_id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default()
+}
+
+fn node_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| "write it as http://host:port or https://host".to_owned())
+}
+
+fn origin(error: &reqwest::Error) -> String {
+    error.url().map_or_else(|| "the node".to_owned(), |url| url.origin().ascii_serialization())
+}
+
+/// TLS says of an answer in clear only that it is corrupt.
+fn hint(error: &reqwest::Error) -> &'static str {
+    let https = error.url().is_some_and(|url| url.scheme() == "https");
+    if https && innermost(error).contains("InvalidContentType") {
+        " (does the node speak http, without TLS?)"
+    } else {
+        ""
+    }
 }
 
 /// The last cause, which is the one that says what happened ("connection refused").
@@ -310,6 +337,16 @@ mod tests {
         assert_eq!(patience.next(None), None);
         patience.renew();
         assert!(patience.next(None).is_some());
+    }
+
+    #[test]
+    fn the_address_of_a_node_is_an_http_url_with_a_host() {
+        for good in ["http://127.0.0.1:8080", "https://plinth.example.com", "http://[::1]:8080/"] {
+            assert!(node_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1:8080", "localhost:8080", "ftp://host", "http://"] {
+            assert!(node_url(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The command line: one file per command, each a client of the public API except `serve` and `bench`.
 //!
 //! Results go to stdout as JSON, one object per line for lists; what is said to people goes to stderr. Exit codes:
-//! 0 done, 1 failed, 2 used wrongly (flags, settings, environment), 3 stopped because another process took over.
+//! 0 done, 1 failed, 2 used wrongly (flags, settings, environment), 3 stopped because another process took over, 130
+//! interrupted.
 
 mod bench;
 mod client;
 mod healthcheck;
+mod interrupt;
 mod keys;
 mod limits;
 mod lines;
@@ -21,10 +23,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use plinth_storage::error::Chain;
 
+use self::interrupt::Interrupted;
 use crate::config::{ConfigError, check_environment};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 stopped because another process took over";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 stopped because another process took over, 130 interrupted";
 
 /// A message queue for people who speak only HTTP, on an object store.
 #[derive(Debug, Parser)]
@@ -72,7 +77,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::say(&format!("error: {error:#}"));
+            output::say(&format!("error: {}", Chain(&*error)));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -93,6 +98,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         3
     } else if error.is::<Usage>() || error.is::<ConfigError>() {
         2
+    } else if error.is::<Interrupted>() {
+        130
     } else {
         1
     }
@@ -132,14 +139,22 @@ fn command() -> clap::Command {
                 bare.get_subcommands().flat_map(clap::Command::get_subcommands).flat_map(clap::Command::get_arguments),
             )
             .find(|argument| argument.get_env().is_some_and(|env| env == name.as_str()))
-            .and_then(clap::Arg::get_help)
-            .map(ToString::to_string)
+            .map(help_of)
             .unwrap_or_default();
         let _ = writeln!(text, "  {name:<35} {help}");
     }
     text.push('\n');
     text.push_str(EXIT_CODES);
     bare.after_help(text)
+}
+
+/// The help of an argument with its default, which clap only adds where the argument itself is listed.
+fn help_of(argument: &clap::Arg) -> String {
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    match argument.get_default_values() {
+        [default] => format!("{help} [default: {}]", default.to_string_lossy()),
+        _ => help,
+    }
 }
 
 /// Every environment variable that some flag reads.
@@ -192,5 +207,6 @@ mod tests {
         assert_eq!(exit_code(&Usage("no topic".to_owned()).into()), 2);
         assert_eq!(exit_code(&ConfigError::UnknownVariables(vec!["PLINTH_X".to_owned()]).into()), 2);
         assert_eq!(exit_code(&anyhow::Error::from(Fenced("taken over".to_owned())).context("stopped")), 3);
+        assert_eq!(exit_code(&anyhow::Error::from(Interrupted).context("stopped")), 130);
     }
 }

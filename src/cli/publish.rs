@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, Connect, Fault, Patience, segment, send};
+use super::interrupt::{Interrupted, Interrupts};
 use super::lines::{Line, Lines};
 use super::output;
 
@@ -92,12 +94,16 @@ async fn body(client: &Client, args: &Args) -> anyhow::Result<()> {
         }
         match send(request).await {
             Ok(answer) => return output::line(&answer.json::<serde_json::Value>().await?),
-            Err(fault) if fault.outcome() == PublishOutcome::NotStored && fault.may_pass() => {
+            Err(fault) if fault.outcome() == PublishOutcome::Unknown => {
+                return Err(fault).context(outcome_text(0, 1));
+            }
+            Err(fault) if fault.may_pass() => {
+                patience.announce(&fault);
                 if !patience.pause(fault.retry_after()).await {
-                    return Err(fault).context("nothing was stored");
+                    return Err(fault).context(outcome_text(0, 0));
                 }
             }
-            Err(fault) => return Err(fault).context(outcome_text(0, 1)),
+            Err(fault) => return Err(fault).context(outcome_text(0, 0)),
         }
     }
 }
@@ -117,24 +123,36 @@ async fn lines(client: &Client, args: &Args) -> anyhow::Result<()> {
         patience: Patience::new(args.retry_for),
         summary: Summary { topic: &args.topic, stored: 0, unknown: 0, stored_to_line: 0, last: None },
     };
-    let result = async {
-        loop {
-            let (batch, bad) = gather(&mut input, &encoder).await;
-            let end = batch.is_empty();
-            if !end {
-                run.store(batch).await?;
-            }
-            match bad {
-                Some(error) => return Err(error),
-                None if end => return Ok(()),
-                None => {}
-            }
-        }
-    }
-    .await;
+    let result = store_all(&mut run, &mut input, &encoder, &mut Interrupts::open()?).await;
     run.progress.finish_and_clear();
     output::line(&run.summary)?;
     result.with_context(|| outcome_text(run.summary.stored, run.summary.unknown))
+}
+
+/// Stores the input, to its end or until Ctrl-C. A batch that is on its way then is waited for, so that the summary says
+/// what became of it; a second Ctrl-C leaves it.
+async fn store_all(
+    run: &mut Run<'_>,
+    input: &mut Lines,
+    encoder: &Encoder<'_>,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<()> {
+    loop {
+        let (batch, bad) = tokio::select! {
+            gathered = gather(input, encoder) => gathered,
+            () = interrupts.next() => return Err(Interrupted.into()),
+        };
+        let end = batch.is_empty();
+        if !end {
+            run.store(batch, interrupts).await?;
+        }
+        match bad {
+            Some(error) => return Err(error),
+            None if end => return Ok(()),
+            None if interrupts.seen() => return Err(Interrupted.into()),
+            None => {}
+        }
+    }
 }
 
 /// What was done, on stdout at the end, whether it went well or not.
@@ -169,10 +187,14 @@ struct Item {
 
 impl Run<'_> {
     /// Sends a batch until it is stored, or until that is hopeless or unsafe.
-    async fn store(&mut self, mut batch: Vec<Item>) -> anyhow::Result<()> {
+    async fn store(&mut self, mut batch: Vec<Item>, interrupts: &mut Interrupts) -> anyhow::Result<()> {
         let last_line = batch.last().map_or(0, |item| item.line);
         loop {
-            let (left, fault) = self.attempt(batch).await;
+            let count = batch.len() as u64;
+            let Some((left, fault)) = self.attempt_unless_left(batch, interrupts).await else {
+                self.summary.unknown = count;
+                return Err(Interrupted.into());
+            };
             let Some(fault) = fault else {
                 self.summary.stored_to_line = last_line;
                 self.patience.renew();
@@ -182,10 +204,37 @@ impl Run<'_> {
                 self.summary.unknown = left.len() as u64;
                 return Err(fault.into());
             }
-            if !fault.may_pass() || !self.patience.pause(fault.retry_after()).await {
+            if !fault.may_pass() {
+                return Err(fault.into());
+            }
+            self.progress.suspend(|| self.patience.announce(&fault));
+            let goes_on = tokio::select! {
+                goes_on = self.patience.pause(fault.retry_after()) => goes_on,
+                () = interrupts.next() => false,
+            };
+            if !goes_on || interrupts.seen() {
                 return Err(fault.into());
             }
             batch = left;
+        }
+    }
+
+    /// One request; none when the user does not wait for its answer.
+    async fn attempt_unless_left(
+        &mut self,
+        batch: Vec<Item>,
+        interrupts: &mut Interrupts,
+    ) -> Option<(Vec<Item>, Option<Fault>)> {
+        let progress = self.progress.clone();
+        let mut attempt = pin!(self.attempt(batch));
+        tokio::select! {
+            done = &mut attempt => return Some(done),
+            () = interrupts.next() => {}
+        }
+        progress.suspend(|| output::say("waiting for the answer to what was sent; Ctrl-C again leaves it"));
+        tokio::select! {
+            done = attempt => Some(done),
+            () = interrupts.next() => None,
         }
     }
 
@@ -373,6 +422,8 @@ fn outcome_text(stored: u64, unknown: u64) -> String {
         format!(
             "stopped: {stored} records are stored; whether the {unknown} after them are is unknown, look before you repeat them"
         )
+    } else if stored == 0 {
+        "nothing was stored".to_owned()
     } else {
         format!("stopped: {stored} records are stored, nothing after them is")
     }

@@ -81,7 +81,7 @@ impl Signals {
 }
 
 fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOptions> {
-    let stores = store::open(&settings.store).with_context(|| format!("store {}", settings.store))?;
+    let stores = store::open(&settings.store)?;
     let mut log = LogOptions::new(stores);
     log.cache_dir = Some(settings.cache_dir.clone());
     log.flush_interval = settings.flush_interval.or(log.flush_interval);

@@ -12,6 +12,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use plinth_api::error::{ErrorCode, Problem, Retry};
+use plinth_storage::error::Chain;
 
 use crate::auth::Denied;
 use crate::broker;
@@ -61,16 +62,18 @@ impl ApiError {
         self.0.problem.code
     }
 
-    /// Writes the one log line of this failure. A client's mistake is not worth more than `debug`.
+    /// Writes the one log line of this failure. A client's mistake is not worth more than `debug`, and neither is a 503:
+    /// while the store is away or the node full they come by the thousand. They are counted, and the log says once that
+    /// the store went and once that it came back.
     pub(super) fn log(&self, request_id: &str, route: &str) {
         let Problem { status, detail, .. } = &self.0.problem;
-        let (code, cause) = (self.code().as_str(), Causes(self.0.source.as_deref()));
+        let (code, cause) = (self.code().as_str(), self.cause());
         if self.code() == ErrorCode::Internal {
             tracing::error!(request_id, route, status, code, %cause, "{detail}");
-        } else if *status >= 500 {
+        } else if self.code() == ErrorCode::OutcomeUnknown {
             tracing::warn!(request_id, route, status, code, %cause, "{detail}");
         } else {
-            tracing::debug!(request_id, route, status, code, "{detail}");
+            tracing::debug!(request_id, route, status, code, %cause, "{detail}");
         }
     }
 
@@ -93,6 +96,11 @@ impl ApiError {
         }
         *response.body_mut() =
             Body::from(serde_json::to_vec(&problem).expect("a problem is plain strings and numbers"));
+    }
+
+    fn cause(&self) -> String {
+        let Some(source) = self.0.source.as_deref() else { return String::new() };
+        Chain(source).to_string()
     }
 
     fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -133,21 +141,5 @@ impl IntoResponse for ApiError {
 impl fmt::Debug for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code().as_str(), self.0.problem.detail)
-    }
-}
-
-/// The causes of a failure, outermost first.
-struct Causes<'a>(Option<&'a (dyn StdError + Send + Sync + 'static)>);
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut next: Option<&dyn StdError> = self.0.map(|source| source as _);
-        let mut separator = "";
-        while let Some(cause) = next {
-            write!(f, "{separator}{cause}")?;
-            separator = ": ";
-            next = cause.source();
-        }
-        Ok(())
     }
 }

@@ -278,17 +278,29 @@ where
     Ok(Bytes::from(read))
 }
 
-/// Reads a JSON body into `T`; an empty one counts as `{}`.
+/// Reads a JSON body into `T`.
 ///
 /// # Errors
 /// As [`body`]; `UnsupportedMediaType` for another media type, `UnknownField` and `InvalidRequest` for what it says.
 pub(super) async fn json<T: DeserializeOwned>(front: &Front, parts: &Parts, content: Body) -> Result<T, ApiError> {
+    let read = optional_json(front, parts, content).await?;
+    read.ok_or_else(|| ApiError::invalid("the body is empty; send a JSON object"))
+}
+
+/// The same where a body may be left out.
+///
+/// # Errors
+/// As [`json`].
+pub(super) async fn optional_json<T>(front: &Front, parts: &Parts, content: Body) -> Result<Option<T>, ApiError>
+where
+    T: DeserializeOwned,
+{
     let bytes = body(front, &parts.headers, content, SETTINGS_BYTES_MAX, "the body").await?;
     if bytes.is_empty() {
-        return from_json(b"{}");
+        return Ok(None);
     }
     match media_type(&parts.headers)?.as_ref() {
-        "" | "application/json" => from_json(&bytes),
+        "" | "application/json" => from_json(&bytes).map(Some),
         other => {
             let detail = format!("a body of {other} is not read here; send `Content-Type: application/json`");
             Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail))
@@ -296,8 +308,12 @@ pub(super) async fn json<T: DeserializeOwned>(front: &Front, parts: &Parts, cont
     }
 }
 
-/// Reads JSON that may borrow from `bytes`.
+/// Reads a JSON object that may borrow from `bytes`. The derived code would also take an array, with the fields by their
+/// place.
 pub(super) fn from_json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::invalid("the body cannot be read: it is not a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let detail = error.to_string();
         let code =

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::keys::{Key, KeyRequest, NewKey, Ticket};
+use plinth_api::keys::{Key, KeyRequest, NewKey, Ticket, TicketRequest};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
@@ -85,6 +85,7 @@ pub(super) async fn remove(
     post,
     path = "/v1/tickets",
     tag = "keys",
+    request_body(content = TicketRequest, content_type = "application/json"),
     responses((status = 201, description = "Good for one connection within 30 s", body = Ticket))
 )]
 pub(super) async fn create_ticket(
@@ -92,7 +93,9 @@ pub(super) async fn create_ticket(
     Authed(caller): Authed,
     request: Request,
 ) -> Result<Response, ApiError> {
-    extract::no_params(&request.into_parts().0)?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    extract::optional_json::<TicketRequest>(&front, &parts, body).await?;
     let made = front.auth.create_ticket(&caller)?;
     Ok(convert::json(StatusCode::CREATED, &convert::ticket(made)))
 }

@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use plinth_api::error::{ErrorCode, Retry};
 use plinth_api::limits::STREAM_TOPICS_MAX;
-use plinth_api::records::Control;
+use plinth_api::records::{Control, EventFormat};
+use plinth_api::topics;
 
 use super::accept::{MediaType, negotiate};
 use super::encode::Encoder;
@@ -42,13 +43,12 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
     operation_id = "follow_topics",
     tag = "records",
     params(
-        ("topic" = Vec<String>, Query, style = Form, explode, description = "A name or pattern; at most 100"),
-        ("from" = Option<String>, Query, description = "As for one topic; default `latest`"),
-        ("format" = Option<String>, Query, description = "Events: `value` for the payload itself as data"),
+        ("topic" = Vec<topics::TopicPattern>, Query, style = Form, explode, description = "At most 100"),
+        ("from" = Option<plinth_api::records::From>, Query, description = "Default `latest`"),
+        ("format" = Option<EventFormat>, Query, description = "Events: what their data is; default the record"),
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set it"),
         ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
-        ("ticket" = Option<String>, Query, description = "A one-time ticket instead of the `Authorization` header"),
     ),
     responses(
         (status = 200, description = "A stream that goes on", content(

@@ -4,18 +4,25 @@
 
 use plinth_api::error::Problem;
 use plinth_api::frames::{ClientFrame, ServerFrame};
-use plinth_api::records::{Control, Record};
+use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
+use plinth_api::tenants::TenantName;
+use plinth_api::topics::{TopicName, TopicPattern};
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
+use utoipa::openapi::schema::{Schema, SchemaType, Type};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::PROBLEM_JSON;
-use super::routes::{Needs, ROUTES, Route};
+use super::routes::{Needs, ROUTES, Route, SOCKET};
 use super::{docs, health, keys, live, publish, read, tenants, topics};
 use crate::ws;
 
 const BEARER: &str = "bearer";
+const TICKET: &str = "ticket";
+
+/// Operations whose body may be left out.
+const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -49,7 +56,21 @@ const BEARER: &str = "bearer";
         health::metrics,
         docs::openapi_json,
     ),
-    components(schemas(Problem, Record, Control, ClientFrame, ServerFrame)),
+    // Besides those that an operation's bodies name: what parameters are made of, and what streams and frames hold.
+    components(schemas(
+        Problem,
+        Record,
+        Control,
+        ClientFrame,
+        ServerFrame,
+        TopicName,
+        TopicPattern,
+        TenantName,
+        From,
+        Wait,
+        EventFormat,
+        Durability
+    )),
     modifiers(&EveryOperation)
 )]
 struct Api;
@@ -65,8 +86,15 @@ struct EveryOperation;
 impl Modify for EveryOperation {
     fn modify(&self, document: &mut Document) {
         if let Some(components) = document.components.as_mut() {
-            let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-            components.add_security_scheme(BEARER, scheme);
+            let mut bearer = Http::new(HttpAuthScheme::Bearer);
+            bearer.description = Some(
+                "An API key, or the root key. The root key acts inside a tenant with the header `Plinth-Tenant: <name>`."
+                    .to_owned(),
+            );
+            components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+            let ticket = "A one-time ticket of `POST /v1/tickets`, for clients that cannot set headers.";
+            let ticket = ApiKeyValue::with_description(TICKET, ticket);
+            components.add_security_scheme(TICKET, SecurityScheme::ApiKey(ApiKey::Query(ticket)));
         }
         for route in ROUTES {
             let operation = document.paths.paths.get_mut(route.path).and_then(|item| operation(item, route));
@@ -93,6 +121,16 @@ fn describe(operation: &mut Operation, route: &Route) {
     let failure =
         ResponseBuilder::new().description("It failed; `code` says why").content(PROBLEM_JSON, problem).build();
     operation.responses.responses.insert("default".to_owned(), failure.into());
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else { continue };
+        parameter.schema = parameter.schema.take().map(without_null);
+    }
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    if let Some(RefOr::T(body)) = operation.request_body.as_mut()
+        && BODY_OPTIONAL.contains(&id)
+    {
+        body.required = Some(Required::False);
+    }
     let need = match route.needs {
         Needs::Nothing => return,
         Needs::Tenant => "a key of a tenant",
@@ -103,9 +141,45 @@ fn describe(operation: &mut Operation, route: &Route) {
         Needs::Admin => "the scope `admin`",
         Needs::Operator => "the root key",
     };
-    operation.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
+    operation.security = Some(credentials(route));
     let description = operation.description.take().map(|text| text + "\n\n").unwrap_or_default();
     operation.description = Some(format!("{description}Needs {need}."));
+}
+
+/// A parameter that is left out is not `null`.
+fn without_null(mut schema: RefOr<Schema>) -> RefOr<Schema> {
+    match &mut schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &object.schema_type
+                && let [only, Type::Null] = &types[..]
+            {
+                object.schema_type = SchemaType::Type(only.clone());
+            }
+        }
+        RefOr::T(Schema::OneOf(choice)) => {
+            let is_null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
+            choice.items.retain(|item| !is_null(item));
+            if let [only] = &choice.items[..] {
+                return only.clone();
+            }
+        }
+        RefOr::Ref(_) | RefOr::T(_) => {}
+    }
+    schema
+}
+
+/// The credentials of which one is enough.
+fn credentials(route: &Route) -> Vec<SecurityRequirement> {
+    let named = |scheme| SecurityRequirement::new(scheme, Vec::<String>::new());
+    let mut credentials = vec![named(BEARER)];
+    if route.needs == Needs::Subscribe || route.path == SOCKET {
+        credentials.push(named(TICKET));
+    }
+    if route.path == SOCKET {
+        // The credential may come with the subprotocols or in the first frame.
+        credentials.push(SecurityRequirement::default());
+    }
+    credentials
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use plinth_api::error::ErrorCode;
 use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
-use plinth_api::records::{PublishBatch, PublishResults, Receipt};
+use plinth_api::records::{Durability, PublishBatch, PublishResults, Receipt};
+use plinth_api::topics::TopicName;
 use plinth_storage::record::NewRecord;
 use serde::de::IgnoredAny;
 
@@ -58,15 +59,15 @@ enum Form {
     operation_id = "publish_records",
     tag = "records",
     params(
-        ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
-        ("partition" = Option<u32>, Query, description = "The partition; default by the key, or the connection's own"),
-        ("record-key" = Option<String>, Header, description = "The key of the one record"),
-        ("durability" = Option<String>, Header, description = "Only `object`"),
+        ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
+        ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
+        ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
+        ("durability" = Option<Durability>, Header, description = "The least durability class to answer for"),
     ),
     request_body(
         description = "One payload, a batch, or lines of JSON",
         content(
-            (String = "*/*"),
+            (serde_json::Value = "*/*"),
             (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
             (String = "application/x-ndjson"),
         )

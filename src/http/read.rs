@@ -13,7 +13,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
-use plinth_api::records::RecordPage;
+use plinth_api::records::{EventFormat, RecordPage, Wait};
+use plinth_api::topics::TopicName;
 
 use super::accept::{MediaType, negotiate};
 use super::error::ApiError;
@@ -37,20 +38,18 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
     operation_id = "read_records",
     tag = "records",
     params(
-        ("topic" = String, Path, description = "The name; a `/` in it is written `%2F`"),
-        ("from" = Option<String>, Query, description = "`earliest`, `latest`, `offset:N`, `-N` for the last N, \
-            `time:<RFC 3339>` or `cursor:<token>`; default `earliest` for a page and `latest` for a stream"),
-        ("partition" = Option<u32>, Query, description = "Only this partition; default all"),
+        ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
+        ("from" = Option<plinth_api::records::From>, Query,
+            description = "Default `earliest` for a page and `latest` for a stream"),
+        ("partition" = Option<u32>, Query, maximum = 1023, description = "Only this partition; default all"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "Page: most records; default 1000"),
         ("max_bytes" = Option<u32>, Query, minimum = 1, maximum = 8_388_608,
             description = "Page: about the most payload bytes; at least one record comes"),
-        ("wait" = Option<String>, Query, description = "Page: how long to wait for a record, such as `20s`, at most 60 s"),
-        ("format" = Option<String>, Query, description = "Events: `value` for the payload itself as data; a payload that \
-            is not UTF-8 then comes in base64"),
+        ("wait" = Option<Wait>, Query, description = "Page: how long to wait for a record, at most 60 s"),
+        ("format" = Option<EventFormat>, Query, description = "Events: what their data is; default the record"),
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set it"),
         ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
-        ("ticket" = Option<String>, Query, description = "A one-time ticket instead of the `Authorization` header"),
     ),
     responses(
         (status = 200, description = "A page, or a stream that goes on", content(

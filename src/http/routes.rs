@@ -10,6 +10,7 @@ use super::{docs, health, keys, layers, live, publish, read, tenants, topics};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
+pub(super) const SOCKET: &str = "/v1/ws";
 
 /// What a caller needs for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub const ROUTES: &[Route] = routes! {
     post   RECORDS,                 Publish   => publish::publish;
     get    RECORDS,                 Subscribe => read::read;
     get    "/v1/stream",            Subscribe => live::stream;
-    get    "/v1/ws",                Tenant    => ws::upgrade;
+    get    SOCKET,                  Tenant    => ws::upgrade;
     post   "/v1/tenants",           Operator  => tenants::create;
     get    "/v1/tenants",           Operator  => tenants::list;
     get    "/v1/tenants/{tenant}",  Operator  => tenants::view;

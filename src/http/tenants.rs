@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::tenants::{Tenant, TenantRequest};
+use plinth_api::tenants::{Tenant, TenantName, TenantRequest};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
@@ -65,7 +65,7 @@ pub(super) async fn list(
     path = "/v1/tenants/{tenant}",
     operation_id = "view_tenant",
     tag = "tenants",
-    params(("tenant" = String, Path, description = "The name")),
+    params(("tenant" = TenantName, Path, description = "The name")),
     responses((status = 200, description = "The tenant", body = Tenant))
 )]
 pub(super) async fn view(
@@ -85,7 +85,7 @@ pub(super) async fn view(
     path = "/v1/tenants/{tenant}",
     operation_id = "delete_tenant",
     tag = "tenants",
-    params(("tenant" = String, Path, description = "The name")),
+    params(("tenant" = TenantName, Path, description = "The name")),
     responses((status = 204, description = "The tenant is deleted"))
 )]
 pub(super) async fn remove(

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::topics::{Topic, TopicPatch, TopicRequest};
+use plinth_api::topics::{Topic, TopicName, TopicPatch, TopicRequest};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
@@ -20,8 +20,8 @@ use crate::auth::Action;
     path = "/v1/topics/{topic}",
     operation_id = "ensure_topic",
     tag = "topics",
-    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
-    request_body(content = Option<TopicRequest>, content_type = "application/json"),
+    params(("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`")),
+    request_body(content = TopicRequest, content_type = "application/json"),
     responses(
         (status = 201, description = "The topic was made", body = Topic),
         (status = 200, description = "The topic was there with these settings", body = Topic),
@@ -36,7 +36,7 @@ pub(super) async fn ensure(
     let topic = caller.authorize(Action::Manage, &name)?;
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
-    let wanted: TopicRequest = extract::json(&front, &parts, body).await?;
+    let wanted = extract::optional_json::<TopicRequest>(&front, &parts, body).await?.unwrap_or_default();
     let (view, made) = front.broker.ensure_topic(&topic, convert::topic_settings(&wanted)).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
     Ok(convert::json(status, &convert::topic(&view, true)))
@@ -48,7 +48,7 @@ pub(super) async fn ensure(
     path = "/v1/topics/{topic}",
     operation_id = "view_topic",
     tag = "topics",
-    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    params(("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`")),
     responses((status = 200, description = "The topic", body = Topic))
 )]
 pub(super) async fn view(
@@ -69,7 +69,7 @@ pub(super) async fn view(
     path = "/v1/topics/{topic}",
     operation_id = "change_topic",
     tag = "topics",
-    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    params(("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`")),
     request_body(content = TopicPatch, content_type = "application/json"),
     responses((status = 200, description = "The topic as it is now", body = Topic))
 )]
@@ -93,7 +93,7 @@ pub(super) async fn change(
     path = "/v1/topics/{topic}",
     operation_id = "delete_topic",
     tag = "topics",
-    params(("topic" = String, Path, description = "The name; a `/` in it is written `%2F`")),
+    params(("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`")),
     responses((status = 204, description = "The topic is deleted"))
 )]
 pub(super) async fn remove(

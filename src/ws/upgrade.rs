@@ -37,7 +37,6 @@ const BEARER_PROTOCOL: &str = "bearer.";
     get,
     path = "/v1/ws",
     tag = "records",
-    params(("ticket" = Option<String>, Query, description = "A one-time ticket")),
     responses((status = 101, description = "From here on the connection speaks `plinth.v1.json`"))
 )]
 pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {

@@ -36,6 +36,11 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// An error with its causes, outermost first, on one line. Some crates say their cause in their own message as well: what
+/// the line says already is not said again.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
+
 /// The result of a call of the log.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -75,5 +80,39 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = one_line(&self.0.to_string());
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            let words = one_line(&cause.to_string());
+            if !line.contains(&words) {
+                line.push_str(": ");
+                line.push_str(&words);
+            }
+            next = cause.source();
+        }
+        f.write_str(&line)
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_says_each_cause_once_and_on_one_line() {
+        let innermost = Error::new(Kind::Unavailable, "connection refused");
+        let repeats = Error::new(Kind::Unavailable, "PUT failed\nwith: connection refused").with_source(innermost);
+        let outermost = Error::new(Kind::Unavailable, "store x cannot be reached").with_source(repeats);
+        let line = Chain(&outermost).to_string();
+        assert_eq!(line, "store x cannot be reached: PUT failed with: connection refused");
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
-use crate::error::Error;
+use crate::error::{Chain, Error};
 
 /// How many tries in a row must fail before the store counts as away and publishes are refused at once.
 const FAILURES_UNTIL_AWAY: u32 = 3;
@@ -115,13 +115,13 @@ impl Health {
     pub(crate) fn put_failed(&self, path: &Path, error: &Error) {
         self.metrics.failed_puts.inc();
         let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let error = Chain(error);
         if failures >= FAILURES_UNTIL_AWAY && !self.away.swap(true, Ordering::AcqRel) {
             self.metrics.store_available.set(0);
-            tracing::warn!(%path, %error, source, "object store is away, publishes are refused until it answers");
+            tracing::warn!(%path, %error, "object store is away, publishes are refused until it answers");
             self.changed.notify_one();
         } else {
-            tracing::debug!(%path, %error, source, "object store write failed, trying again");
+            tracing::debug!(%path, %error, "object store write failed, trying again");
         }
     }
 }

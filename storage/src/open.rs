@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::env::new_ulid;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{ClusterId, SessionId};
 use crate::layout;
 use crate::log::{LogOptions, SHARDS_MAX};
@@ -108,11 +108,13 @@ pub(crate) async fn restore_state(
                     match starter.catch_up(plan, position, &state).await {
                         Ok(restored) => return Ok((state, restored)),
                         Err(error) if error.kind() != Kind::Corrupt => return Err(error),
-                        Err(error) => tracing::warn!(%error, "local state cannot be continued, it is rebuilt"),
+                        Err(error) => {
+                            tracing::warn!(error = %Chain(&error), "local state cannot be continued, it is rebuilt")
+                        }
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "local state cannot be opened, it is rebuilt"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "local state cannot be opened, it is rebuilt"),
         }
     }
     let state = fresh_state(dir.as_deref());
@@ -132,6 +134,7 @@ fn fresh_state(dir: Option<&FsPath>) -> Arc<dyn StateStore> {
     match opened {
         Ok(state) => Arc::new(state),
         Err(error) => {
+            let error = Chain(&error);
             tracing::warn!(dir = %dir.display(), %error, "local state cannot be kept on disk, it is kept in memory");
             Arc::new(MemoryState::new())
         }

@@ -34,6 +34,12 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a GET or LIST is repeated within [`READ_TIMEOUT`].
 const READ_RETRIES: usize = 5;
 
+/// What the client below reads as "no".
+const REFUSALS: [&str; 5] = ["0", "false", "off", "no", "n"];
+
+/// Where the clients of all three clouds ask for the credentials of the machine when none are set.
+const METADATA_SERVICE: &str = "http://169.254.169.254/";
+
 /// The clients of one object store.
 #[derive(Clone)]
 pub struct ObjectStores {
@@ -138,6 +144,7 @@ pub(crate) fn kind_of(error: &object_store::Error) -> Kind {
 
 /// The clients of the bucket that `url` names; everything else, such as keys and endpoint, is in `builder`.
 pub(crate) fn s3(builder: AmazonS3Builder, url: &Url) -> Result<ObjectStores> {
+    check_endpoint(&builder)?;
     let builder = builder.with_bucket_name(bucket(url)?).with_conditional_put(S3ConditionalPut::ETagMatch);
     let client = |timeout, retry| {
         builder
@@ -147,6 +154,23 @@ pub(crate) fn s3(builder: AmazonS3Builder, url: &Url) -> Result<ObjectStores> {
             .build()
     };
     remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+}
+
+/// Refuses an endpoint on which the client would panic at its first request, or fail without a hint. It is not repeated:
+/// it may hold a password.
+fn check_endpoint(builder: &AmazonS3Builder) -> Result<()> {
+    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let Some(endpoint) = endpoint.iter().find_map(|key| builder.get_config_value(key)) else { return Ok(()) };
+    let allow_http = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    let refuses_http = allow_http.is_some_and(|allow| REFUSALS.contains(&allow.to_ascii_lowercase().as_str()));
+    let url = Url::parse(&endpoint).ok().filter(Url::has_host);
+    match url.as_ref().map(Url::scheme) {
+        Some("http") if refuses_http => {
+            Err(invalid("AWS_ENDPOINT is http, which is not encrypted: set AWS_ALLOW_HTTP=true to allow that"))
+        }
+        Some("http" | "https") => Ok(()),
+        Some(_) | None => Err(invalid("AWS_ENDPOINT is not of the form https://host or http://host:port")),
+    }
 }
 
 fn gs(url: &Url) -> Result<ObjectStores> {
@@ -289,6 +313,8 @@ fn refused_or_away(stores: &ObjectStores, step: &str, error: object_store::Error
         (Kind::Invalid, "does not support what the log needs")
     } else if matches!(error, E::NotFound { .. }) {
         (Kind::Invalid, "says that the bucket or the object is not there")
+    } else if kind_of(&error) == Kind::Unavailable && error.to_string().contains(METADATA_SERVICE) {
+        (Kind::Unavailable, "has no credentials: none are set, and this machine's metadata service gave none")
     } else if kind_of(&error) == Kind::Unavailable {
         (Kind::Unavailable, "cannot be reached")
     } else {
@@ -316,4 +342,35 @@ fn seconds(duration: Duration) -> String {
 
 fn invalid(detail: impl Into<String>) -> Error {
     Error::new(Kind::Invalid, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_the_client_cannot_use_is_refused_without_repeating_it() {
+        let url = Url::parse("s3://bucket/prefix").unwrap();
+        let open =
+            |endpoint: &str, http| s3(AmazonS3Builder::new().with_endpoint(endpoint).with_allow_http(http), &url);
+        for endpoint in ["127.0.0.1:9000", "localhost:9000", "ftp://user:hunter2@host", "", "user:hunter2@host"] {
+            let error = open(endpoint, true).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{endpoint}");
+            assert!(error.to_string().contains("https://host"), "{endpoint}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        let error = open("http://127.0.0.1:9000", false).unwrap_err();
+        assert!(error.to_string().contains("AWS_ALLOW_HTTP=true"), "{error}");
+        assert!(open("http://127.0.0.1:9000", true).is_ok());
+        assert!(open("https://127.0.0.1:9000", false).is_ok());
+    }
+
+    #[test]
+    fn a_store_without_credentials_is_not_called_one_that_is_away() {
+        let text = format!("Error performing PUT {METADATA_SERVICE}latest/api/token");
+        let error = object_store::Error::Generic { store: "S3", source: text.into() };
+        let error = refused_or_away(&memory("memory://"), "create the probe object", error);
+        assert_eq!(error.kind(), Kind::Unavailable, "a metadata service may be slow to come up");
+        assert!(error.to_string().contains("has no credentials"), "{error}");
+    }
 }

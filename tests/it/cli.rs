@@ -190,12 +190,56 @@ async fn failures_have_their_exit_codes() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", nobody.local_addr().expect("it is bound"));
     drop(nobody);
-    let away = run(&["publish", "t", "--retry-for", "1s"], &[("PLINTH_URL", &url)], b"x\n").await;
+    let env = [("PLINTH_URL", url.as_str()), ("PLINTH_KEY", server.key())];
+    let away = run(&["publish", "t", "--retry-for", "1s"], &env, b"x\n").await;
     assert_eq!((away.code, &away.json()["stored"], &away.json()["unknown"]), (1, &Value::from(0), &Value::from(0)));
+    let said = format!("cannot connect to {url}: ");
+    assert!(away.stderr.contains(&said) && away.stderr.contains("trying again for 1s"), "{}", away.stderr);
     assert_eq!(run(&["healthcheck"], &[("PLINTH_LISTEN", url.trim_start_matches("http://"))], b"").await.code, 1);
     let listen = server.url().trim_start_matches("http://");
     assert_eq!(run(&["healthcheck"], &[("PLINTH_LISTEN", listen)], b"").await.code, 0);
     assert_eq!(run(&["subscribe", "a", "b", "--transport", "poll"], &[], b"").await.code, 2);
+    for key in [&[][..], &[("PLINTH_KEY", "")]] {
+        let keyless = run(&["topics", "list"], key, b"").await;
+        assert!(keyless.code == 2 && keyless.stderr.contains("PLINTH_KEY"), "{}: {}", keyless.code, keyless.stderr);
+    }
+    let address = run(&["topics", "list", "--url", "127.0.0.1:8080"], &[], b"").await;
+    assert!(address.code == 2 && address.stderr.contains("http://host:port"), "{}", address.stderr);
+}
+
+#[tokio::test]
+async fn a_store_url_with_a_password_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let env = vec![("PLINTH_STORE".to_owned(), "s3://user:CANARY@bucket/x".to_owned())];
+    let start = refused(dir.path(), &Options { env, ..Options::default() }).await;
+    assert!(start.stderr.contains("environment") && !start.stderr.contains("CANARY"), "{}", start.stderr);
+}
+
+#[tokio::test]
+async fn an_empty_body_is_not_called_a_record_of_unknown_outcome() {
+    let server = Server::start().await;
+    let empty = client(&server, &["publish", "t", "--body"], b"").await;
+    assert_eq!(empty.code, 1);
+    assert!(empty.stderr.contains("nothing was stored") && !empty.stderr.contains("unknown"), "{}", empty.stderr);
+}
+
+#[tokio::test]
+async fn an_interrupted_publish_says_how_far_it_came() {
+    // Fails when the interrupt ends the process by itself, as it does by default.
+    let server = Server::start().await;
+    server.client().make_topic("orders", 1).await;
+    let env = [("PLINTH_URL", server.url()), ("PLINTH_KEY", server.key())];
+    let mut child = plinth(&["publish", "orders"], &env).spawn().expect("the binary can be started");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(b"one\n").await.expect("the command reads");
+    assert_eq!(server.client().page("orders", "from=earliest&wait=30s").await.records.len(), 1);
+    let id = child.id().expect("the process runs").to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().await.expect("kill can be started").success());
+    let output = within("the end of a command", child.wait_with_output()).await.expect("a child can be awaited");
+    assert_eq!(output.status.code(), Some(130));
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    assert_eq!((&summary["stored"], &summary["unknown"]), (&Value::from(1), &Value::from(0)), "{summary}");
+    drop(input);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl Drop for Mount {
 /// An S3 server, a proxy in front of it, and a server of ours behind that.
 async fn on_s3() -> (S3Server, Proxy, Server) {
     let s3 = S3Server::start().await.unwrap();
-    let proxy = Proxy::start(&s3.endpoint()).await;
+    let proxy = Proxy::start(s3.endpoint()).await;
     let server = Server::start_with(s3_options(&s3, Some(&proxy))).await;
     (s3, proxy, server)
 }
@@ -151,7 +151,7 @@ async fn a_cache_directory_that_cannot_be_written_is_named_and_the_server_serves
 
 /// Fails when publishes queue up, hang or are acknowledged while the store is away.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_store_away_publishes_say_what_is_known_and_it_recovers_by_itself() {
+async fn with_s3_away_publishes_say_what_is_known_and_it_recovers_by_itself() {
     let (_s3, proxy, server) = on_s3().await;
     let client = server.client();
     let (_, first) = publish(client.clone(), "before".into()).await;
@@ -187,7 +187,7 @@ async fn with_the_store_away_publishes_say_what_is_known_and_it_recovers_by_itse
 
 /// Fails when a PUT whose answer was lost is taken for a conflict, stored twice, or acknowledged with another offset.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_whose_answer_is_lost_is_settled_without_a_duplicate() {
+async fn an_s3_put_whose_answer_is_lost_is_settled_without_a_duplicate() {
     let (_s3, proxy, server) = on_s3().await;
     let client = server.client();
     assert_eq!(publish(client.clone(), "0".into()).await.1.unwrap().offset, 0);
@@ -216,9 +216,9 @@ async fn wait_for_failed_put(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_ignores_create_if_absent_is_refused_at_start() {
+async fn an_s3_server_that_ignores_create_if_absent_is_refused_at_start() {
     let s3 = S3Server::start().await.unwrap();
-    let proxy = Proxy::start(&s3.endpoint()).await;
+    let proxy = Proxy::start(s3.endpoint()).await;
     proxy.set(Mode::Lie);
     let dir = tempfile::tempdir().unwrap();
     let refusal = refused(dir.path(), &s3_options(&s3, Some(&proxy))).await;
@@ -227,7 +227,7 @@ async fn a_store_that_ignores_create_if_absent_is_refused_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_the_store_refuses_are_refused_at_start_without_being_shown() {
+async fn credentials_that_s3_refuses_are_refused_at_start_without_being_shown() {
     let s3 = S3Server::start().await.unwrap();
     let mut options = s3_options(&s3, None);
     options.env.retain(|(name, _)| name != "AWS_SECRET_ACCESS_KEY");

@@ -40,6 +40,12 @@ fn a_json_payload_keeps_its_bytes_and_is_not_copied() {
 }
 
 #[test]
+fn an_array_is_not_taken_for_a_record() {
+    let error = refused(r#"{"type":"publish","id":"1","topic":"t","records":[{"text":"a"},["key"]]}"#);
+    assert!(error.detail.contains("`records[1]`") && error.detail.contains("an object"), "{error}");
+}
+
+#[test]
 fn an_escaped_type_is_the_same_type() {
     assert!(matches!(ClientFrame::parse(r#"{"type":"p\u0069ng"}"#), Ok(ClientFrame::Ping(_))));
 }

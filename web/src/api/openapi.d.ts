@@ -81,6 +81,13 @@ export interface components {
          * @enum {string}
          */
         ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
+        /**
+         * @description How the data of an event is written.
+         * @enum {string}
+         */
+        EventFormat: "value";
+        /** @description Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`. */
+        From: string;
         /** @description A place where a live stream could not continue and where it went on. */
         Gap: {
             /**
@@ -131,7 +138,7 @@ export interface components {
             /** @description A name for people, at most 255 bytes. */
             name?: string;
             /** @description What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`. */
-            scopes: string[];
+            scopes: components["schemas"]["Scope"][];
         };
         /** @description One page of a list. */
         ListPage_Key: {
@@ -403,6 +410,8 @@ export interface components {
             /** @description The records, in order within each partition. */
             records: components["schemas"]["Record"][];
         };
+        /** @description What a key may do: `admin`, or an action on the topics whose names fit a pattern. */
+        Scope: string;
         /** @description A frame from the server. */
         ServerFrame: {
             /** @description The limits that hold on it. */
@@ -535,10 +544,12 @@ export interface components {
             /** @description The name. */
             name: string;
         };
+        /** @description The name of a tenant: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
+        TenantName: string;
         /** @description What `POST /v1/tenants` asks for. */
         TenantRequest: {
             /** @description 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
-            name: string;
+            name: components["schemas"]["TenantName"];
         };
         /** @description A one-time ticket for `?ticket=`. */
         Ticket: {
@@ -550,6 +561,8 @@ export interface components {
             /** @description Good for one connection. */
             ticket: string;
         };
+        /** @description What `POST /v1/tickets` asks for: there is nothing to choose. */
+        TicketRequest: Record<string, never>;
         /** @description A topic. */
         Topic: {
             /**
@@ -584,6 +597,11 @@ export interface components {
              */
             records: number;
         };
+        /**
+         * @description The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
+         *     no `..`. A `/` in it is written `%2F` in a path.
+         */
+        TopicName: string;
         /** @description What `PATCH /v1/topics/{topic}` changes. */
         TopicPatch: {
             /**
@@ -592,6 +610,8 @@ export interface components {
              */
             max_record_bytes?: number | null;
         };
+        /** @description A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything. */
+        TopicPattern: string;
         /** @description What `PUT /v1/topics/{topic}` asks for; what is left out gets its default. */
         TopicRequest: {
             durability?: components["schemas"]["Durability"] | null;
@@ -624,6 +644,8 @@ export interface components {
             /** @description The version of the server. */
             version: string;
         };
+        /** @description A time such as `20s` or `500ms`, at most 60 s. */
+        Wait: string;
     };
     responses: never;
     parameters: never;
