@@ -212,6 +212,7 @@ fn at(records: &[NewRecord], place: usize, error: Error) -> Error {
         Error::Unprocessable(why) => Error::Unprocessable(format!("record {}: {why}", place + 1)),
         Error::NotFound(_)
         | Error::Conflict(_)
+        | Error::Refused { .. }
         | Error::Invalid(_)
         | Error::InvalidCursor(_)
         | Error::Trimmed { .. }
