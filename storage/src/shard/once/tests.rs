@@ -160,3 +160,21 @@ fn a_fencing_token_never_goes_back() {
         assert_eq!(terms_row(&state, partition()).expect("readable").token, FencingToken(highest));
     }
 }
+
+// Fails when what partitions remember is applied after the topic is gone, or the topic's ranges leave a kind out.
+#[test]
+fn a_topic_that_is_deleted_takes_along_what_its_partitions_remember_also_of_the_same_slot() {
+    use crate::ids::{ClusterId, ObjectHash, SessionId, Slot};
+    use crate::shard::machine::{self, SlotSummary};
+    use crate::shard::rows::Position;
+
+    let state = MemoryState::new();
+    let entries = || vec![produced("p", 0, receipt(0, 1, T)), keyed(1, receipt(1, 1, T))];
+    apply(&state, &entries());
+    let (session, hash) = (SessionId(Ulid(1)), ObjectHash(0));
+    let entries = [entries(), vec![Entry::DeleteTopic { topic: partition().topic }]].concat();
+    let slot = SlotSummary { session, slot: Slot(0), object_len: 0, runs: vec![], entries };
+    let position = Position { cluster: ClusterId(Ulid(2)), session, next: Slot(1), hash };
+    machine::apply(&state, &slot, &position).expect("applied");
+    assert_eq!(rows(&state), 1, "only the position is left");
+}
