@@ -20,6 +20,7 @@ mod publish;
 mod read;
 mod routes;
 mod tenants;
+mod terms;
 mod topics;
 
 pub use front::{Front, Inner};
