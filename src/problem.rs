@@ -4,6 +4,7 @@
 //! headers or frames, and never shows the source of an error: that is for the log.
 
 use plinth_api::error::{ErrorCode, Problem};
+use plinth_storage::error::Refusal;
 
 use crate::auth::Denied;
 use crate::broker::Error;
@@ -15,6 +16,13 @@ pub fn problem_of(error: &Error) -> Problem {
     match error {
         Error::Trimmed { start, .. } => problem.start = Some(*start),
         Error::AboveTail { tail, .. } => problem.tail = Some(*tail),
+        Error::Refused { refusal, .. } => match *refusal {
+            Refusal::Tail { tail } => problem.tail = Some(tail.0),
+            Refusal::Sequence { expected } => problem.expected_seq = Some(expected.0),
+            Refusal::ProducerEpoch { epoch } => problem.epoch = Some(epoch.0),
+            Refusal::FencingToken { token } => problem.fencing_token = Some(token.0),
+            Refusal::OtherContent => {}
+        },
         Error::NotFound { .. }
         | Error::Conflict { .. }
         | Error::Invalid { .. }
@@ -53,6 +61,12 @@ fn code_of(error: &Error) -> ErrorCode {
     match error {
         Error::NotFound { .. } => ErrorCode::NotFound,
         Error::Conflict { .. } => ErrorCode::Conflict,
+        Error::Refused { refusal, .. } => match refusal {
+            Refusal::Tail { .. } => ErrorCode::TailMismatch,
+            Refusal::Sequence { .. } => ErrorCode::SequenceMismatch,
+            Refusal::ProducerEpoch { .. } | Refusal::FencingToken { .. } => ErrorCode::Fenced,
+            Refusal::OtherContent => ErrorCode::IdempotencyKeyReused,
+        },
         Error::Invalid { .. } => ErrorCode::InvalidRequest,
         Error::Unprocessable { .. } => ErrorCode::Unprocessable,
         Error::InvalidCursor { .. } => ErrorCode::InvalidCursor,

@@ -52,7 +52,7 @@ fn receipt(topic: &str, part: &PublishedPart, offset: u64, count: u32) -> Receip
         cursor: part.cursor.clone(),
         timestamp: part.timestamp,
         durability: Durability::Object,
-        duplicate: false,
+        duplicate: part.duplicate,
     }
 }
 
@@ -62,7 +62,15 @@ mod tests {
 
     fn part(partition: u32, base: u64, indices: Vec<usize>) -> PublishedPart {
         let count = u32::try_from(indices.len()).unwrap();
-        PublishedPart { partition, base, count, timestamp: 7, cursor: format!("c{partition}"), indices }
+        PublishedPart {
+            partition,
+            base,
+            count,
+            timestamp: 7,
+            cursor: format!("c{partition}"),
+            indices,
+            duplicate: false,
+        }
     }
 
     #[test]

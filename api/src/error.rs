@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PublishOutcome {
-    /// Nothing was stored and nothing will be.
+    /// Nothing was stored by this request and nothing will be.
     NotStored,
     /// The records may have been stored or may be stored later.
     Unknown,
@@ -46,6 +46,12 @@ pub enum ErrorCode {
     NotAcceptable,
     /// The thing exists with other settings, or the name is taken.
     Conflict,
+    /// The tail of the partition is not the one that the publish expects; `tail` says what it is.
+    TailMismatch,
+    /// The producer's sequence is not the next one, which is `expected_seq`; one below it was stored before.
+    SequenceMismatch,
+    /// A later epoch of the producer, or a higher fencing token, has written: `epoch` or `fencing_token`.
+    Fenced,
     /// The offset is below the first one that is kept.
     OffsetTrimmed,
     /// The offset is above the tail.
@@ -56,6 +62,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// The request is readable but its content is refused.
     Unprocessable,
+    /// The idempotency key was used for a request with other content.
+    IdempotencyKeyReused,
     /// A client took too long to send its request.
     RequestTimeout,
     /// The node has no capacity at the moment.
@@ -72,7 +80,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidRequest,
         Self::UnknownField,
         Self::InvalidTopicName,
@@ -83,11 +91,15 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::Conflict,
+        Self::TailMismatch,
+        Self::SequenceMismatch,
+        Self::Fenced,
         Self::OffsetTrimmed,
         Self::OffsetAboveTail,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Unprocessable,
+        Self::IdempotencyKeyReused,
         Self::RequestTimeout,
         Self::Overloaded,
         Self::StoreUnavailable,
@@ -110,11 +122,15 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
             Self::Conflict => "conflict",
+            Self::TailMismatch => "tail_mismatch",
+            Self::SequenceMismatch => "sequence_mismatch",
+            Self::Fenced => "fenced",
             Self::OffsetTrimmed => "offset_trimmed",
             Self::OffsetAboveTail => "offset_above_tail",
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Unprocessable => "unprocessable",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::RequestTimeout => "request_timeout",
             Self::Overloaded => "overloaded",
             Self::StoreUnavailable => "store_unavailable",
@@ -135,12 +151,12 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
             Self::RequestTimeout => 408,
-            Self::Conflict => 409,
+            Self::Conflict | Self::TailMismatch | Self::SequenceMismatch | Self::Fenced => 409,
             Self::OffsetTrimmed => 410,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::OffsetAboveTail => 416,
-            Self::Unprocessable => 422,
+            Self::Unprocessable | Self::IdempotencyKeyReused => 422,
             Self::Internal => 500,
             Self::Overloaded | Self::StoreUnavailable | Self::ShuttingDown => 503,
             Self::OutcomeUnknown => 504,
@@ -167,11 +183,15 @@ impl ErrorCode {
             | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::Conflict
+            | Self::TailMismatch
+            | Self::SequenceMismatch
+            | Self::Fenced
             | Self::OffsetTrimmed
             | Self::OffsetAboveTail
             | Self::TooLarge
             | Self::UnsupportedMediaType
-            | Self::Unprocessable => Retry::Never,
+            | Self::Unprocessable
+            | Self::IdempotencyKeyReused => Retry::Never,
         }
     }
 
@@ -190,11 +210,15 @@ impl ErrorCode {
             | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::Conflict
+            | Self::TailMismatch
+            | Self::SequenceMismatch
+            | Self::Fenced
             | Self::OffsetTrimmed
             | Self::OffsetAboveTail
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::Unprocessable
+            | Self::IdempotencyKeyReused
             | Self::RequestTimeout
             | Self::Overloaded
             | Self::StoreUnavailable
@@ -216,11 +240,15 @@ impl ErrorCode {
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::NotAcceptable => "No acceptable media type can be produced",
             Self::Conflict => "The request conflicts with what exists",
+            Self::TailMismatch => "The tail is not the expected one",
+            Self::SequenceMismatch => "The sequence is not the producer's next one",
+            Self::Fenced => "A newer writer has taken over",
             Self::OffsetTrimmed => "The offset is no longer kept",
             Self::OffsetAboveTail => "The offset is above the tail",
             Self::TooLarge => "A size limit is exceeded",
             Self::UnsupportedMediaType => "The media type of the body is not supported",
             Self::Unprocessable => "The content is refused",
+            Self::IdempotencyKeyReused => "The idempotency key was used for other content",
             Self::RequestTimeout => "The request took too long to arrive",
             Self::Overloaded => "The node has no capacity at the moment",
             Self::StoreUnavailable => "The object store cannot be reached",
@@ -251,12 +279,21 @@ pub struct Problem {
     /// For a publish: what is known about the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<PublishOutcome>,
-    /// For `offset_above_tail`: the tail of the partition.
+    /// For `offset_above_tail` and `tail_mismatch`: the tail of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
     /// For `offset_trimmed`: the first offset that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<u64>,
+    /// For `sequence_mismatch`: the sequence that is due. When it is above the one that was sent, that one is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_seq: Option<u64>,
+    /// For `fenced`: the producer's epoch that has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// For `fenced`: the highest fencing token that the partition has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing_token: Option<u64>,
 }
 
 impl Problem {
@@ -273,6 +310,9 @@ impl Problem {
             outcome: None,
             tail: None,
             start: None,
+            expected_seq: None,
+            epoch: None,
+            fencing_token: None,
         }
     }
 }

@@ -297,6 +297,35 @@ pub struct PublishFrame<'a> {
     #[serde(borrow)]
     #[schema(min_items = 1, max_items = 1000)]
     pub records: Vec<PublishRecord<'a>>,
+    /// The partition of all records; without it keys choose.
+    #[serde(default)]
+    pub partition: Option<u32>,
+    /// As the header `Idempotency-Key`.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+    /// As the headers `Producer-Id`, `Producer-Epoch` and `Producer-Seq`.
+    #[serde(default)]
+    pub producer: Option<Producer>,
+    /// As the header `Expected-Tail`.
+    #[serde(default)]
+    pub expected_tail: Option<u64>,
+    /// As the header `Fencing-Token`.
+    #[serde(default)]
+    pub fencing_token: Option<u64>,
+}
+
+/// One publish of a producer, which counts them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Producer {
+    /// Names it in the partition. 1 to 255 visible ASCII characters.
+    pub id: String,
+    /// Its incarnation: a later one ends those before it.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub epoch: u64,
+    /// The number of this publish within the epoch, from 0.
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub seq: u64,
 }
 
 /// Ask for a `pong`.

@@ -18,6 +18,12 @@ pub const RECORD_HEADERS_MAX: usize = 64;
 pub const RECORD_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Longest record key, in bytes.
 pub const RECORD_KEY_BYTES_MAX: usize = 1024;
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Longest id of a producer, in bytes.
+pub const PRODUCER_ID_BYTES_MAX: usize = 255;
+/// Largest epoch, sequence, fencing token and expected tail: what every JSON reader can hold.
+pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// Most partitions of one topic.
 pub const PARTITIONS_MAX: u32 = 1024;
 /// Most topics and patterns of one `/v1/stream` or WebSocket subscription.

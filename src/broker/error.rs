@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use plinth_storage::error::Kind;
+use plinth_storage::error::{Kind, Refusal};
 
 /// Why a call of the broker failed. Each sentence is lower-case and names the thing and the limit.
 #[derive(Debug)]
@@ -12,6 +12,13 @@ pub enum Error {
     NotFound(String),
     /// The thing exists with other settings, or changed at the same moment.
     Conflict(String),
+    /// A term of the publish does not hold; nothing was stored by it.
+    Refused {
+        /// Which one, and what holds instead.
+        refusal: Refusal,
+        /// The same in words.
+        detail: String,
+    },
     /// The request cannot be understood.
     Invalid(String),
     /// The request is understood but its content is refused.
@@ -71,6 +78,7 @@ impl fmt::Display for Error {
             | Self::Unavailable(detail)
             | Self::ShuttingDown(detail)
             | Self::Unknown(detail)
+            | Self::Refused { detail, .. }
             | Self::Internal { detail, .. } => f.write_str(detail),
             Self::Trimmed { requested, start } => {
                 write!(f, "offset {requested} is no longer kept; the first kept offset is {start}")
@@ -86,6 +94,7 @@ impl StdError for Error {
             Self::Internal { source, .. } => source.as_deref().map(|source| source as _),
             Self::NotFound(_)
             | Self::Conflict(_)
+            | Self::Refused { .. }
             | Self::Invalid(_)
             | Self::Unprocessable(_)
             | Self::InvalidCursor(_)
@@ -110,6 +119,7 @@ impl From<plinth_storage::error::Error> for Error {
             Kind::Unknown => Self::Unknown(detail),
             Kind::Conflict => Self::Conflict(detail),
             Kind::NotFound => Self::NotFound(detail),
+            Kind::Refused(refusal) => Self::Refused { refusal, detail },
             Kind::OutOfRange | Kind::Invalid => Self::Invalid(detail),
             Kind::Corrupt => Self::Internal { detail, source: Some(Box::new(error)) },
         }

@@ -12,6 +12,7 @@ mod follow;
 mod from;
 mod page;
 mod publish;
+mod terms;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub use self::follow::{Event, FollowRequest, Follower, SlowPolicy};
 pub use self::from::From;
 pub use self::page::{Page, PageRequest};
 pub use self::publish::{Publish, Published, PublishedPart};
+pub use self::terms::{ProducerTerm, Terms};
 use crate::auth::{Action, Caller, TopicRef};
 use crate::render::{RenderCache, Scene};
 

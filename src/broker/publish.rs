@@ -2,7 +2,8 @@
 //!
 //! The limits are those of `plinth_api::limits`; each error names the limit. A record with a key goes to partition
 //! XXH3-64(key) mod the number of partitions, with seed 0: part of the contract, never to change. One without goes to
-//! the connection's sticky partition. Each partition's share is one append, stored whole or not at all.
+//! the connection's sticky partition, unless the publish has terms that choose one (`terms.rs`). Each partition's share is
+//! one append, stored whole or not at all.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +14,12 @@ use plinth_api::limits::{
 };
 use plinth_storage::Kind;
 use plinth_storage::record::{Batch, NewRecord};
+use plinth_storage::terms::Terms as LogTerms;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::{Topic, gone};
 use super::error::Error;
+use super::terms::Terms;
 use super::{Broker, proved};
 use crate::auth::{Action, TopicRef};
 
@@ -29,6 +32,8 @@ pub struct Publish {
     pub sticky: u64,
     /// At least one record.
     pub records: Vec<NewRecord>,
+    /// What it is recognized by when it is repeated, and what must hold for it.
+    pub terms: Option<Box<Terms>>,
 }
 
 /// What became of a publish, by partition.
@@ -55,6 +60,8 @@ pub struct PublishedPart {
     pub cursor: String,
     /// Their places in the request: record `indices[i]` has the offset `base + i`.
     pub indices: Vec<usize>,
+    /// Whether an earlier request had stored them.
+    pub duplicate: bool,
 }
 
 /// The records of one partition, by their places in the request.
@@ -66,10 +73,11 @@ impl Broker {
     ///
     /// # Errors
     /// When nothing was stored. `Invalid`, `Unprocessable` and `TooLarge` before anything is tried; `NotFound` when the
-    /// topic does not exist and the caller may not make it; those of the log.
+    /// topic does not exist and the caller may not make it; `Refused` when its terms do not hold; those of the log.
     pub async fn publish(&self, topic: &TopicRef, publish: Publish) -> Result<Published, Error> {
         proved(topic.action(), Action::Publish)?;
         check_batch(&publish.records)?;
+        publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
         let found = self.catalog().get_or_make(topic).await?;
         match self.publish_to(&found, &publish).await {
             // Deleted, or deleted and made again, since it was looked up: once more with what there is now.
@@ -85,13 +93,21 @@ impl Broker {
     async fn publish_to(&self, topic: &Topic, publish: &Publish) -> Result<Published, Error> {
         check_payloads(topic, &publish.records)?;
         let mut shares = choose(topic, publish)?;
+        let terms = match &publish.terms {
+            None => None,
+            Some(terms) => {
+                terms.check_partitions(topic, publish.partition, shares.len())?;
+                Some(terms.of_log(topic, publish))
+            }
+        };
+        let (records, terms) = (&publish.records, terms.as_ref());
         if shares.len() == 1 {
             let share = shares.remove(0);
-            let part = self.append(topic, share, &publish.records).await.map_err(|(_, error)| error)?;
+            let part = self.append(topic, share, records, terms).await.map_err(|(_, error)| error)?;
             return Ok(Published { parts: vec![part], failed: vec![] });
         }
         let mut published = Published::default();
-        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, &publish.records))).await {
+        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, records, terms))).await {
             match outcome {
                 Ok(part) => published.parts.push(part),
                 Err(failed) => published.failed.push(failed),
@@ -108,13 +124,18 @@ impl Broker {
         topic: &Topic,
         (index, places): Share,
         records: &[NewRecord],
+        terms: Option<&LogTerms>,
     ) -> Result<PublishedPart, (Vec<usize>, Error)> {
         let partition = topic.partition(index);
         let batch = match Batch::of(places.iter().map(|&place| &records[place])) {
             Ok(batch) => batch,
             Err(error) => return Err((places, error.into())),
         };
-        match self.log().append(partition, batch).await {
+        let stored = match terms {
+            None => self.log().append(partition, batch).await,
+            Some(terms) => self.log().append_if(partition, batch, terms).await,
+        };
+        match stored {
             Ok(stored) => Ok(PublishedPart {
                 partition: index,
                 base: stored.base.0,
@@ -122,6 +143,7 @@ impl Broker {
                 timestamp: stored.timestamp.0,
                 cursor: self.cursors().write(topic.tenant, [(partition, stored.base.plus(stored.count))]),
                 indices: places,
+                duplicate: stored.duplicate,
             }),
             Err(error) if error.kind() == Kind::NotFound => Err((places, gone(&topic.name, error))),
             Err(error) => Err((places, error.into())),
@@ -212,6 +234,7 @@ fn at(records: &[NewRecord], place: usize, error: Error) -> Error {
         Error::Unprocessable(why) => Error::Unprocessable(format!("record {}: {why}", place + 1)),
         Error::NotFound(_)
         | Error::Conflict(_)
+        | Error::Refused { .. }
         | Error::Invalid(_)
         | Error::InvalidCursor(_)
         | Error::Trimmed { .. }
@@ -231,9 +254,10 @@ fn choose(topic: &Topic, publish: &Publish) -> Result<Vec<Share>, Error> {
         return Ok(vec![(topic.chosen(publish.partition)?.start, all())]);
     }
     let place = |hash: u64| u32::try_from(hash % u64::from(topic.partitions)).expect("less than a u32");
+    let sticky = publish.terms.as_ref().and_then(|terms| terms.sticky()).unwrap_or(publish.sticky);
     let mut shares = BTreeMap::<u32, Vec<usize>>::new();
     for (index, record) in publish.records.iter().enumerate() {
-        let hash = record.key.as_ref().map_or(publish.sticky, |key| xxh3_64(key));
+        let hash = record.key.as_ref().map_or(sticky, |key| xxh3_64(key));
         shares.entry(place(hash)).or_default().push(index);
     }
     Ok(shares.into_iter().collect())

@@ -1,8 +1,8 @@
 //! `plinth publish`: stdin becomes records, line by line or as one body.
 //!
-//! One request is in flight at a time, so that the order of the input is the order of each partition. A batch that the
-//! node did not store and may store later is sent again. A batch whose outcome is unknown is never sent again: the
-//! command stops and says how far it came, because a blind retry could store the records twice.
+//! One request is in flight at a time, so that the order of the input is the order of the partition. A request that may
+//! succeed later is sent again, also when its outcome is unknown: each run is a producer of its own, or has an
+//! idempotency key, so the node stores it once.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
@@ -13,10 +13,11 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine;
 use indicatif::{ProgressBar, ProgressStyle};
-use plinth_api::error::{Problem, PublishOutcome};
+use plinth_api::error::PublishOutcome;
 use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
-use plinth_api::records::{PublishResult, PublishResults, Receipt};
-use reqwest::{Method, StatusCode};
+use plinth_api::records::Receipt;
+use plinth_storage::env::{Rng, SystemRng};
+use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -57,6 +58,9 @@ pub(super) struct Args {
     /// The partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
+    /// With --body: names this publish, so that a second run with the same key and body stores nothing [default: a new one]
+    #[arg(long, value_name = "KEY", requires = "body")]
+    idempotency_key: Option<String>,
     /// How long to go on trying while the node does not store
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
@@ -83,9 +87,11 @@ async fn body(client: &Client, args: &Args) -> anyhow::Result<()> {
     let body = bytes::Bytes::from(tokio::task::spawn_blocking(read).await?.context("stdin cannot be read")?);
     anyhow::ensure!(body.len() <= BATCH_BYTES_MAX, "stdin is larger than the limit of {BATCH_BYTES_MAX} bytes");
     let content_type = args.content_type.as_deref().unwrap_or("application/octet-stream");
+    let key = args.idempotency_key.clone().unwrap_or_else(new_name);
     let mut patience = Patience::new(args.retry_for);
+    let mut unknown = 0;
     loop {
-        let mut request = request(client, args, content_type).body(body.clone());
+        let mut request = request(client, args, content_type).header("idempotency-key", &key).body(body.clone());
         if let Some(key) = &args.record_key {
             request = request.header("record-key", key);
         }
@@ -94,16 +100,17 @@ async fn body(client: &Client, args: &Args) -> anyhow::Result<()> {
         }
         match send(request).await {
             Ok(answer) => return output::line(&answer.json::<serde_json::Value>().await?),
-            Err(fault) if fault.outcome() == PublishOutcome::Unknown => {
-                return Err(fault).context(outcome_text(0, 1));
-            }
-            Err(fault) if fault.may_pass() => {
-                patience.announce(&fault);
-                if !patience.pause(fault.retry_after()).await {
-                    return Err(fault).context(outcome_text(0, 0));
+            Err(fault) => {
+                if fault.outcome() == PublishOutcome::Unknown {
+                    unknown = 1;
+                }
+                if fault.may_pass() {
+                    patience.announce(&fault);
+                }
+                if !fault.may_pass() || !patience.pause(fault.retry_after()).await {
+                    return Err(fault).context(outcome_text(0, unknown));
                 }
             }
-            Err(fault) => return Err(fault).context(outcome_text(0, 0)),
         }
     }
 }
@@ -121,6 +128,8 @@ async fn lines(client: &Client, args: &Args) -> anyhow::Result<()> {
         args,
         progress: progress(),
         patience: Patience::new(args.retry_for),
+        producer: new_name(),
+        seq: 0,
         summary: Summary { topic: &args.topic, stored: 0, unknown: 0, stored_to_line: 0, last: None },
     };
     let result = store_all(&mut run, &mut input, &encoder, &mut Interrupts::open()?).await;
@@ -174,6 +183,9 @@ struct Run<'a> {
     args: &'a Args,
     progress: ProgressBar,
     patience: Patience,
+    /// The id of this run as a producer, and how many batches it has stored.
+    producer: String,
+    seq: u64,
     summary: Summary<'a>,
 }
 
@@ -186,23 +198,28 @@ struct Item {
 }
 
 impl Run<'_> {
-    /// Sends a batch until it is stored, or until that is hopeless or unsafe.
-    async fn store(&mut self, mut batch: Vec<Item>, interrupts: &mut Interrupts) -> anyhow::Result<()> {
-        let last_line = batch.last().map_or(0, |item| item.line);
+    /// Sends a batch until it is stored, or until that is hopeless.
+    async fn store(&mut self, batch: Vec<Item>, interrupts: &mut Interrupts) -> anyhow::Result<()> {
+        let body = bytes::Bytes::from(encode(&batch));
         loop {
-            let count = batch.len() as u64;
-            let Some((left, fault)) = self.attempt_unless_left(batch, interrupts).await else {
-                self.summary.unknown = count;
+            let Some(answer) = self.attempt_unless_left(body.clone(), interrupts).await else {
+                self.summary.unknown = batch.len() as u64;
                 return Err(Interrupted.into());
             };
-            let Some(fault) = fault else {
-                self.summary.stored_to_line = last_line;
-                self.patience.renew();
-                return Ok(());
+            let fault = match answer {
+                Ok(receipt) => {
+                    self.count(&batch);
+                    self.summary.stored_to_line = batch.last().map_or(0, |item| item.line);
+                    self.summary.unknown = 0;
+                    self.summary.last = Some(receipt);
+                    self.seq += 1;
+                    self.patience.renew();
+                    return Ok(());
+                }
+                Err(fault) => fault,
             };
             if fault.outcome() == PublishOutcome::Unknown {
-                self.summary.unknown = left.len() as u64;
-                return Err(fault.into());
+                self.summary.unknown = batch.len() as u64;
             }
             if !fault.may_pass() {
                 return Err(fault.into());
@@ -215,82 +232,31 @@ impl Run<'_> {
             if !goes_on || interrupts.seen() {
                 return Err(fault.into());
             }
-            batch = left;
         }
     }
 
     /// One request; none when the user does not wait for its answer.
     async fn attempt_unless_left(
-        &mut self,
-        batch: Vec<Item>,
+        &self,
+        body: bytes::Bytes,
         interrupts: &mut Interrupts,
-    ) -> Option<(Vec<Item>, Option<Fault>)> {
-        let progress = self.progress.clone();
-        let mut attempt = pin!(self.attempt(batch));
+    ) -> Option<Result<Receipt, Fault>> {
+        let mut attempt = pin!(self.attempt(body));
         tokio::select! {
             done = &mut attempt => return Some(done),
             () = interrupts.next() => {}
         }
-        progress.suspend(|| output::say("waiting for the answer to what was sent; Ctrl-C again leaves it"));
+        self.progress.suspend(|| output::say("waiting for the answer to what was sent; Ctrl-C again leaves it"));
         tokio::select! {
             done = attempt => Some(done),
             () = interrupts.next() => None,
         }
     }
 
-    /// One request. Returns what is not stored, and why; with an unknown outcome only what is unknown.
-    async fn attempt(&mut self, batch: Vec<Item>) -> (Vec<Item>, Option<Fault>) {
-        let request = request(self.client, self.args, BATCH).body(encode(&batch));
-        let answer = match send(request).await {
-            Ok(answer) => answer,
-            Err(fault) => return (batch, Some(fault)),
-        };
-        if answer.status() == StatusCode::MULTI_STATUS {
-            return match answer.json::<PublishResults>().await {
-                Ok(results) if results.results.len() == batch.len() => self.sort(batch, results.results),
-                Ok(results) => {
-                    let text = format!("{} results for {} records", results.results.len(), batch.len());
-                    (batch, Some(Fault::Lost(text)))
-                }
-                Err(error) => (batch, Some(Fault::of(error))),
-            };
-        }
-        match answer.json::<Receipt>().await {
-            Ok(receipt) => {
-                self.count(&batch);
-                self.summary.last = Some(receipt);
-                (Vec::new(), None)
-            }
-            Err(error) => (batch, Some(Fault::of(error))),
-        }
-    }
-
-    /// Takes the answer to a batch that spans partitions apart. An unknown share weighs more than one not stored.
-    fn sort(&mut self, batch: Vec<Item>, results: Vec<PublishResult>) -> (Vec<Item>, Option<Fault>) {
-        let (mut stored, mut refused, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut refusal, mut doubt): (Option<Problem>, Option<Problem>) = (None, None);
-        for (item, result) in batch.into_iter().zip(results) {
-            match result {
-                PublishResult::Stored(receipt) => {
-                    self.summary.last = Some(receipt);
-                    stored.push(item);
-                }
-                PublishResult::Failed { problem } => match problem.outcome.unwrap_or(problem.code.outcome()) {
-                    PublishOutcome::NotStored => {
-                        refusal.get_or_insert(problem);
-                        refused.push(item);
-                    }
-                    PublishOutcome::Unknown => {
-                        doubt.get_or_insert(problem);
-                        unknown.push(item);
-                    }
-                },
-            }
-        }
-        self.count(&stored);
-        let left = if doubt.is_some() { unknown } else { refused };
-        let fault = doubt.or(refusal).map(|problem| Fault::Refused { problem: Box::new(problem), retry_after: None });
-        (left, fault)
+    async fn attempt(&self, body: bytes::Bytes) -> Result<Receipt, Fault> {
+        let request = request(self.client, self.args, BATCH).header("producer-id", &self.producer);
+        let request = request.header("producer-epoch", 0).header("producer-seq", self.seq);
+        send(request.body(body)).await?.json::<Receipt>().await.map_err(Fault::of)
     }
 
     fn count(&mut self, stored: &[Item]) {
@@ -401,6 +367,11 @@ fn request(client: &Client, args: &Args, content_type: &str) -> reqwest::Request
         Some(partition) => request.query(&[("partition", partition)]),
         None => request,
     }
+}
+
+/// A name that no other run has.
+fn new_name() -> String {
+    SystemRng.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A bar when stdin is a file, a spinner when it is a pipe, nothing when stderr is not a terminal.

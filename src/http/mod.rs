@@ -21,6 +21,7 @@ mod publish;
 mod read;
 mod routes;
 mod tenants;
+mod terms;
 mod topics;
 
 pub use door::Door;

@@ -24,8 +24,9 @@ use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Name, Params};
 use super::front::Front;
+use super::terms;
 use crate::auth::Action;
-use crate::broker::{Publish, Published};
+use crate::broker::{Publish, Published, Terms};
 use crate::parse;
 use crate::receipt::Answer;
 use crate::server::ConnectionId;
@@ -37,9 +38,6 @@ const RECORD_KEY: &str = "record-key";
 const RECORD_HEADER: &str = "record-header-";
 const DURABILITY: &str = "durability";
 const TRACEPARENT: &str = "traceparent";
-
-/// Headers of requests that this server does not offer: to ignore them would break what the client relies on.
-const NOT_OFFERED: [&str; 5] = ["idempotency-key", "producer-id", "producer-epoch", "producer-seq", "expected-tail"];
 
 /// How the body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +51,14 @@ enum Form {
 ///
 /// The body is one payload of any type, which is kept as it is, unless its media type is one of the two batch types. For
 /// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header.
+///
+/// A publish with an `Idempotency-Key`, or with the three headers of a producer, is stored once: sent again, it gets the
+/// first receipt with `duplicate: true`. After an outcome `unknown`, send it again until it gets a receipt or is refused
+/// with a 4xx status.
+///
+/// A producer counts its publishes to each partition from 0 within an epoch. The last 64 receipts are kept; an older
+/// sequence is refused although it is stored, which shows by an `expected_seq` above it. A producer is forgotten 7 days
+/// after its last publish, an idempotency key after 24 hours.
 #[utoipa::path(
     post,
     path = "/v1/topics/{topic}/records",
@@ -63,6 +69,16 @@ enum Form {
         ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
         ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
         ("durability" = Option<Durability>, Header, description = "The least durability class to answer for"),
+        ("idempotency-key" = Option<String>, Header, description = "Recognizes the request when it is sent again within \
+            24 hours, by 1 to 255 visible ASCII characters, quoted or bare; with other content it is refused"),
+        ("producer-id" = Option<String>, Header, description = "Names the producer, 1 to 255 visible ASCII characters. \
+            Records without a key go to a partition by it"),
+        ("producer-epoch" = Option<u64>, Header, description = "The producer's incarnation; a later one ends the others"),
+        ("producer-seq" = Option<u64>, Header, description = "The number of the publish within the epoch, from 0"),
+        ("expected-tail" = Option<u64>, Header, description = "Store only if the first record gets this offset; in a \
+            topic of several partitions name one"),
+        ("fencing-token" = Option<u64>, Header, description = "Store only if the partition has seen no higher token, \
+            and remember it. A publish without one is not concerned; in a topic of several partitions name one"),
     ),
     request_body(
         description = "One payload, a batch, or lines of JSON",
@@ -74,6 +90,7 @@ enum Form {
     ),
     responses(
         (status = 201, description = "Stored in one partition", body = Receipt),
+        (status = 200, description = "Stored in one partition by an earlier request", body = Receipt),
         (status = 207, description = "One result per record, for records of several partitions", body = PublishResults),
     )
 )]
@@ -101,17 +118,17 @@ where
     let topic = extract::caller(front, &parts.headers)?.authorize(Action::Publish, name)?;
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
-    check_headers(&parts.headers, form)?;
+    let terms = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
     let records = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
-    let published = front.broker.publish(&topic, Publish { partition, sticky: connection.0, records }).await?;
+    let published = front.broker.publish(&topic, Publish { partition, sticky: connection.0, records, terms }).await?;
     note(front, &published, bytes, began);
     receipt(Answer::new(name, count, published))
 }
 
 fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
-    let stored = published.parts.iter().map(|part| u64::from(part.count)).sum();
+    let stored = published.parts.iter().filter(|part| !part.duplicate).map(|part| u64::from(part.count)).sum();
     front.metrics.published(Transport::Http, stored, if stored == 0 { 0 } else { bytes });
     front.metrics.publish_took(began.elapsed().as_secs_f64());
     for (places, error) in &published.failed {
@@ -121,7 +138,10 @@ fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
 
 fn receipt(answer: Answer) -> Result<Response, ApiError> {
     match answer {
-        Answer::Stored(receipt) => Ok(convert::json(StatusCode::CREATED, &receipt)),
+        Answer::Stored(receipt) => {
+            let status = if receipt.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+            Ok(convert::json(status, &receipt))
+        }
         Answer::Each(results) => Ok(convert::json(StatusCode::MULTI_STATUS, &PublishResults { results })),
         Answer::Failed(error) => Err(error.into()),
     }
@@ -166,19 +186,27 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     }
 }
 
-fn check_headers(headers: &HeaderMap, form: Form) -> Result<(), ApiError> {
+/// Refuses headers that are not known, and gives the terms if there are any.
+fn check_headers(headers: &HeaderMap, form: Form) -> Result<Option<Box<Terms>>, ApiError> {
+    let mut has_terms = false;
     for (name, value) in headers {
         let name = name.as_str();
         if name.starts_with("record-") {
             check_record_header(name, form)?;
-        } else if NOT_OFFERED.contains(&name) || name.starts_with("ce-") {
+        } else if terms::is_term(name) {
+            has_terms = true;
+        } else if name.starts_with("ce-") {
+            // To ignore it would break what the client relies on.
             return Err(unknown(format!("the header `{name}` is not offered here")));
         } else if name == DURABILITY && value.as_bytes() != b"object" {
             let detail = format!("the durability {value:?} is not offered here; there is `object`");
             return Err(ApiError::new(ErrorCode::Unprocessable, detail));
         }
     }
-    Ok(())
+    if !has_terms {
+        return Ok(None);
+    }
+    terms::terms(headers).map(|terms| Some(Box::new(terms)))
 }
 
 fn check_record_header(name: &str, form: Form) -> Result<(), ApiError> {
@@ -341,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_header_that_is_not_offered_is_refused_and_named() {
-        for name in ["record-delay", "record-ttl", "record-header-", "idempotency-key", "producer-seq", "ce-id"] {
+        for name in ["record-delay", "record-ttl", "record-header-", "ce-id"] {
             let error = check_headers(&headers(&[(name, "1")]), Form::One).unwrap_err();
             assert_eq!(error.code(), ErrorCode::UnknownField, "{name}");
             assert!(error.problem().detail.contains(&format!("`{name}`")), "{error:?}");

@@ -10,7 +10,7 @@ use plinth_api::limits::{CONNECTION_SUBSCRIPTIONS_MAX, FRAME_ID_BYTES_MAX, STREA
 use plinth_api::records::PublishResult;
 
 use crate::auth::{Action, Caller, Credential, Denied};
-use crate::broker::{self, Error, FollowRequest, Follower, Publish, Published};
+use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
 use crate::parse::new_records;
 use crate::problem::{of_publish, problem_of, problem_of_denied};
 use crate::receipt::Answer;
@@ -91,8 +91,8 @@ impl Session {
             }
         };
         let stored = receipts.iter().map(|result| match result {
-            PublishResult::Stored(receipt) => u64::from(receipt.count),
-            PublishResult::Failed { .. } => 0,
+            PublishResult::Stored(receipt) if !receipt.duplicate => u64::from(receipt.count),
+            PublishResult::Stored(_) | PublishResult::Failed { .. } => 0,
         });
         self.front.metrics.published(Transport::Websocket, stored.sum(), payload_bytes as u64);
         self.outbox.push(&ServerFrame::Published { id, receipts });
@@ -198,16 +198,17 @@ impl Session {
         Err(Refusal::new(ErrorCode::Unprocessable, detail))
     }
 
-    fn publish(&mut self, frame: PublishFrame<'_>, body: &Bytes) -> Result<(), Refusal> {
+    fn publish(&mut self, mut frame: PublishFrame<'_>, body: &Bytes) -> Result<(), Refusal> {
         let caller = self.caller()?;
-        let PublishFrame { kind: _, id, topic, records } = frame;
+        let terms = terms(&mut frame);
+        let PublishFrame { id, topic, records, partition, .. } = frame;
         check_id(&id)?;
         let allowed = caller.authorize(Action::Publish, &topic)?;
         let records = new_records(records, body)?;
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
         let broker = self.front.broker.clone();
-        let publish = Publish { partition: None, sticky: self.sticky, records };
+        let publish = Publish { partition, sticky: self.sticky, records, terms };
         self.request_bytes += frame_bytes;
         self.requests.push(Box::pin(async move {
             let result = broker.publish(&allowed, publish).await;
@@ -255,6 +256,21 @@ pub(super) fn note(error: &Error) {
     if matches!(error, Error::Internal { .. }) {
         tracing::error!(%error, source = ?std::error::Error::source(error), "a WebSocket request failed");
     }
+}
+
+/// The terms of a publish, if it has any.
+fn terms(frame: &mut PublishFrame<'_>) -> Option<Box<Terms>> {
+    let producer = frame.producer.take().map(|producer| {
+        let plinth_api::frames::Producer { id, epoch, seq } = producer;
+        ProducerTerm { id, epoch, seq }
+    });
+    let terms = Terms {
+        idempotency_key: frame.idempotency_key.take(),
+        producer,
+        expected_tail: frame.expected_tail,
+        fencing_token: frame.fencing_token,
+    };
+    (!terms.is_empty()).then(|| Box::new(terms))
 }
 
 fn check_id(id: &str) -> Result<(), Refusal> {

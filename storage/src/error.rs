@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::ids::{FencingToken, Offset, ProducerEpoch, ProducerSeq};
+
 /// What a caller does about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -26,6 +28,35 @@ pub enum Kind {
     NotFound,
     /// The input breaks a limit or a rule; nothing was stored.
     Invalid,
+    /// The terms of the append do not hold; nothing was stored by this call.
+    Refused(Refusal),
+}
+
+/// Why the terms of an append do not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The next offset is another one than was expected.
+    Tail {
+        /// The next offset to be given.
+        tail: Offset,
+    },
+    /// The sequence is not the producer's next one. One below it was stored before, too long ago for its receipt.
+    Sequence {
+        /// The one that is due.
+        expected: ProducerSeq,
+    },
+    /// A later epoch of the producer has written.
+    ProducerEpoch {
+        /// That epoch.
+        epoch: ProducerEpoch,
+    },
+    /// The partition has seen a higher fencing token.
+    FencingToken {
+        /// The highest one.
+        token: FencingToken,
+    },
+    /// The idempotency key was used for other content.
+    OtherContent,
 }
 
 /// An error of the log: a kind, a sentence that names the thing and the limit, and the cause below it.

@@ -45,6 +45,18 @@ pub struct Offset(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Epoch(pub u64);
 
+/// Grows by one with each incarnation of a producer; chosen by the producer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ProducerEpoch(pub u64);
+
+/// Counts the batches of one epoch of a producer in one partition, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ProducerSeq(pub u64);
+
+/// Grows with each holder of the right to write; a partition refuses a lower one than it has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct FencingToken(pub u64);
+
 /// One place in a session's write-ahead log, one object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Slot(pub u64);
@@ -62,6 +74,14 @@ impl Offset {
     #[must_use]
     pub fn plus(self, count: u32) -> Self {
         Self(self.0 + u64::from(count))
+    }
+}
+
+impl ProducerSeq {
+    /// The sequence after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 }
 
@@ -98,6 +118,7 @@ macro_rules! display_inner {
 }
 
 display_inner!(ClusterId, SessionId, TenantId, TopicId, ShardId, PartitionIndex, Offset, Epoch, Slot, Timestamp);
+display_inner!(ProducerEpoch, ProducerSeq, FencingToken);
 
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

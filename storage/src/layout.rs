@@ -73,6 +73,9 @@ const DOCUMENT: u8 = 1;
 const TOPIC: u8 = 2;
 const PARTITION: u8 = 3;
 const INDEX: u8 = 4;
+const TERMS: u8 = 10;
+const PRODUCER: u8 = 11;
+const IDEMPOTENCY: u8 = 12;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
@@ -140,8 +143,39 @@ pub(crate) fn index_base(key: &[u8]) -> Option<Offset> {
     Some(Offset(u64::from_be_bytes(bytes)))
 }
 
+/// The fencing token of a partition, and how many producers and idempotency keys it remembers.
+pub(crate) fn terms_key(partition: Partition) -> Bytes {
+    partition_bytes(TERMS, partition, 0).freeze()
+}
+
+/// A producer, in the bucket of its last batch.
+pub(crate) fn producer_key(partition: Partition, bucket: u32, id: &[u8]) -> Bytes {
+    let mut out = partition_bytes(PRODUCER, partition, 4 + id.len());
+    out.put_u32(bucket);
+    out.put_slice(id);
+    out.freeze()
+}
+
+/// An idempotency key, in the bucket of its request.
+pub(crate) fn idempotency_key(partition: Partition, bucket: u32, key: u128) -> Bytes {
+    let mut out = partition_bytes(IDEMPOTENCY, partition, 20);
+    out.put_u32(bucket);
+    out.put_u128(key);
+    out.freeze()
+}
+
+/// The key range of the producers of a partition in the buckets below one.
+pub(crate) fn producers_before(partition: Partition, bucket: u32) -> (Bytes, Bytes) {
+    (producer_key(partition, 0, &[]), producer_key(partition, bucket, &[]))
+}
+
+/// The key range of the idempotency keys of a partition in the buckets below one.
+pub(crate) fn idempotency_keys_before(partition: Partition, bucket: u32) -> (Bytes, Bytes) {
+    (idempotency_key(partition, 0, 0), idempotency_key(partition, bucket, 0))
+}
+
 /// The key ranges of all that is kept per partition of `topic`.
-pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 2] {
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 5] {
     let range = |kind: u8| {
         let mut from = BytesMut::with_capacity(17);
         from.put_u8(kind);
@@ -150,14 +184,14 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 2] {
         to.put_slice(&[0xff; 13]);
         (from.freeze(), to.freeze())
     };
-    [range(PARTITION), range(INDEX)]
+    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY].map(range)
 }
 
 /// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
         DOCUMENT | TOPIC => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX => {
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY => {
             let mut bytes = key.get(1..21)?;
             let topic = TopicId(get_ulid(&mut bytes));
             let index = PartitionIndex(bytes::Buf::get_u32(&mut bytes));

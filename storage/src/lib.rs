@@ -21,9 +21,10 @@ mod slot;
 pub mod state;
 pub mod store;
 mod tail;
+pub mod terms;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wal;
 
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Refusal, Result};
 pub use log::Log;

@@ -30,6 +30,8 @@ use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
 use crate::tail::Tail;
+use crate::terms::Terms;
+use crate::wal::buffer::terms::Offer;
 use crate::wal::pipeline::Pipeline;
 pub use crate::wal::writer::StopReason;
 use crate::wal::writer::{Writer, WriterOptions, WriterParts};
@@ -92,6 +94,8 @@ pub struct Appended {
     pub count: u32,
     /// The server's time of the batch.
     pub timestamp: Timestamp,
+    /// Whether it was an append that had been accepted before: nothing was stored by this one.
+    pub duplicate: bool,
 }
 
 /// The committed bounds of a partition.
@@ -265,7 +269,19 @@ impl Log {
     pub async fn append(&self, partition: Partition, batch: Batch) -> Result<Appended> {
         let count = batch.count();
         let stored = self.inner.writer.append(partition, batch, self.now()).await?;
-        Ok(Appended { base: stored.base, count, timestamp: stored.timestamp })
+        Ok(Appended { base: stored.base, count, timestamp: stored.timestamp, duplicate: false })
+    }
+
+    /// Appends a batch if its terms hold, once: the same append again waits for the first and has its place, whatever
+    /// its batch holds. Cancel safe as [`Log::append`].
+    ///
+    /// # Errors
+    /// `Refused` when a term does not hold: nothing was stored by this call. `Busy` also when the partition can remember
+    /// no more. Else as [`Log::append`]; the same append again settles one that is `Unknown`.
+    pub async fn append_if(&self, partition: Partition, batch: Batch, terms: &Terms) -> Result<Appended> {
+        let offer = Offer { partition, terms, now: self.now() };
+        let (receipt, duplicate) = self.inner.writer.append_if(offer, batch).await?;
+        Ok(Appended { base: receipt.base, count: receipt.count, timestamp: receipt.timestamp, duplicate })
     }
 
     /// Commits a change of documents and topics, whole or not at all. Cancel safe as [`Log::append`].

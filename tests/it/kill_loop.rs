@@ -1,18 +1,24 @@
 //! The server is killed at random moments, sometimes while it starts, its cache directory is removed at random, and the
 //! history of all publishes and of everything that anybody was shown is judged at the end.
 //!
+//! A third of the producers give up an outcome that is not known and go on as somebody else; the others send the same
+//! again until they have a receipt, by a producer's sequence or by an idempotency key, and sometimes hang up before the
+//! answer only to do so.
+//!
 //! `PLINTH_KILLS` sets the number of kills (20 when it is not set), `PLINTH_TEST_SEED` repeats the choices of a run.
 //!
 //! Each of these changes to the code makes it fail: an answer before the PUT of the slot is confirmed (lost);
 //! acknowledging a slot while a lower one is in flight (lost, went back); showing records to readers before the commit
 //! (vanished); a replay that begins one slot too high (lost) or applies a slot twice (changed, duplicate); a tail that is
 //! taken from the cache directory (went back, changed); a follower that goes on at the tail after a reconnect (skipped);
-//! `not_stored` for a publish whose slot is under way (phantom).
+//! `not_stored` for a publish whose slot is under way (phantom); a sequence or a key that is committed without its records, is
+//! not replayed, or is not in a checkpoint (duplicate, lost).
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::BufWriter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plinth_api::error::{Problem, PublishOutcome};
@@ -21,12 +27,13 @@ use plinth_audit::body::{Body, Writer, digest};
 use plinth_audit::history::{Event, History, Outcome, Place, Seen, write_events};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::{BATCH, Client, SSE, SseStream, payload, try_answer, within};
-use crate::harness::Server;
+use crate::harness::{DEADLINE, Server};
 
 const KILLS: usize = 20;
 const PRODUCERS: u64 = 6;
@@ -42,6 +49,8 @@ struct Run {
     address: watch::Receiver<Option<String>>,
     /// How many publishes were answered with a receipt.
     acknowledged: watch::Sender<u64>,
+    /// How many of those had been stored by a request that got no answer.
+    repeated: Arc<AtomicU64>,
     stage: watch::Receiver<Stage>,
 }
 
@@ -66,10 +75,11 @@ async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_
     let (stage, stage_of) = watch::channel(Stage::Publish);
     let (acknowledged, _) = watch::channel(0);
     let history = Arc::new(History::new());
-    let run = Run { seed, key: server.key().into(), history, address: address_of, acknowledged, stage: stage_of };
+    let key = server.key().into();
+    let run = Run { seed, key, history, address: address_of, acknowledged, repeated: Arc::default(), stage: stage_of };
     let mut producers = JoinSet::new();
     for producer in 0..PRODUCERS {
-        producers.spawn(run.clone().produce(producer));
+        producers.spawn(run.clone().driver(producer).produce());
     }
     let mut followers = JoinSet::new();
     for (topic, partitions) in TOPICS {
@@ -111,7 +121,11 @@ fn judge(run: &Run) {
     let events = run.history.events();
     let violations = plinth_audit::check(&events);
     if violations.is_empty() {
-        return println!("{} events, {} acknowledged, no violation", events.len(), *run.acknowledged.borrow());
+        let (acknowledged, repeated) = (*run.acknowledged.borrow(), run.repeated.load(Ordering::Relaxed));
+        return println!(
+            "{} events, {acknowledged} acknowledged, {repeated} when repeated, no violation",
+            events.len()
+        );
     }
     let path = std::env::temp_dir().join(format!("plinth-history-{}.jsonl", run.seed));
     let file = std::fs::File::create(&path).expect("the history can be kept");
@@ -138,66 +152,11 @@ impl Run {
         *self.stage.borrow() == Stage::Publish
     }
 
-    /// Publishes singles and batches until the end; after an outcome that is not known it goes on as somebody else.
-    async fn produce(mut self, producer: u64) {
-        let mut random = StdRng::seed_from_u64(self.seed ^ (producer + 1));
-        let mut next = Writer { run: self.seed, producer, epoch: 0, sequence: 0 };
-        let mut url = self.next_address(None).await;
-        let mut client = Client::new(&url, Some(&self.key));
-        while self.publishing() {
-            let count = if random.random_bool(0.5) { 1 } else { random.random_range(2..9) };
-            let bodies: Vec<String> = (0..count)
-                .map(|index| {
-                    let length = if random.random_bool(0.05) { 20_000 } else { random.random_range(0..500) };
-                    Body::new(Writer { sequence: next.sequence + index, ..next }, length).encode()
-                })
-                .collect();
-            let (topic, partitions) = TOPICS[random.random_range(0..TOPICS.len())];
-            let partition = random.random_range(0..partitions);
-            let (outcome, broken) = self.publish(&client, (topic, partition), next, &bodies).await;
-            next.sequence += count;
-            next.epoch += u64::from(outcome == Outcome::Unknown);
-            if broken {
-                url = self.next_address(Some(&url)).await;
-                client = Client::new(&url, Some(&self.key));
-            }
-        }
-    }
-
-    /// One publish and its lines in the history; also whether the connection broke.
-    async fn publish(&self, client: &Client, to: (&str, u32), first: Writer, bodies: &[String]) -> (Outcome, bool) {
-        let (topic, partition) = to;
-        let op = self.history.fresh_id();
-        let digests = bodies.iter().map(|body| digest(body.as_bytes())).collect();
-        self.history.log(Event::Invoke { op, topic: topic.to_owned(), first, digests });
-        let path = format!("/v1/topics/{topic}/records?partition={partition}");
-        let request = match bodies {
-            [single] => client.post(&path).header("Content-Type", "application/json").body(single.clone()),
-            _ => client.post(&path).header("Content-Type", BATCH).body(batch(bodies)),
-        };
-        let (outcome, broken) = match try_answer(request).await {
-            Ok(answer) if answer.status == 201 => {
-                let receipt: Receipt = answer.parse();
-                (Outcome::Ok { partition: receipt.partition, offset: receipt.offset }, false)
-            }
-            Ok(answer) => {
-                let problem: Problem = answer.parse();
-                assert!(
-                    problem.status >= 500,
-                    "a valid publish is refused only for the server's own state: {problem:?}"
-                );
-                match problem.outcome.expect("a failed publish says what is known") {
-                    PublishOutcome::NotStored => (Outcome::NotStored, true),
-                    PublishOutcome::Unknown => (Outcome::Unknown, true),
-                }
-            }
-            // Nobody listens: the request was not sent.
-            Err(error) if error.is_connect() => (Outcome::NotStored, true),
-            Err(_) => (Outcome::Unknown, true),
-        };
-        self.history.log(Event::Complete { op, outcome });
-        self.acknowledged.send_modify(|count| *count += u64::from(matches!(outcome, Outcome::Ok { .. })));
-        (outcome, broken)
+    fn driver(self, producer: u64) -> Driver {
+        let random = StdRng::seed_from_u64(self.seed ^ (producer + 1));
+        let way = [Way::GiveUp, Way::Sequence, Way::Key][usize::try_from(producer).expect("few") % 3];
+        let next = Writer { run: self.seed, producer, epoch: 0, sequence: 0 };
+        Driver { run: self, way, random, next, seqs: BTreeMap::new(), server: None }
     }
 
     /// Follows a topic over one connection after the other, each going on where the last one ended.
@@ -304,6 +263,136 @@ impl Run {
             }
         }
         tails
+    }
+}
+
+/// What a producer does about an outcome that is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It goes on as somebody else.
+    GiveUp,
+    /// It sends the same sequence again until there is a receipt.
+    Sequence,
+    /// The same by an idempotency key.
+    Key,
+}
+
+/// A producer.
+struct Driver {
+    run: Run,
+    way: Way,
+    random: StdRng,
+    next: Writer,
+    /// The next sequence of its epoch in each partition.
+    seqs: BTreeMap<(&'static str, u32), u64>,
+    /// The server that it is connected to.
+    server: Option<(String, Client)>,
+}
+
+impl Driver {
+    /// Publishes singles and batches until the end.
+    async fn produce(mut self) {
+        while self.run.publishing() {
+            let count = if self.random.random_bool(0.5) { 1 } else { self.random.random_range(2..9) };
+            let bodies: Vec<String> = (0..count)
+                .map(|index| {
+                    let length = if self.random.random_bool(0.05) { 20_000 } else { self.random.random_range(0..500) };
+                    Body::new(Writer { sequence: self.next.sequence + index, ..self.next }, length).encode()
+                })
+                .collect();
+            let (topic, partitions) = TOPICS[self.random.random_range(0..TOPICS.len())];
+            let partition = self.random.random_range(0..partitions);
+            let outcome = self.publish((topic, partition), &bodies).await;
+            self.next.sequence += count;
+            *self.seqs.entry((topic, partition)).or_default() += 1;
+            if outcome == Outcome::Unknown || self.random.random_bool(0.01) {
+                self.next.epoch += 1;
+                self.seqs.clear();
+            }
+        }
+    }
+
+    /// One publish, in one try or in many, and its lines in the history.
+    async fn publish(&mut self, to: (&'static str, u32), bodies: &[String]) -> Outcome {
+        let op = self.run.history.fresh_id();
+        let digests = bodies.iter().map(|body| digest(body.as_bytes())).collect();
+        self.run.history.log(Event::Invoke { op, topic: to.0.to_owned(), first: self.next, digests });
+        let mut tried = false;
+        let outcome = loop {
+            let (outcome, duplicate) = self.attempt(to, bodies).await;
+            assert!(tried || !duplicate, "what is sent for the first time is no duplicate");
+            self.run.repeated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
+            if self.way == Way::GiveUp || matches!(outcome, Outcome::Ok { .. }) {
+                break outcome;
+            }
+            tried = true;
+        };
+        self.run.history.log(Event::Complete { op, outcome });
+        self.run.acknowledged.send_modify(|count| *count += u64::from(matches!(outcome, Outcome::Ok { .. })));
+        outcome
+    }
+
+    /// One request: its outcome, and whether an earlier one had stored it. Without a receipt the connection is given up.
+    async fn attempt(&mut self, to: (&'static str, u32), bodies: &[String]) -> (Outcome, bool) {
+        let (url, client) = match self.server.take() {
+            Some(server) => server,
+            None => self.connect(None).await,
+        };
+        let answer = try_answer(self.request(&client, to, bodies));
+        let hangs_up = self.way != Way::GiveUp && self.random.random_bool(0.1);
+        let patience = if hangs_up { Duration::from_micros(self.random.random_range(100..8000)) } else { DEADLINE };
+        let Ok(answer) = tokio::time::timeout(patience, answer).await else {
+            self.server = hangs_up.then_some((url, client));
+            return (Outcome::Unknown, false);
+        };
+        let outcome = match answer {
+            Ok(answer) if answer.status < 300 => {
+                let receipt: Receipt = answer.parse();
+                assert_eq!(answer.status, if receipt.duplicate { 200 } else { 201 });
+                self.server = Some((url, client));
+                return (Outcome::Ok { partition: receipt.partition, offset: receipt.offset }, receipt.duplicate);
+            }
+            Ok(answer) => {
+                let problem: Problem = answer.parse();
+                assert!(
+                    problem.status >= 500,
+                    "a valid publish is refused only for the server's own state: {problem:?}"
+                );
+                match problem.outcome.expect("a failed publish says what is known") {
+                    PublishOutcome::NotStored => Outcome::NotStored,
+                    PublishOutcome::Unknown => Outcome::Unknown,
+                }
+            }
+            // Nobody listens: the request was not sent.
+            Err(error) if error.is_connect() => Outcome::NotStored,
+            Err(_) => Outcome::Unknown,
+        };
+        self.server = Some(self.connect(Some(&url)).await);
+        (outcome, false)
+    }
+
+    async fn connect(&mut self, last: Option<&str>) -> (String, Client) {
+        let url = self.run.next_address(last).await;
+        let client = Client::new(&url, Some(&self.run.key));
+        (url, client)
+    }
+
+    fn request(&self, client: &Client, (topic, partition): (&'static str, u32), bodies: &[String]) -> RequestBuilder {
+        let path = format!("/v1/topics/{topic}/records?partition={partition}");
+        let request = match bodies {
+            [single] => client.post(&path).header("Content-Type", "application/json").body(single.clone()),
+            _ => client.post(&path).header("Content-Type", BATCH).body(batch(bodies)),
+        };
+        let Writer { producer, epoch, sequence, .. } = self.next;
+        match self.way {
+            Way::GiveUp => request,
+            Way::Key => request.header("Idempotency-Key", format!("{producer}-{epoch}-{sequence}")),
+            Way::Sequence => {
+                let seq = self.seqs.get(&(topic, partition)).copied().unwrap_or(0);
+                let request = request.header("Producer-Id", format!("p{producer}"));
+                request.header("Producer-Epoch", epoch).header("Producer-Seq", seq)
+            }
+        }
     }
 }
 

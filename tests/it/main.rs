@@ -10,6 +10,7 @@ mod debian;
 mod harness;
 mod kill_loop;
 mod live;
+mod once;
 mod openapi;
 mod proxy;
 mod publish;

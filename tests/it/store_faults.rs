@@ -201,6 +201,28 @@ async fn an_s3_put_whose_answer_is_lost_is_settled_without_a_duplicate() {
     assert_eq!(texts(&client.read_all("t", 0).await), ["0", "1", "2"]);
 }
 
+/// Fails when a repeated publish is told `not_stored` while the first one is under way, or is stored a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_publish_settles_an_unknown_outcome_when_the_store_is_back() {
+    let (_s3, proxy, server) = on_s3().await;
+    let client = server.client();
+    assert_eq!(publish(client.clone(), "before".into()).await.1.unwrap().offset, 0);
+    let keyed = || client.publishing("t", "text/plain", "once").header("Idempotency-Key", "k");
+    proxy.set(Mode::Cut);
+    for _ in 0..2 {
+        let problem = answer(keyed()).await.problem();
+        assert_eq!((problem.status, problem.outcome), (504, Some(PublishOutcome::Unknown)), "{problem:?}");
+    }
+    let (_, refused) = publish(client.clone(), "another".into()).await;
+    assert_eq!(refused.unwrap_err(), (503, PublishOutcome::NotStored));
+    proxy.set(Mode::Pass);
+    let settled = answer(keyed()).await;
+    assert_eq!(settled.status, 200, "{}", settled.text());
+    let receipt: Receipt = settled.parse();
+    assert_eq!((receipt.offset, receipt.duplicate), (1, true));
+    assert_eq!(texts(&client.read_all("t", 0).await), ["before", "once"]);
+}
+
 /// Waits until the server counted a failed try of a write.
 async fn wait_for_failed_put(client: &Client) {
     for _ in 0..100 {

@@ -46,6 +46,18 @@ fn an_array_is_not_taken_for_a_record() {
 }
 
 #[test]
+fn a_publish_may_say_what_it_is_recognized_by_and_what_must_hold() {
+    let text = r#"{"type":"publish","id":"1","topic":"t","records":[{}],"partition":2,"expected_tail":7,"fencing_token":5,
+        "producer":{"id":"p","epoch":1,"seq":9}}"#;
+    let ClientFrame::Publish(publish) = ClientFrame::parse(text).unwrap() else { panic!("publish") };
+    assert_eq!((publish.partition, publish.expected_tail, publish.fencing_token), (Some(2), Some(7), Some(5)));
+    assert_eq!(publish.producer, Some(Producer { id: "p".into(), epoch: 1, seq: 9 }));
+    let part = refused(r#"{"type":"publish","id":"1","topic":"t","records":[{}],"producer":{"id":"p","seq":9}}"#);
+    assert!(part.detail.contains("producer") && part.detail.contains("`epoch`"), "{part}");
+    assert_eq!(part.problem().outcome, Some(PublishOutcome::NotStored));
+}
+
+#[test]
 fn an_escaped_type_is_the_same_type() {
     assert!(matches!(ClientFrame::parse(r#"{"type":"p\u0069ng"}"#), Ok(ClientFrame::Ping(_))));
 }

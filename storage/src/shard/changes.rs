@@ -4,11 +4,16 @@
 //! entry    kind u8 · key or topic or shard length u32 · value length u32 · key · value        (little endian)
 //! ```
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ulid::Ulid;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{Epoch, ShardId, TopicId};
+use crate::ids::{
+    Epoch, FencingToken, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, ShardId, Timestamp, TopicId,
+};
+use crate::wal::format::get_ulid;
 
 /// A set of changes that is committed whole or not at all.
 #[derive(Clone, Debug, Default)]
@@ -61,11 +66,52 @@ pub enum TopicOp {
 /// One committed change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    PutDocument { key: Bytes, value: Bytes },
-    DeleteDocument { key: Bytes },
-    CreateTopic { topic: TopicId, partitions: u32 },
-    DeleteTopic { topic: TopicId },
-    Acquire { shard: ShardId, epoch: Epoch },
+    PutDocument {
+        key: Bytes,
+        value: Bytes,
+    },
+    DeleteDocument {
+        key: Bytes,
+    },
+    CreateTopic {
+        topic: TopicId,
+        partitions: u32,
+    },
+    DeleteTopic {
+        topic: TopicId,
+    },
+    Acquire {
+        shard: ShardId,
+        epoch: Epoch,
+    },
+    /// A producer's batch was stored.
+    Produced {
+        partition: Partition,
+        id: Bytes,
+        epoch: ProducerEpoch,
+        seq: ProducerSeq,
+        receipt: Receipt,
+    },
+    /// A request with an idempotency key was stored; `count` 0: in other partitions than this one.
+    Keyed {
+        partition: Partition,
+        key: u128,
+        content: u128,
+        receipt: Receipt,
+    },
+    /// The partition has seen a fencing token that is higher than those before.
+    Fenced {
+        partition: Partition,
+        token: FencingToken,
+    },
+}
+
+/// Where a batch was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) base: Offset,
+    pub(crate) count: u32,
+    pub(crate) timestamp: Timestamp,
 }
 
 impl Change {
@@ -102,7 +148,47 @@ impl Entry {
             }
             Self::DeleteTopic { topic } => put_entry(out, 4, &topic.0.to_bytes(), &[]),
             Self::Acquire { shard, epoch } => put_entry(out, 5, &shard.0.to_le_bytes(), &epoch.0.to_le_bytes()),
+            Self::Produced { partition, id, epoch, seq, receipt } => {
+                let mut value = BytesMut::with_capacity(16 + Receipt::LEN);
+                value.put_u64_le(epoch.0);
+                value.put_u64_le(seq.0);
+                receipt.write(&mut value);
+                put_entry(out, 10, &partition_key(*partition, id), &value);
+            }
+            Self::Keyed { partition, key, content, receipt } => {
+                let mut value = BytesMut::with_capacity(16 + Receipt::LEN);
+                value.put_u128_le(*content);
+                receipt.write(&mut value);
+                put_entry(out, 11, &partition_key(*partition, &key.to_le_bytes()), &value);
+            }
+            Self::Fenced { partition, token } => {
+                put_entry(out, 12, &partition_key(*partition, &[]), &token.0.to_le_bytes());
+            }
         }
+    }
+
+    /// The partition in whose shard the entry is committed, or `None` for the catalog.
+    pub(crate) fn partition(&self) -> Option<Partition> {
+        match self {
+            Self::Produced { partition, .. } | Self::Keyed { partition, .. } | Self::Fenced { partition, .. } => {
+                Some(*partition)
+            }
+            Self::PutDocument { .. }
+            | Self::DeleteDocument { .. }
+            | Self::CreateTopic { .. }
+            | Self::DeleteTopic { .. }
+            | Self::Acquire { .. } => None,
+        }
+    }
+
+    /// The changes blocks of entries of partitions, one per shard.
+    pub(crate) fn encode_by_shard(entries: &[Self], shards: u16) -> BTreeMap<ShardId, Bytes> {
+        let mut blocks = BTreeMap::<ShardId, BytesMut>::new();
+        for entry in entries {
+            let partition = entry.partition().expect("only entries of partitions are gathered here");
+            entry.encode(blocks.entry(partition.shard(shards)).or_default());
+        }
+        blocks.into_iter().map(|(shard, block)| (shard, block.freeze())).collect()
     }
 
     /// The entries of a changes block.
@@ -139,9 +225,61 @@ impl Entry {
                 shard: ShardId(u16::from_le_bytes(key[..].try_into().ok()?)),
                 epoch: Epoch(u64::from_le_bytes(value[..].try_into().ok()?)),
             }),
+            10..=12 => Self::parse_of_partition(kind, key, value),
             _ => None,
         }
     }
+
+    fn parse_of_partition(kind: u8, mut key: Bytes, mut value: Bytes) -> Option<Self> {
+        if key.len() < PARTITION_BYTES {
+            return None;
+        }
+        let partition = Partition { topic: TopicId(get_ulid(&mut key)), index: PartitionIndex(key.get_u32_le()) };
+        match kind {
+            10 if value.len() == 16 + Receipt::LEN => Some(Self::Produced {
+                partition,
+                id: key,
+                epoch: ProducerEpoch(value.get_u64_le()),
+                seq: ProducerSeq(value.get_u64_le()),
+                receipt: Receipt::read(&mut value),
+            }),
+            11 if value.len() == 16 + Receipt::LEN => Some(Self::Keyed {
+                partition,
+                key: u128::from_le_bytes(key[..].try_into().ok()?),
+                content: value.get_u128_le(),
+                receipt: Receipt::read(&mut value),
+            }),
+            12 if key.is_empty() => {
+                Some(Self::Fenced { partition, token: FencingToken(u64::from_le_bytes(value[..].try_into().ok()?)) })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Receipt {
+    /// Bytes of the stored form.
+    pub(crate) const LEN: usize = 20;
+
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.base.0);
+        out.put_u32_le(self.count);
+        out.put_u64_le(self.timestamp.0);
+    }
+
+    pub(crate) fn read(bytes: &mut Bytes) -> Self {
+        Self { base: Offset(bytes.get_u64_le()), count: bytes.get_u32_le(), timestamp: Timestamp(bytes.get_u64_le()) }
+    }
+}
+
+const PARTITION_BYTES: usize = 20;
+
+fn partition_key(partition: Partition, rest: &[u8]) -> BytesMut {
+    let mut out = BytesMut::with_capacity(PARTITION_BYTES + rest.len());
+    out.put_slice(&partition.topic.0.to_bytes());
+    out.put_u32_le(partition.index.0);
+    out.put_slice(rest);
+    out
 }
 
 fn put_entry(out: &mut BytesMut, kind: u8, key: &[u8], value: &[u8]) {
@@ -152,3 +290,6 @@ fn put_entry(out: &mut BytesMut, kind: u8, key: &[u8], value: &[u8]) {
     out.put_slice(key);
     out.put_slice(value);
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, SessionId, Slot, Timestamp};
 use crate::layout;
 use crate::shard::changes::Entry;
+use crate::shard::once::Remember;
 use crate::shard::rows::{IndexRow, PartitionRow, Position, Row, TopicRow};
 use crate::state::{StateOp, StateStore};
 
@@ -73,6 +74,12 @@ pub(crate) fn apply(
         ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run).encode()));
         rows.push((run.partition, row));
     }
+    // First what partitions remember: a topic that the same slot deletes takes it along.
+    if slot.entries.iter().any(|entry| entry.partition().is_some()) {
+        let mut remember = Remember::new(state);
+        slot.entries.iter().try_for_each(|entry| remember.apply(entry))?;
+        ops.extend(remember.finish());
+    }
     for entry in &slot.entries {
         apply_entry(entry, &mut ops);
     }
@@ -106,5 +113,7 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         }
         // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
         Entry::Acquire { .. } => {}
+        // `Remember` has applied these.
+        Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {}
     }
 }

@@ -4,5 +4,6 @@ pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod claim;
 pub(crate) mod machine;
+pub(crate) mod once;
 pub(crate) mod rows;
 pub(crate) mod takeover;

@@ -2,6 +2,8 @@
 //!
 //! All of it stands under one short lock. It knows nothing of the store.
 
+pub(crate) mod terms;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use crate::shard::changes::{Change, Entry, Guard};
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
+use crate::terms::REMEMBERED_MAX;
 
 /// What is known of the slot that an append or a change went into.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub(crate) struct OpenBuffer {
     pub(crate) groups: IndexMap<Partition, Vec<Arc<StoredBatch>>>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) changes: BytesMut,
+    /// What partitions are to remember of the appends; each is committed in the shard of its partition.
+    pub(crate) partition_entries: Vec<Entry>,
     pub(crate) bytes: usize,
     /// Appends and changes that wait for this buffer.
     pub(crate) waiting: usize,
@@ -71,6 +76,8 @@ pub(crate) struct Core {
     partitions: HashMap<Partition, PartitionTail>,
     pending_docs: HashMap<Bytes, Vec<(u64, Option<Bytes>)>>,
     deleting: HashMap<TopicId, u64>,
+    remembered: terms::Pending,
+    remembered_max: u32,
 }
 
 /// A place that was given and the slot's outcome to wait for.
@@ -88,6 +95,7 @@ impl OpenBuffer {
             groups: IndexMap::new(),
             entries: Vec::new(),
             changes: BytesMut::new(),
+            partition_entries: Vec::new(),
             bytes: 0,
             waiting: 0,
             room: 0,
@@ -115,6 +123,8 @@ impl Core {
             partitions: HashMap::new(),
             pending_docs: HashMap::new(),
             deleting: HashMap::new(),
+            remembered: terms::Pending::default(),
+            remembered_max: REMEMBERED_MAX,
         }
     }
 
@@ -168,7 +178,11 @@ impl Core {
                 Entry::DeleteTopic { topic } => {
                     self.deleting.insert(*topic, sequence);
                 }
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } => {}
+                Entry::CreateTopic { .. }
+                | Entry::Acquire { .. }
+                | Entry::Produced { .. }
+                | Entry::Keyed { .. }
+                | Entry::Fenced { .. } => {}
             }
         }
         self.open.entries.extend(entries);
@@ -203,6 +217,9 @@ impl Core {
                     self.deleting.remove(topic);
                     self.partitions.retain(|partition, _| partition.topic != *topic);
                 }
+                Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
+                    self.remembered.settle(entry, |s| s > sequence);
+                }
                 Entry::CreateTopic { .. } | Entry::Acquire { .. } => {}
             }
         }
@@ -219,13 +236,16 @@ impl Core {
                 tail.next = first.base;
             }
         }
-        for entry in &open.entries {
+        for entry in open.entries.iter().chain(&open.partition_entries) {
             match entry {
                 Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => {
                     self.settle(key, |s| s != open.sequence);
                 }
                 Entry::DeleteTopic { topic } => {
                     self.deleting.remove(topic);
+                }
+                Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
+                    self.remembered.settle(entry, |s| s != open.sequence);
                 }
                 Entry::CreateTopic { .. } | Entry::Acquire { .. } => {}
             }

@@ -166,6 +166,9 @@ impl Pipeline {
             }
             runs.extend(run);
         }
+        for (shard, changes) in Entry::encode_by_shard(&buffer.partition_entries, options.shards) {
+            body.changes(shard, &changes);
+        }
         if !buffer.changes.is_empty() {
             body.changes(CATALOG_SHARD, &buffer.changes.clone().freeze());
         }
@@ -178,7 +181,7 @@ impl Pipeline {
             slot,
             object_len: object.header.object_len(),
             runs,
-            entries: buffer.entries.clone(),
+            entries: buffer.partition_entries.iter().chain(&buffer.entries).cloned().collect(),
         };
         self.in_flight.push_back(Sealed {
             summary,

@@ -12,11 +12,12 @@ use crate::feed::Feeds;
 use crate::ids::{ClusterId, Partition, SessionId, Timestamp};
 use crate::metrics::{Health, StorageMetrics};
 use crate::record::Batch;
-use crate::shard::changes::{Change, Entry};
+use crate::shard::changes::{Change, Entry, Receipt};
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
 use crate::store::ObjectStores;
 use crate::tail::Tail;
+use crate::wal::buffer::terms::{Accepted, Known, Offer};
 use crate::wal::buffer::{Core, OpenBuffer, Outcome, Submitted, room_of};
 
 /// How long an append may wait for room in the buffer before it is refused.
@@ -103,6 +104,45 @@ impl Writer {
         self.wake.notify_one();
         settled(&mut submitted.outcome).await?;
         Ok(submitted)
+    }
+
+    /// Appends a batch if its terms hold; true when it is an append that was accepted before. Dropping the future does not
+    /// undo it.
+    pub(crate) async fn append_if(&self, offer: Offer<'_>, batch: Batch) -> Result<(Receipt, bool)> {
+        let count = batch.count();
+        // What was accepted before needs no room and no store: it is answered while there is neither.
+        let known = self.core().known(&*self.parts.state, offer)?;
+        let accepted = match known {
+            Some(known) => Accepted::Known(known),
+            None => self.offer(offer, batch).await?,
+        };
+        match accepted {
+            Accepted::New(Submitted { base, timestamp, mut outcome }) => {
+                self.wake.notify_one();
+                settled(&mut outcome).await?;
+                Ok((Receipt { base, count, timestamp }, false))
+            }
+            Accepted::Known(Known::Stored(receipt)) => Ok((receipt, true)),
+            Accepted::Known(Known::Pending(receipt, mut outcome)) => {
+                let limit = self.options.append_timeout;
+                let ended = tokio::time::timeout(limit, certain(&mut outcome)).await;
+                ended.unwrap_or_else(|_| {
+                    let text = format!("the object store gave no answer within {limit:?}");
+                    Err(Error::new(Kind::Unknown, text))
+                })?;
+                Ok((receipt, true))
+            }
+        }
+    }
+
+    async fn offer(&self, offer: Offer<'_>, batch: Batch) -> Result<Accepted> {
+        let room = room_of(batch.len());
+        self.take_room(room).await?;
+        let accepted = self.core().append_if(&*self.parts.state, offer, batch);
+        if !matches!(accepted, Ok(Accepted::New(_))) {
+            self.room.add_permits(room);
+        }
+        accepted
     }
 
     /// Commits a change.
@@ -213,4 +253,12 @@ async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
         Ok(Outcome::Failed(kind, why)) => Err(Error::new(*kind, why.to_string())),
         Ok(Outcome::Pending) | Err(_) => Err(Error::new(Kind::Unknown, "the log ended before the outcome was known")),
     }
+}
+
+/// The outcome of an append of someone else: one that he was told is not known may still be known in time.
+async fn certain(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
+    let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
+    // An error says that there will be no other outcome: the last one is it.
+    drop(outcome.wait_for(|outcome| !open(outcome)).await);
+    settled(outcome).await
 }

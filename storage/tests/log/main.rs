@@ -3,4 +3,6 @@
 mod commit_faults;
 mod common;
 mod model;
+mod once;
+mod once_model;
 mod takeover;

@@ -80,7 +80,7 @@ export interface components {
          * @description Why a request failed. The list is closed and its names are stable.
          * @enum {string}
          */
-        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
+        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
         /**
          * @description How the data of an event is written.
          * @enum {string}
@@ -263,6 +263,21 @@ export interface components {
             code: components["schemas"]["ErrorCode"];
             /** @description What happened this time; names the thing and the limit. */
             detail: string;
+            /**
+             * Format: int64
+             * @description For `fenced`: the producer's epoch that has written.
+             */
+            epoch?: number | null;
+            /**
+             * Format: int64
+             * @description For `sequence_mismatch`: the sequence that is due. When it is above the one that was sent, that one is stored.
+             */
+            expected_seq?: number | null;
+            /**
+             * Format: int64
+             * @description For `fenced`: the highest fencing token that the partition has seen.
+             */
+            fencing_token?: number | null;
             outcome?: components["schemas"]["PublishOutcome"] | null;
             /** @description The id of the request, also in `X-Request-Id` and in the log. */
             request_id?: string | null;
@@ -278,13 +293,28 @@ export interface components {
             status: number;
             /**
              * Format: int64
-             * @description For `offset_above_tail`: the tail of the partition.
+             * @description For `offset_above_tail` and `tail_mismatch`: the tail of the partition.
              */
             tail?: number | null;
             /** @description The title of the code. */
             title: string;
             /** @description A URL that explains the code, relative to the server. */
             type: string;
+        };
+        /** @description One publish of a producer, which counts them. */
+        Producer: {
+            /**
+             * Format: int64
+             * @description Its incarnation: a later one ends those before it.
+             */
+            epoch: number;
+            /** @description Names it in the partition. 1 to 255 visible ASCII characters. */
+            id: string;
+            /**
+             * Format: int64
+             * @description The number of this publish within the epoch, from 0.
+             */
+            seq: number;
         };
         /** @description A batch to publish: `application/vnd.plinth.batch+json`. */
         PublishBatch: {
@@ -293,8 +323,26 @@ export interface components {
         };
         /** @description Publish records. */
         PublishFrame: {
+            /**
+             * Format: int64
+             * @description As the header `Expected-Tail`.
+             */
+            expected_tail?: number | null;
+            /**
+             * Format: int64
+             * @description As the header `Fencing-Token`.
+             */
+            fencing_token?: number | null;
             /** @description Repeated in the answer. At most 255 bytes. */
             id: string;
+            /** @description As the header `Idempotency-Key`. */
+            idempotency_key?: string | null;
+            /**
+             * Format: int32
+             * @description The partition of all records; without it keys choose.
+             */
+            partition?: number | null;
+            producer?: components["schemas"]["Producer"] | null;
             /** @description As in a batch. */
             records: components["schemas"]["PublishRecord"][];
             /** @description The topic. */

@@ -1,0 +1,72 @@
+//! Tests of entries.
+
+use super::*;
+
+fn partition(index: u32) -> Partition {
+    Partition { topic: TopicId(Ulid(7)), index: PartitionIndex(index) }
+}
+
+fn receipt(base: u64, count: u32, timestamp: u64) -> Receipt {
+    Receipt { base: Offset(base), count, timestamp: Timestamp(timestamp) }
+}
+
+fn of_a_partition() -> Vec<Entry> {
+    let partition = partition(3);
+    vec![
+        Entry::Produced {
+            partition,
+            id: Bytes::from_static(b"sensor-1"),
+            epoch: ProducerEpoch(2),
+            seq: ProducerSeq(41),
+            receipt: receipt(1000, 5, 1_700_000_000_000),
+        },
+        Entry::Keyed { partition, key: 0xabc, content: 0xdef, receipt: receipt(1005, 1, 1_700_000_000_001) },
+        Entry::Fenced { partition, token: FencingToken(34) },
+    ]
+}
+
+// A later build must read this: it is version 1 of the stored form.
+#[test]
+fn the_entries_of_partitions_are_what_they_were_in_version_1() {
+    let golden = Bytes::from_static(include_bytes!("golden_v1.bin"));
+    let mut out = BytesMut::new();
+    of_a_partition().iter().for_each(|entry| entry.encode(&mut out));
+    assert_eq!(out.freeze(), golden);
+    assert_eq!(Entry::parse_all(golden).expect("valid"), of_a_partition());
+}
+
+#[test]
+fn an_entry_that_is_cut_short_or_of_an_unknown_kind_is_broken() {
+    for entry in of_a_partition() {
+        let mut out = BytesMut::new();
+        entry.encode(&mut out);
+        let whole = out.freeze();
+        for len in 1..whole.len() {
+            assert!(Entry::parse_all(whole.slice(..len)).is_err(), "{entry:?} cut to {len}");
+        }
+        let mut unknown = BytesMut::from(&whole[..]);
+        unknown[0] = 200;
+        assert!(Entry::parse_all(unknown.freeze()).is_err());
+        // The lengths say less than a partition.
+        let mut short = BytesMut::new();
+        put_entry(&mut short, whole[0], &[0; 19], &[0; 36]);
+        assert!(Entry::parse_all(short.freeze()).is_err());
+    }
+}
+
+// Fails when all entries go to one shard: a shard that another session owns would then lack its own.
+#[test]
+fn entries_of_partitions_are_committed_in_the_shards_of_their_partitions() {
+    let fenced = |index| Entry::Fenced { partition: partition(index), token: FencingToken(u64::from(index)) };
+    let entries: Vec<Entry> = (0..40).map(fenced).collect();
+    let blocks = Entry::encode_by_shard(&entries, 16);
+    assert!(blocks.len() > 1);
+    let mut found = 0;
+    for (shard, block) in blocks {
+        for entry in Entry::parse_all(block).expect("valid") {
+            assert_eq!(entry.partition().expect("of a partition").shard(16), shard);
+            found += 1;
+        }
+    }
+    assert_eq!(found, 40);
+}
