@@ -8,7 +8,7 @@ use crate::common::{append, make_topic, options, partition, read_all, texts};
 use bytes::Bytes;
 use object_store::path::Path;
 use plinth_storage::error::Kind;
-use plinth_storage::log::{Log, StopReason};
+use plinth_storage::log::{Log, LogOptions, StopReason};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
 
 const FAULTS: [PutFault; 5] =
@@ -202,4 +202,43 @@ async fn a_slot_is_acknowledged_only_after_every_slot_before_it() {
     first.await.expect("no panic").expect("stored");
     second.await.expect("no panic").expect("stored");
     assert_eq!(read_all(&log, partition(1)).await, [Bytes::from_static(b"b")]);
+}
+
+// Fails when the pipeline of a directory keeps one slot in flight only, or a third one beside two.
+#[tokio::test(start_paused = true)]
+async fn a_second_flush_begins_when_as_many_wait_as_are_worth_one_and_no_third() {
+    let store = FaultStore::in_memory();
+    // As on a directory: a flush is the clock.
+    let options = LogOptions { flush_interval: None, ..options(&store.stores(), None) };
+    let log = Log::open(options).await.expect("the log opens");
+    make_topic(&log, 1).await;
+    store.on_put(is_wal, PutFault::Hang);
+    store.on_put(is_wal, PutFault::Hang);
+    let before = store.count(Op::Put);
+    let mut appends = tokio::task::JoinSet::new();
+    let mut spawn = |count: usize| {
+        for _ in 0..count {
+            let log = log.clone();
+            appends.spawn(async move { append(&log, "x").await });
+        }
+    };
+    let more_than = |flushes: u64| {
+        let store = store.clone();
+        async move {
+            let wait = store.until(|store| store.count(Op::Put) - before > flushes);
+            tokio::time::timeout(Duration::from_millis(100), wait).await.is_ok()
+        }
+    };
+    spawn(20);
+    assert!(more_than(0).await);
+    spawn(15);
+    assert!(!more_than(1).await, "fifteen wait for the flush that is under way");
+    spawn(1);
+    assert!(more_than(1).await, "sixteen are worth a second one");
+    spawn(40);
+    assert!(!more_than(2).await, "two at a time");
+    store.release().await;
+    let mut offsets: Vec<u64> = appends.join_all().await.into_iter().map(|offset| offset.expect("stored")).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..76).collect::<Vec<_>>());
 }
