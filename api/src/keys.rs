@@ -61,7 +61,7 @@ pub struct TicketRequest {}
 /// A one-time ticket for `?ticket=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ticket {
-    /// Good for one connection.
+    /// Good for one connection, and for the browser that opened it to come back.
     pub ticket: String,
     /// When it ends, ms since the Unix epoch.
     pub expires_at: u64,

@@ -50,3 +50,5 @@ pub const TENANT_NAME_BYTES_MAX: usize = 63;
 pub const KEY_SCOPES_MAX: usize = 100;
 /// Life of a one-time ticket, in milliseconds.
 pub const TICKET_TTL_MS: u64 = 30_000;
+/// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.
+pub const RECONNECT_TTL_MS: u64 = 12 * 60 * 60 * 1000;

@@ -124,6 +124,15 @@ impl Caller {
         Self(Arc::new(Credentials { id, tenant: Some(tenant), grant, expires_at }))
     }
 
+    /// The same holder of an API key, with no right but to read what it may read. None for the root key.
+    pub(super) fn reading(&self) -> Option<Self> {
+        let Credentials { id, tenant, grant, expires_at } = &*self.0;
+        let Grant::Scopes { key, scopes } = grant else { return None };
+        let scopes = scopes.iter().filter(|scope| matches!(scope, Scope::Topics(Action::Subscribe, _)));
+        let grant = Grant::Scopes { key: key.clone(), scopes: scopes.cloned().collect() };
+        Some(Self(Arc::new(Credentials { id: id.clone(), tenant: tenant.clone(), grant, expires_at: *expires_at })))
+    }
+
     /// The id of the API key; none for the root key.
     pub(super) fn key_id(&self) -> Option<&str> {
         match &self.0.grant {

@@ -6,6 +6,7 @@
 mod caller;
 mod key;
 mod name;
+mod reconnect;
 mod scope;
 mod secret;
 mod start;
@@ -21,6 +22,8 @@ use tokio::sync::watch;
 
 pub use self::caller::{Admin, Caller, Denied, Operator, TenantRef, TopicPattern, TopicRef};
 pub use self::key::{KeyRequest, KeyView, NewKey};
+pub use self::reconnect::Reconnect;
+use self::reconnect::ReconnectKey;
 pub use self::scope::Action;
 use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
@@ -42,6 +45,13 @@ pub enum Credential<'a> {
     Bearer(&'a str),
     /// A one-time ticket.
     Ticket(&'a str),
+    /// A ticket that may be spent, and the token that was given when one of the same caller was redeemed.
+    Reconnect {
+        /// The ticket.
+        ticket: &'a str,
+        /// See [`Auth::reconnect_token`].
+        token: &'a str,
+    },
 }
 
 /// Checks credentials and manages keys and tenants. Cheap to clone.
@@ -51,6 +61,7 @@ pub struct Auth(Arc<Shared>);
 struct Shared {
     log: Log,
     root: SecretHash,
+    reconnect: ReconnectKey,
     keys: Cache<String, Arc<KnownKey>>,
     tickets: Tickets,
     revoked: watch::Sender<u64>,
@@ -75,6 +86,7 @@ impl Auth {
     pub fn authenticate(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Denied> {
         let caller = match credential {
             Credential::Ticket(ticket) => self.redeem(ticket)?,
+            Credential::Reconnect { ticket, token } => self.reconnect(ticket, token)?,
             Credential::Bearer(key) if secret::is_api_key(key) => self.api_key(key)?,
             Credential::Bearer(key) if secret::verify(key, &self.0.root) => match tenant {
                 Some(name) => return self.root_inside(name),
@@ -112,7 +124,7 @@ impl Auth {
     /// `Forbidden` for the root key outside a tenant.
     pub fn create_ticket(&self, caller: &Caller) -> Result<Ticket, Denied> {
         caller.inside()?;
-        Ok(self.0.tickets.issue(caller, self.0.log.now()))
+        Ok(self.0.tickets.issue(caller, &self.0.reconnect.tag(caller), self.0.log.now()))
     }
 
     /// Waits for the changes under way; before the log is closed. Cancel safe.

@@ -32,9 +32,14 @@ pub(super) fn new_root_key() -> String {
     with_checksum(format!("{ROOT_KEY_PREFIX}{}", random_text()))
 }
 
-/// A new one-time ticket.
-pub(super) fn new_ticket() -> String {
-    format!("{TICKET_PREFIX}{}", random_text())
+/// A new one-time ticket that shows `tag`, which has no `_`.
+pub(super) fn new_ticket(tag: &str) -> String {
+    format!("{TICKET_PREFIX}{tag}_{}", random_text())
+}
+
+/// The tag in what has the form of a ticket.
+pub(super) fn ticket_tag(ticket: &str) -> Option<&str> {
+    ticket.strip_prefix(TICKET_PREFIX)?.split_once('_').map(|(tag, _)| tag)
 }
 
 /// Whether a credential claims to be an API key.

@@ -9,13 +9,14 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use super::key::{self, KeyRequest};
+use super::reconnect::ReconnectKey;
 use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
 use super::tenant;
 use super::ticket::Tickets;
 use super::{Auth, KEYS_MAX, Shared};
-use crate::broker::Error;
 use crate::broker::changes::Changes;
 use crate::broker::documents::{self, RootKeyDoc};
+use crate::broker::{Error, cursor_key};
 
 /// The tenant that the first start makes.
 const DEFAULT_TENANT: &str = "default";
@@ -52,9 +53,11 @@ impl Auth {
             log.commit(change).await?;
         }
         tenant::finish_deletions(&log).await?;
+        let reconnect = ReconnectKey::new(&cursor_key(&log).await?, &root);
         let shared = Shared {
             log,
             root,
+            reconnect,
             keys: Cache::new(KEYS_MAX),
             tickets: Tickets::new(),
             revoked: watch::Sender::new(0),

@@ -243,6 +243,109 @@ async fn a_ticket_carries_its_caller_once_and_ends_with_the_key() {
     assert!(is_unauthenticated(&orphan.expect_err("the key is gone")));
 }
 
+impl World {
+    /// A ticket of `caller` that is spent, and the token that it left.
+    fn spent(&self, caller: &Caller) -> (String, String) {
+        let ticket = self.auth.create_ticket(caller).expect("a ticket").ticket;
+        let redeemed = self.auth.authenticate(Credential::Ticket(&ticket), None).expect("good once");
+        (ticket, self.auth.reconnect_token(&redeemed).expect("not the root key").token)
+    }
+
+    /// What holds on another node, or after a start on an empty disk: nothing but the log.
+    async fn elsewhere(&self, root: &str) -> Auth {
+        Auth::open(self.log.clone(), Some(root.into())).await.expect("credentials").0
+    }
+}
+
+fn comes_back(auth: &Auth, ticket: &str, token: &str) -> Result<Caller, Denied> {
+    auth.authenticate(Credential::Reconnect { ticket, token }, None)
+}
+
+/// The sentence with which a return is refused.
+fn turned_away(auth: &Auth, ticket: &str, token: &str) -> String {
+    let denied = comes_back(auth, ticket, token).expect_err("refused");
+    assert!(is_unauthenticated(&denied), "{denied:?}");
+    denied.to_string()
+}
+
+#[tokio::test]
+async fn who_redeemed_a_ticket_may_come_back_on_any_node_and_only_read() {
+    let world = world().await;
+    let caller = world.caller(&world.key(&["subscribe:orders", "publish:orders", "manage:**", "admin"]).await.key);
+    let (ticket, token) = world.spent(&caller);
+    for auth in [&world.auth, &world.elsewhere(&world.root).await] {
+        let back = comes_back(auth, &ticket, &token).expect("let in");
+        assert_eq!((back.id(), back.tenant()), (caller.id(), caller.tenant()));
+        assert!(back.authorize(Action::Subscribe, "orders").is_ok() && auth.is_live(&back));
+        for denied in [
+            back.authorize(Action::Subscribe, "other").map(drop),
+            back.authorize(Action::Publish, "orders").map(drop),
+            back.authorize(Action::Manage, "orders").map(drop),
+            back.admin().map(drop),
+            back.operator().map(drop),
+        ] {
+            assert!(matches!(denied, Err(Denied::Forbidden(_))), "{denied:?}");
+        }
+    }
+    // The bucket does not hold all of the secret: with another root key it is over.
+    let other = world.elsewhere("another-root-key-of-the-test").await;
+    assert!(turned_away(&other, &ticket, &token).contains("has not given it"));
+}
+
+#[tokio::test]
+async fn nobody_comes_back_with_the_ticket_of_another_caller_or_with_none() {
+    let world = world().await;
+    let (first, second) = (world.key(&["subscribe:**"]).await.key, world.key(&["subscribe:**"]).await.key);
+    let foreign = world.tenant("other").await.key;
+    let spent = [&first, &second, &foreign].map(|key| world.spent(&world.caller(key)));
+    for (at, (ticket, _)) in spent.iter().enumerate() {
+        for (of, (_, token)) in spent.iter().enumerate().filter(|(of, _)| *of != at) {
+            assert!(
+                turned_away(&world.auth, ticket, token).contains("of another caller"),
+                "{of} with the ticket of {at}"
+            );
+        }
+    }
+    let (ticket, token) = &spent[0];
+    for unknown in ["", "x", "plt_", "plt_x", "plt__", ticket.trim_start_matches("plt_")] {
+        assert!(turned_away(&world.auth, unknown, token).contains("of another caller"), "{unknown}");
+    }
+    // Neither is good for what the other one is.
+    assert!(is_unauthenticated(&world.refused(token)));
+    let as_ticket = world.auth.authenticate(Credential::Ticket(token), None);
+    assert!(is_unauthenticated(&as_ticket.expect_err("no ticket")));
+}
+
+#[tokio::test]
+async fn coming_back_ends_after_twelve_hours_and_with_the_key() {
+    let world = world().await;
+    let begin = world.log.now().0;
+    let new = world.key(&["subscribe:**"]).await;
+    let (ticket, token) = world.spent(&world.caller(&new.key));
+    world.clock.0.store(begin + 12 * 3_600_000 - 1, Ordering::SeqCst);
+    assert!(comes_back(&world.auth, &ticket, &token).is_ok());
+    world.clock.0.store(begin + 12 * 3_600_000, Ordering::SeqCst);
+    assert!(turned_away(&world.auth, &ticket, &token).contains("its time is over"));
+
+    let (ticket, token) = world.spent(&world.caller(&new.key));
+    world.auth.delete_key(&world.admin(), &new.about.id).await.expect("deleted");
+    assert!(turned_away(&world.auth, &ticket, &token).contains("its API key has ended"));
+
+    let mut short = request(&["subscribe:**"]);
+    short.expires_in = Some("1h".into());
+    let caller = world.caller(&world.auth.create_key(&world.admin(), short).await.expect("a key").key);
+    assert_eq!(world.auth.reconnect_token(&caller).expect("a token").ttl_ms, 3_600_000);
+}
+
+#[tokio::test]
+async fn the_root_key_leaves_nothing_to_come_back_with() {
+    let world = world().await;
+    let inside = world.auth.authenticate(Credential::Bearer(&world.root), Some("default")).expect("inside");
+    let ticket = world.auth.create_ticket(&inside).expect("a ticket").ticket;
+    let redeemed = world.auth.authenticate(Credential::Ticket(&ticket), None).expect("good once");
+    assert_eq!(world.auth.reconnect_token(&redeemed), None);
+}
+
 #[tokio::test]
 async fn a_key_of_another_tenant_is_as_one_that_does_not_exist() {
     let world = world().await;

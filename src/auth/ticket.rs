@@ -28,9 +28,9 @@ impl Tickets {
         Self { waiting: Cache::new(TICKETS_MAX) }
     }
 
-    /// A ticket with the rights of `caller`.
-    pub(super) fn issue(&self, caller: &Caller, now: Timestamp) -> Ticket {
-        let (ticket, expires_at) = (secret::new_ticket(), Timestamp(now.0 + TICKET_TTL_MS));
+    /// A ticket with the rights of `caller`, which shows `tag`.
+    pub(super) fn issue(&self, caller: &Caller, tag: &str, now: Timestamp) -> Ticket {
+        let (ticket, expires_at) = (secret::new_ticket(tag), Timestamp(now.0 + TICKET_TTL_MS));
         self.waiting.insert(secret::hash(&ticket), (caller.clone(), expires_at));
         Ticket { ticket, expires_at }
     }
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_ticket_is_good_once() {
         let tickets = Tickets::new();
-        let ticket = tickets.issue(&Caller::root(None), Timestamp(1_000));
+        let ticket = tickets.issue(&Caller::root(None), "tag", Timestamp(1_000));
         assert_eq!(ticket.expires_at, Timestamp(1_000 + TICKET_TTL_MS));
         assert!(tickets.redeem(&ticket.ticket, Timestamp(1_001)).is_some());
         assert!(tickets.redeem(&ticket.ticket, Timestamp(1_001)).is_none());
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_ticket_ends_with_its_time() {
         let tickets = Tickets::new();
-        let ticket = tickets.issue(&Caller::root(None), Timestamp(1_000));
+        let ticket = tickets.issue(&Caller::root(None), "tag", Timestamp(1_000));
         assert!(tickets.redeem(&ticket.ticket, ticket.expires_at).is_none());
         assert!(tickets.redeem("plt_unknown", Timestamp(1_000)).is_none());
     }

@@ -98,7 +98,8 @@ pub struct Follower {
     /// What was read of the lane `reading` and not yet given.
     read: VecDeque<Arc<StoredBatch>>,
     reading: usize,
-    events: VecDeque<Event>,
+    /// What comes before anything is read, each with its lane.
+    events: VecDeque<(usize, Event)>,
     patterns: Option<Patterns>,
     policy: SlowPolicy,
     batch_bytes_max: usize,
@@ -115,6 +116,8 @@ struct Lane {
     topic: Arc<Topic>,
     place: Partition,
     next: Offset,
+    /// Where it would have gone on, while its gap waits in `events`: whoever leaves now is told of the gap next time.
+    untold: Option<Offset>,
     /// Whether it is in `ready`.
     queued: bool,
     /// Whether it has been at the tail before.
@@ -180,7 +183,10 @@ impl Follower {
     /// be called again.
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some((index, event)) = self.events.pop_front() {
+                if let Some(lane) = self.lanes[index].as_mut() {
+                    lane.untold = None;
+                }
                 return Ok(event);
             }
             if let Some(batch) = self.take_read() {
@@ -241,7 +247,7 @@ impl Follower {
     }
 
     fn positions(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
-        self.lanes.iter().flatten().map(|lane| (lane.place, lane.next))
+        self.lanes.iter().flatten().map(|lane| (lane.place, lane.untold.unwrap_or(lane.next)))
     }
 
     /// The next batch of those that were read.
@@ -315,8 +321,8 @@ impl Follower {
 
     fn jump(&mut self, index: usize, to: Offset, reason: &'static str) {
         if let Some(lane) = self.lanes[index].as_mut() {
-            self.events.push_back(gap(lane, lane.next, to, reason));
-            (lane.next, lane.reads) = (to, 0);
+            self.events.push_back((index, gap(lane, lane.next, to, reason)));
+            (lane.untold, lane.next, lane.reads) = (Some(lane.next), to, 0);
         }
     }
 
@@ -332,7 +338,7 @@ impl Follower {
         let lanes = &self.lanes;
         self.ready.retain(|&index| lanes[index].is_some());
         self.topics.remove(&ended.id);
-        self.events.push_back(Event::End { topic: Arc::clone(&ended.name) });
+        self.events.push_back((index, Event::End { topic: Arc::clone(&ended.name) }));
     }
 
     /// Waits for something to happen. Cancel safe: so are both that it waits for.
@@ -406,11 +412,12 @@ impl Follower {
                 Begin::Trimmed { requested, start } => (requested, start, "trimmed"),
                 Begin::AboveTail { requested, tail } => (requested, tail, "above_tail"),
             };
-            let lane = Lane { topic: Arc::clone(&topic), place, next, queued: true, live: false, reads: 0 };
-            if requested != next {
-                self.events.push_back(gap(&lane, requested, next, reason));
-            }
+            let untold = (requested != next).then_some(requested);
+            let lane = Lane { topic: Arc::clone(&topic), place, next, untold, queued: true, live: false, reads: 0 };
             let index = self.wake.add(place);
+            if untold.is_some() {
+                self.events.push_back((index, gap(&lane, requested, next, reason)));
+            }
             debug_assert_eq!(index, self.lanes.len(), "lanes and watched partitions have the same indices");
             self.lanes.push(Some(lane));
             self.ready.push_back(index);

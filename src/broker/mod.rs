@@ -173,7 +173,11 @@ fn proved(proof: Action, wanted: Action) -> Result<(), Error> {
     Err(Error::defect(format!("the broker was asked to {wanted} with the proof for {proof}")))
 }
 
-async fn cursor_key(log: &Log) -> Result<CursorKey, Error> {
+/// The cluster's cursor key; made if there is none.
+///
+/// # Errors
+/// Those of the log.
+pub(crate) async fn cursor_key(log: &Log) -> Result<CursorKey, Error> {
     if let Some(doc) = documents::load::<CursorKeyDoc>(log, documents::CURSOR_KEY)? {
         return Ok(CursorKey(doc.key));
     }

@@ -486,6 +486,32 @@ async fn an_offset_above_the_tail_is_a_gap() {
     assert_eq!(next(&mut follower).await, "orders/0@1 b");
 }
 
+/// Fails when `Follower::positions` goes by `next` alone: who is cut off before the gap is told would never hear of it.
+#[tokio::test]
+async fn a_gap_that_was_not_told_yet_is_told_to_whoever_resumes() {
+    let world = world().await;
+    world.publish("orders", &["0"]).await;
+    let mut cut_off = world.follow(&["orders"], From::Offset(7)).await;
+    let mut again = world.follow(&["orders"], From::Cursor(cut_off.cursor())).await;
+    for follower in [&mut cut_off, &mut again] {
+        assert_eq!(next(follower).await, "gap orders/0 7..1 above_tail");
+    }
+    let mut told = world.follow(&["orders"], From::Cursor(again.cursor())).await;
+    assert_eq!(next(&mut told).await, "caught up");
+}
+
+/// Fails when a follower from the latest record has no cursor, or another one, before its first event.
+#[tokio::test]
+async fn the_cursor_of_a_follower_is_where_it_begins_until_something_comes() {
+    let world = world().await;
+    world.topic("orders", 2).await;
+    world.publish_at("orders", 1, &["old"]).await;
+    let beginning = world.follow(&["orders"], From::Latest).await.cursor();
+    world.publish_at("orders", 1, &["new"]).await;
+    let mut again = world.follow(&["orders"], From::Cursor(beginning)).await;
+    assert_eq!(next(&mut again).await, "orders/1@1 new");
+}
+
 #[tokio::test]
 async fn a_deleted_topic_ends_its_followers() {
     let world = world().await;

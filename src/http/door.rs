@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response};
 
 use super::front::Front;
-use super::layers::Edge;
+use super::layers::{Edge, check_host};
 use super::publish;
 use super::routes::{RECORDS, router};
 use crate::server::{Answer, ConnectionId, RequestBody};
@@ -51,6 +51,7 @@ impl Answer for Door {
 async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
     let edge = Edge::of(&front, &request);
     let answer = async {
+        check_host(&request)?;
         let (parts, body) = request.into_parts();
         let name = name_in(parts.uri.path()).unwrap_or_default();
         publish::answer(&front, connection, name, (&parts, body)).await

@@ -25,11 +25,12 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// What is sent at once: it shows the client, and every proxy between, that the stream is open.
-    pub(super) fn preamble(self) -> Bytes {
+    /// What is sent at once: it shows the client, and every proxy between, that the stream is open; and `cursor`, where
+    /// it begins. A client that is cut off before the first event comes back there: `latest` would be another place then.
+    pub(super) fn preamble(self, cursor: &str) -> Bytes {
         match self {
             Self::Ndjson => Bytes::from_static(b"\n"),
-            Self::Events { .. } => Bytes::from(format!("retry: {RETRY_MS}\n: open\n\n")),
+            Self::Events { .. } => Bytes::from(format!("retry: {RETRY_MS}\nid: {cursor}\n: open\n\n")),
         }
     }
 

@@ -62,21 +62,6 @@ pub(super) fn caller(front: &Front, headers: &HeaderMap) -> Result<Caller, ApiEr
     Ok(front.auth.authenticate(Credential::Bearer(token), tenant)?)
 }
 
-/// The caller of a live transport, by `Authorization: Bearer` or by `?ticket=`.
-///
-/// # Errors
-/// `Unauthenticated` for neither and for a bad one, `InvalidRequest` for both.
-pub fn bearer_or_ticket(front: &Front, headers: &HeaderMap, params: &mut Params<'_>) -> Result<Caller, ApiError> {
-    let ticket = params.take("ticket")?;
-    let caller = match (bearer(headers)?, &ticket) {
-        (Some(_), Some(_)) => return Err(ApiError::invalid("there are two credentials, a header and `ticket`")),
-        (Some(token), None) => front.auth.authenticate(Credential::Bearer(token), tenant_header(headers)?),
-        (None, Some(ticket)) => front.auth.authenticate(Credential::Ticket(ticket), None),
-        (None, None) => return Err(no_credential()),
-    };
-    Ok(caller?)
-}
-
 /// The token of `Authorization: Bearer`, if the header is there.
 ///
 /// # Errors
@@ -100,7 +85,7 @@ pub fn tenant_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     Ok(Some(tenant))
 }
 
-fn no_credential() -> ApiError {
+pub(super) fn no_credential() -> ApiError {
     ApiError::new(ErrorCode::Unauthenticated, "there is no credential; send `Authorization: Bearer <key>`")
 }
 

@@ -76,7 +76,7 @@ impl Stream {
             State::Over => return None,
             State::New => {
                 self.state = State::Open;
-                return Some(self.encoder.preamble());
+                return Some(self.encoder.preamble(&self.follower.cursor()));
             }
             State::Open => {}
         }

@@ -81,6 +81,9 @@ pub(super) async fn remove(
 }
 
 /// Make a one-time ticket for `?ticket=`, for clients that cannot set headers. It may do what the caller may do.
+///
+/// A browser that used one on a stream of events or a WebSocket may come back for 12 hours with the cookie that it got,
+/// to read, while the caller's key lives.
 #[utoipa::path(
     post,
     path = "/v1/tickets",

@@ -1,12 +1,13 @@
-//! What surrounds every handler: the id of the request, the security headers, the problem document, the counting.
+//! What surrounds every handler: the id of the request, the rule of one host, the security headers, the problem
+//! document, the counting.
 //!
 //! One edge, not five layers: it is on the path of every publish.
 
 use std::panic::AssertUnwindSafe;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -28,7 +29,12 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 3;
 pub(super) async fn edge(State(front): State<Front>, request: Request, next: Next) -> Response {
     let edge = Edge::of(&front, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = edge.around(async { Ok(next.run(request).await) }).await;
+    let response = edge
+        .around(async move {
+            check_host(&request)?;
+            Ok(next.run(request).await)
+        })
+        .await;
     edge.finish(&front, route.as_ref().map(MatchedPath::as_str), response)
 }
 
@@ -85,6 +91,15 @@ pub(super) async fn no_route() -> ApiError {
 pub(super) async fn no_method(request: Request) -> ApiError {
     let method = request.method();
     ApiError::new(ErrorCode::MethodNotAllowed, format!("the method {method} is not offered at this path"))
+}
+
+/// RFC 9112 §3.2: two servers that read the same request must not take it for requests to different hosts.
+pub(super) fn check_host<B>(request: &axum::http::Request<B>) -> Result<(), ApiError> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if request.version() == Version::HTTP_11 && hosts != 1 {
+        return Err(ApiError::invalid(format!("the request has {hosts} `host` headers; in HTTP/1.1 there is one")));
+    }
+    Ok(())
 }
 
 fn request_id(front: &Front, headers: &HeaderMap) -> HeaderValue {

@@ -15,9 +15,10 @@ use plinth_api::records::{Control, EventFormat};
 use plinth_api::topics;
 
 use super::accept::{MediaType, negotiate};
+use super::access::{self, Access};
 use super::encode::Encoder;
 use super::error::ApiError;
-use super::extract::{Params, bearer_or_ticket};
+use super::extract::Params;
 use super::follow::Stream;
 use super::front::Front;
 use super::read::start;
@@ -36,7 +37,7 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Follow several topics in one stream.
 ///
 /// `topic` is given once per topic or pattern, in which `*` is any run without `.` and `/`, and `**` anything. A pattern
-/// only shows topics that the credential allows.
+/// only shows topics that the credential allows. A ticket leaves the cookie `__Secure-plinth`, as for one topic.
 #[utoipa::path(
     get,
     path = "/v1/stream",
@@ -49,6 +50,8 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
         ("last_event_id" = Option<String>, Query, description = "As the header, for clients that cannot set it"),
         ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
+        ("__Secure-plinth" = Option<String>, Cookie, description = "Events: what a ticket left; beside the spent ticket, \
+            from a page of the server's own origin, it opens the same address again"),
     ),
     responses(
         (status = 200, description = "A stream that goes on", content(
@@ -60,12 +63,13 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 pub(super) async fn stream(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let mut params = Params::parse(parts.uri.query());
-    let caller = bearer_or_ticket(&front, &parts.headers, &mut params)?;
-    let topics = topics(&caller, &mut params)?;
-    let media_type = negotiate(&parts.headers, &OFFERED)?;
-    let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
+    let media_type = negotiate(&parts.headers, &OFFERED);
+    let again = matches!(media_type, Ok(MediaType::EventStream));
+    let access = access::of_stream(&front, &parts, &mut params, again)?;
+    let topics = topics(&access.caller, &mut params)?;
+    let request = LiveRequest::take(media_type?, &parts.headers, &mut params, topics)?;
     params.finish()?;
-    answer(front, caller, request).await
+    answer(front, access, request).await
 }
 
 fn topics(caller: &Caller, params: &mut Params<'_>) -> Result<Vec<TopicPattern>, ApiError> {
@@ -148,13 +152,13 @@ fn last_event_id(headers: &HeaderMap, params: &mut Params<'_>) -> Result<Option<
 }
 
 /// Begins the stream.
-pub(super) async fn answer(front: Front, caller: Caller, request: LiveRequest) -> Result<Response, ApiError> {
+pub(super) async fn answer(front: Front, mut access: Access, request: LiveRequest) -> Result<Response, ApiError> {
     let LiveRequest { follow, encoder, media_type, resumed_from } = request;
     let body = match front.broker.follow(follow).await {
         Ok(follower) => {
             let transport = if media_type == MediaType::Ndjson { Transport::Ndjson } else { Transport::Sse };
             let counted = front.metrics.follower(transport);
-            Body::from_stream(Stream::new(front, caller, follower, encoder).chunks(transport, counted))
+            Body::from_stream(Stream::new(front, access.caller.clone(), follower, encoder).chunks(transport, counted))
         }
         Err(error) => {
             let code = problem_of(&error).code;
@@ -168,7 +172,9 @@ pub(super) async fn answer(front: Front, caller: Caller, request: LiveRequest) -
             Body::from(encoder.control(&goaway, &resumed_from))
         }
     };
-    Ok(streaming(media_type, body))
+    let mut response = streaming(media_type, body);
+    access.leave_cookie(&mut response);
+    Ok(response)
 }
 
 fn streaming(media_type: MediaType, body: Body) -> Response {

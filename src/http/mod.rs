@@ -4,6 +4,7 @@
 //! nothing of the log. [`routes::ROUTES`] is the one list of what is served; [`error::ApiError`] the one way to fail.
 
 mod accept;
+pub mod access;
 pub mod convert;
 mod docs;
 mod door;

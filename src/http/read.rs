@@ -17,8 +17,9 @@ use plinth_api::records::{EventFormat, RecordPage, Wait};
 use plinth_api::topics::TopicName;
 
 use super::accept::{MediaType, negotiate};
+use super::access;
 use super::error::ApiError;
-use super::extract::{Name, Params, bearer_or_ticket};
+use super::extract::{Name, Params};
 use super::front::Front;
 use super::live::{self, LiveRequest};
 use crate::auth::{Action, TopicRef};
@@ -32,6 +33,10 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
 /// `application/json` answers a page (with `wait`, a long-poll), `application/x-ndjson` one record per line for ever with
 /// control lines `{"control":…}` and empty lines in between, `text/event-stream` server-sent events. A header
 /// `Last-Event-ID` wins over `from`.
+///
+/// A browser's `EventSource` that is opened with a ticket comes back by itself after a broken connection: the answer sets
+/// the cookie `__Secure-plinth`, which for 12 hours opens the same address again, for reading, while the ticket's key
+/// lives. It is set over TLS, or by `localhost`, and not for tickets of the root key.
 #[utoipa::path(
     get,
     path = "/v1/topics/{topic}/records",
@@ -50,6 +55,8 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set it"),
         ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
+        ("__Secure-plinth" = Option<String>, Cookie, description = "Events: what a ticket left; beside the spent ticket, \
+            from a page of the server's own origin, it opens the same address again"),
     ),
     responses(
         (status = 200, description = "A page, or a stream that goes on", content(
@@ -62,15 +69,17 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
 pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: Request) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let mut params = Params::parse(parts.uri.query());
-    let caller = bearer_or_ticket(&front, &parts.headers, &mut params)?;
-    let topic = caller.authorize(Action::Subscribe, &name)?;
-    match negotiate(&parts.headers, &OFFERED)? {
+    let media_type = negotiate(&parts.headers, &OFFERED);
+    let again = matches!(media_type, Ok(MediaType::EventStream));
+    let access = access::of_stream(&front, &parts, &mut params, again)?;
+    let topic = access.caller.authorize(Action::Subscribe, &name)?;
+    match media_type? {
         MediaType::Json => page(&front, topic, params).await,
         media_type @ (MediaType::Ndjson | MediaType::EventStream) => {
-            let topics = vec![caller.authorize_pattern(Action::Subscribe, &name)?];
+            let topics = vec![access.caller.authorize_pattern(Action::Subscribe, &name)?];
             let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
             params.finish()?;
-            live::answer(front, caller, request).await
+            live::answer(front, access, request).await
         }
     }
 }

@@ -45,6 +45,8 @@ const WRITE_BUFFER_BYTES_MAX: usize =
 
 /// Close codes (RFC 6455 §7.4 and the range for applications).
 mod close {
+    /// The bytes are not WebSocket frames.
+    pub(super) const PROTOCOL: u16 = 1002;
     /// The client sent what is not read here.
     pub(super) const UNSUPPORTED: u16 = 1003;
     /// The text was not UTF-8.
@@ -60,3 +62,6 @@ mod close {
     /// No credential came in time.
     pub(super) const NO_CREDENTIAL: u16 = 4408;
 }
+
+#[cfg(test)]
+mod tests;

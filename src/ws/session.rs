@@ -174,7 +174,15 @@ impl Session {
             self.outbox.push_error(None, Problem::new(ErrorCode::InvalidRequest, "text frame is not UTF-8"));
             return Ending::Close(close::NOT_UTF8, "text is not UTF-8");
         }
-        Ending::Broken
+        // An end without a closing handshake is one of these, too; but there is nobody left to be told.
+        match text.strip_prefix("WebSocket protocol error: ") {
+            Some(broken) if !broken.contains("without closing handshake") => {
+                let detail = format!("the frame breaks the rules of WebSocket: {broken}");
+                self.outbox.push_error(None, Problem::new(ErrorCode::InvalidRequest, detail));
+                Ending::Close(close::PROTOCOL, "protocol error")
+            }
+            Some(_) | None => Ending::Broken,
+        }
     }
 
     fn deliver(&mut self, sub: String, turn: Turn) {

@@ -1,11 +1,12 @@
 //! The WebSocket handshake: subprotocol, credential, limits of the connection.
 //!
 //! Browsers cannot set headers here, so a token may come as a second "subprotocol" or as a one-time ticket. Neither is
-//! ever echoed or written to the log.
+//! ever echoed or written to the log. Who comes by a ticket gets the cookie of `http::access`, which is good for reading.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use base64::Engine;
@@ -14,7 +15,8 @@ use plinth_api::error::ErrorCode;
 use plinth_api::frames::SUBPROTOCOL;
 use plinth_api::limits::FRAME_BYTES_MAX;
 
-use crate::auth::{Caller, Credential};
+use crate::auth::Credential;
+use crate::http::access::{Access, by_ticket_or_cookie};
 use crate::http::error::ApiError;
 use crate::http::extract::{Params, bearer, tenant_header};
 use crate::http::{ConnectionId, Front};
@@ -28,7 +30,9 @@ const BEARER_PROTOCOL: &str = "bearer.";
 /// Open a WebSocket that speaks `plinth.v1.json`; its frames are in `openapi/frames.schema.json`.
 ///
 /// The credential comes as `Authorization: Bearer`, as the subprotocol `bearer.<token in base64url without padding>`
-/// next to `plinth.v1.json`, as `?ticket=`, or in a first frame `auth` within 10 s.
+/// next to `plinth.v1.json`, as `?ticket=`, or in a first frame `auth` within 10 s. A ticket leaves the cookie
+/// `__Secure-plinth`: within 12 hours the same page may open the same address again, with the spent ticket, to subscribe;
+/// to publish again it needs a new ticket.
 ///
 /// # Errors
 /// A request that is no handshake, offers only other subprotocols, has an unknown query parameter or a credential that
@@ -37,6 +41,10 @@ const BEARER_PROTOCOL: &str = "bearer.";
     get,
     path = "/v1/ws",
     tag = "records",
+    params(
+        ("__Secure-plinth" = Option<String>, Cookie, description = "What a ticket left; beside the spent ticket, from a \
+            page of the server's own origin, it opens the same address again"),
+    ),
     responses((status = 101, description = "From here on the connection speaks `plinth.v1.json`"))
 )]
 pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
@@ -53,10 +61,10 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         return Err(ApiError::new(ErrorCode::ShuttingDown, "the node is stopping"));
     }
     let credential = one_credential(bearer(&parts.headers)?, offer.token.as_deref(), ticket.as_deref())?;
-    let caller = credential.map(|credential| authenticate(&front, credential, tenant)).transpose()?;
+    let mut access = credential.map(|credential| access(&front, &parts, credential, tenant)).transpose()?;
     let handshake = Handshake {
         front: front.clone(),
-        caller,
+        caller: access.as_ref().map(|access| access.caller.clone()),
         tenant: tenant.map(str::to_owned),
         sticky: parts.extensions.get::<ConnectionId>().map_or(0, |id| id.0),
     };
@@ -71,10 +79,14 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         .max_frame_size(FRAME_BYTES_MAX);
     // The framework spawns the session; the token makes it one of the front's own tasks from now on.
     let owned = front.tasks.token();
-    Ok(socket.on_upgrade(async move |socket| {
+    let mut response = socket.on_upgrade(async move |socket| {
         session::run(handshake, socket).await;
         drop(owned);
-    }))
+    });
+    if let Some(access) = &mut access {
+        access.leave_cookie(&mut response);
+    }
+    Ok(response)
 }
 
 /// What the client offers as subprotocols.
@@ -130,10 +142,15 @@ fn one_credential<'a>(
     }
 }
 
-fn authenticate(front: &Front, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, ApiError> {
-    let caller = front.auth.authenticate(credential, tenant)?;
-    caller.inside()?;
-    Ok(caller)
+fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Option<&str>) -> Result<Access, ApiError> {
+    let access = match credential {
+        Credential::Ticket(ticket) if tenant.is_none() => by_ticket_or_cookie(front, parts, ticket)?,
+        Credential::Ticket(_) | Credential::Bearer(_) | Credential::Reconnect { .. } => {
+            front.auth.authenticate(credential, tenant)?.into()
+        }
+    };
+    access.caller.inside()?;
+    Ok(access)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::client::{Client, SSE, answer, escape, within};
+use crate::cookie::{Spent, spend};
 use crate::harness::{ROOT_KEY, Server};
 
 const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];
@@ -154,6 +155,37 @@ fn check_401(route: &Route, token: &str, seen: &Seen) {
     let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
     assert_eq!(problem["code"], "unauthenticated", "{at}");
     assert!(!seen.body.contains("CANARY") && !seen.body.contains("plk_"), "an error repeats no credential: {at}");
+}
+
+/// Fails when another handler than those of live streams looks at tickets and cookies.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cookie_of_a_ticket_opens_again_what_a_browser_opens_and_nothing_else() {
+    let server = Server::start().await;
+    let names = prepared(&server).await;
+    let Spent { path, cookie } = spend(&server, &server.client(), "/v1/topics/zz-here/records?from=earliest").await;
+    let ticket = path.split_once("ticket=").unwrap().1;
+    let of_browser = |route: &Route| {
+        let request = request(&server.stranger(), route, &names).header("Cookie", &cookie);
+        request.header("Sec-Fetch-Site", "same-origin").header("Origin", server.url())
+    };
+    let mut opened = BTreeSet::new();
+    for route in guarded() {
+        if route.path != "/v1/ws" {
+            check_401(route, "the cookie alone", &send(of_browser(route)).await);
+        }
+        let seen = send(of_browser(route).query(&[("ticket", ticket)])).await;
+        if seen.status < 300 {
+            opened.insert(route.path);
+            continue;
+        }
+        check_401(route, "the cookie and its ticket", &seen);
+    }
+    assert_eq!(opened, BTreeSet::from(["/v1/stream", "/v1/ws"]));
+    // `request` asks for a page here, which no browser asks for again by itself.
+    let records = guarded().find(|route| route.path.ends_with("/records") && route.method == "GET").unwrap();
+    let events = of_browser(records).query(&[("ticket", ticket)]).header("Accept", SSE);
+    assert_eq!(send(events).await.status, 200);
+    assert_eq!(server.client().count("zz-here").await, 0, "nothing was stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,15 +63,37 @@ async fn an_sse_stream_begins_as_browsers_and_proxies_need_it() {
     assert_eq!(header("cache-control").as_deref(), Some("no-cache, no-transform"));
     assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
     assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"));
-    let mut response = response;
+    let text = preamble(response).await;
+    assert!(text.contains("retry: 2000\n"), "{text:?}");
+    assert!(text.starts_with(':') || text.contains("\n:"), "a comment at once: {text:?}");
+}
+
+/// What an SSE stream says before its first event.
+async fn preamble(mut response: reqwest::Response) -> String {
     let mut text = String::new();
     while !text.contains("\n\n") {
         let chunk =
             crate::client::within("the first bytes", response.chunk()).await.unwrap().expect("the stream is open");
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
-    assert!(text.contains("retry: 2000\n"), "{text:?}");
-    assert!(text.starts_with(':') || text.contains("\n:"), "a comment at once: {text:?}");
+    text.split_inclusive("\n\n").next().unwrap().to_owned()
+}
+
+/// Fails when the preamble has no `id`: `latest` is another place for who comes back than it was for who was cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_cut_off_before_the_first_event_comes_back_where_it_began() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.publish("t", "text/plain", "before").await;
+    for path in [format!("{RECORDS}?from=latest"), "/v1/stream?topic=*&from=latest".to_owned()] {
+        let cut_off = client.get(&path).header("Accept", SSE).send().await.unwrap();
+        let text = preamble(cut_off).await;
+        let id = text.lines().find_map(|line| line.strip_prefix("id: ")).expect("the preamble has an id");
+        assert!(!text.contains("data:"), "it is no event: {text:?}");
+        client.publish("t", "text/plain", "missed").await;
+        let mut again = client.sse(&path, Some(id)).await;
+        assert_eq!(texts(&again.records(1).await), ["missed"], "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how a step that did not work is told")]
 
+mod abuse;
 mod auth_matrix;
 mod bad_input;
 mod cli;
 mod client;
+mod cookie;
 mod debian;
 mod harness;
 mod kill_loop;

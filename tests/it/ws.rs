@@ -17,9 +17,9 @@ use crate::client::{Frame, answer, from_cursor, payload, texts, within};
 use crate::harness::Server;
 
 /// A connection whose end is looked at, too.
-struct Socket {
+pub(crate) struct Socket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
 }
 
 /// What comes over a connection.
@@ -30,13 +30,13 @@ enum Next {
 }
 
 /// An upgrade that was answered with an error.
-struct Refused {
+pub(crate) struct Refused {
     headers: HeaderMap,
-    problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 impl Socket {
-    async fn open(server: &Server, path: &str, headers: &[(&'static str, String)]) -> Result<Self, Refused> {
+    pub(crate) async fn open(server: &Server, path: &str, headers: &[(&'static str, String)]) -> Result<Self, Refused> {
         let url = format!("{}{path}", server.url().replacen("http", "ws", 1));
         let mut request = url.into_client_request().expect("the address is valid");
         for (name, value) in headers {
@@ -63,7 +63,7 @@ impl Socket {
         socket
     }
 
-    async fn send(&mut self, frame: Value) {
+    pub(crate) async fn send(&mut self, frame: Value) {
         self.socket.send(Message::text(frame.to_string())).await.expect("the connection is open");
     }
 
@@ -84,7 +84,7 @@ impl Socket {
     }
 
     /// The next frame, which is of this kind.
-    async fn frame(&mut self, kind: &str) -> Frame {
+    pub(crate) async fn frame(&mut self, kind: &str) -> Frame {
         match self.next().await {
             Next::Frame(frame) if frame.kind == kind => *frame,
             other @ (Next::Frame(_) | Next::Closed(_)) => panic!("instead of `{kind}`: {other:?}"),
@@ -92,7 +92,7 @@ impl Socket {
     }
 
     /// The next frame that is not a marker of the tail.
-    async fn past_caught_up(&mut self, kind: &str) -> Frame {
+    pub(crate) async fn past_caught_up(&mut self, kind: &str) -> Frame {
         loop {
             match self.next().await {
                 Next::Frame(frame) if frame.kind == kind => return *frame,
@@ -124,7 +124,7 @@ impl Socket {
     }
 
     /// Exactly `count` records, however they are cut into frames; also the cursor after them.
-    async fn records(&mut self, count: usize) -> (Vec<String>, String) {
+    pub(crate) async fn records(&mut self, count: usize) -> (Vec<String>, String) {
         let mut all = Vec::new();
         loop {
             let frame = self.past_caught_up("records").await;

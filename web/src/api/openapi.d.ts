@@ -606,7 +606,7 @@ export interface components {
              * @description When it ends, ms since the Unix epoch.
              */
             expires_at: number;
-            /** @description Good for one connection. */
+            /** @description Good for one connection, and for the browser that opened it to come back. */
             ticket: string;
         };
         /** @description What `POST /v1/tickets` asks for: there is nothing to choose. */
