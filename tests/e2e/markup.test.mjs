@@ -51,6 +51,7 @@ test("payloads, keys, headers and content types are shown as the text that they 
     if (tab === "live") await page.getByLabel("From").selectOption("earliest");
     await page.locator(".rows > li").nth(records.length - 1).waitFor();
     for (const row of await page.locator("summary").all()) await row.click();
+    await page.locator(".rows pre").nth(records.length - 1).waitFor();
     const seen = await page.locator(".rows > li").evaluateAll((items) =>
       items.map((item) => ({
         offset: Number(item.querySelector(".place").textContent),
