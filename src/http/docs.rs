@@ -81,8 +81,8 @@ pub(super) async fn error_page(Path(name): Path<String>) -> Result<Response, Api
         Retry::Later => "The same request may succeed later; wait for the time in <code>Retry-After</code>.",
     };
     let outcome = match code.outcome() {
-        PublishOutcome::NotStored => "A publish that fails so has stored nothing and will store nothing.",
-        PublishOutcome::Unknown => "A publish that fails so may have stored its records, or may store them later.",
+        PublishOutcome::NotStored => "A request that fails so has stored nothing and will store nothing.",
+        PublishOutcome::Unknown => "A request that fails so may have stored its records, or may store them later.",
     };
     let (title, status) = (code.title(), code.status());
     let content = format!(

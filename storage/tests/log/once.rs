@@ -180,18 +180,21 @@ async fn when_the_first_is_not_stored_those_that_wait_for_it_are_told_the_same()
     assert_eq!(stored(append_if(&new, "a", &key(1)).await), 0);
 }
 
-// Fails when the lookup and the append are not under one lock.
+// Fails when the lookup and the append are not under one lock, or do not see what is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_at_once_with_the_same_terms_one_is_stored() {
     for terms in both() {
         let store = FaultStore::in_memory();
         let log = open(&store).await;
         make_topic(&log, 1).await;
+        store.on_put(is_wal, PutFault::Hang);
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..64 {
             let (log, terms) = (log.clone(), terms.clone());
             tasks.spawn(async move { append_if(&log, "a", &terms).await.expect("stored") });
         }
+        store.until(|store| store.hanging() == 1).await;
+        store.release().await;
         let all = tasks.join_all().await;
         assert!(all.iter().all(|appended| (appended.base, appended.count) == (Offset(0), 1)));
         assert_eq!(all.iter().filter(|appended| !appended.duplicate).count(), 1);

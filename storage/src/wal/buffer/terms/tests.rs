@@ -128,8 +128,10 @@ fn a_producers_sequence_goes_on_over_what_is_committed_and_pending() {
 fn between_the_commit_and_the_word_of_it_a_batch_counts_once_and_is_not_called_stored() {
     let mut rig = Rig::new();
     rig.new_at(&producer("p", 0, 0));
+    rig.commit();
     rig.new_at(&producer("p", 0, 1));
     let (buffer, summary) = rig.apply();
+    assert_eq!(rig.known_at(&producer("p", 0, 0)), (0, true));
     assert_eq!(rig.known_at(&producer("p", 0, 1)), (1, false));
     assert_eq!(rig.new_at(&producer("p", 0, 2)), 2);
     rig.core.committed_up_to(buffer, &[], &summary.entries);
