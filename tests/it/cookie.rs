@@ -51,6 +51,9 @@ fn coming_back(client: &Client, spent: &Spent) -> RequestBuilder {
 }
 
 async fn refused(request: RequestBuilder) -> Answer {
+    // Twice: a stream that should not have begun would have no end to wait for.
+    let first = within("an answer", request.try_clone().expect("it has no body").send()).await.unwrap();
+    assert_eq!(first.status(), 401);
     let refused = answer(request).await;
     assert_eq!((refused.status, refused.problem().code), (401, ErrorCode::Unauthenticated), "{}", refused.text());
     assert!(refused.headers.contains_key("www-authenticate"));
