@@ -40,6 +40,8 @@ pub struct Settings {
     pub tail_bytes: u64,
     /// Most bytes that wait for the object store; more are refused.
     pub pending_bytes: u64,
+    /// About how much of the log is rewritten into a segment at a time.
+    pub segment_bytes: u64,
     /// Most open connections.
     pub max_connections: usize,
     /// Most open connections of one client address.
@@ -65,6 +67,7 @@ impl Default for Settings {
             memory_bytes: 64 << 20,
             tail_bytes: 64 << 20,
             pending_bytes: 64 << 20,
+            segment_bytes: 64 << 20,
             max_connections: 20_000,
             max_connections_per_address: 10_000,
             drain_time: Duration::from_secs(5),
@@ -125,6 +128,11 @@ pub struct Given {
     /// More are refused with 503.
     #[arg(long, env = "PLINTH_PENDING_BYTES", value_name = "BYTES")]
     pub pending_bytes: Option<ByteSize>,
+    /// How much of the log is compacted at a time [default: 64MiB]
+    ///
+    /// Twice as much memory is used for it. More makes fewer and larger objects.
+    #[arg(long, env = "PLINTH_SEGMENT_BYTES", value_name = "BYTES")]
+    pub segment_bytes: Option<ByteSize>,
     /// Most open connections [default: 20000]
     ///
     /// More are closed unanswered.
@@ -171,6 +179,7 @@ impl Settings {
             memory_bytes: given.memory_bytes.map_or(default.memory_bytes, |bytes| bytes.0),
             tail_bytes: given.tail_bytes.map_or(default.tail_bytes, |bytes| bytes.0),
             pending_bytes: given.pending_bytes.map_or(default.pending_bytes, |bytes| bytes.0),
+            segment_bytes: given.segment_bytes.map_or(default.segment_bytes, |bytes| bytes.0),
             max_connections: given.max_connections.unwrap_or(default.max_connections),
             max_connections_per_address: given
                 .max_connections_per_address
@@ -191,6 +200,7 @@ impl Settings {
             ("memory_bytes", self.memory_bytes >= 8 << 20, "at least 8MiB, two pages"),
             ("tail_bytes", (1 << 20..=1 << 40).contains(&self.tail_bytes), "from 1MiB to 1TiB"),
             ("pending_bytes", (16 << 20..=1 << 40).contains(&self.pending_bytes), "from 16MiB, two batches, to 1TiB"),
+            ("segment_bytes", (1 << 20..=1 << 30).contains(&self.segment_bytes), "from 1MiB to 1GiB"),
             ("public_url", self.public_url.as_deref().is_none_or(is_http), "a URL such as https://plinth.example.com"),
             ("drain_time", self.drain_time <= Duration::from_secs(3600), "at most 1h"),
             (
@@ -224,6 +234,7 @@ impl Given {
             memory_bytes: self.memory_bytes.or(lower.memory_bytes),
             tail_bytes: self.tail_bytes.or(lower.tail_bytes),
             pending_bytes: self.pending_bytes.or(lower.pending_bytes),
+            segment_bytes: self.segment_bytes.or(lower.segment_bytes),
             max_connections: self.max_connections.or(lower.max_connections),
             max_connections_per_address: self.max_connections_per_address.or(lower.max_connections_per_address),
             drain_time: self.drain_time.or(lower.drain_time),

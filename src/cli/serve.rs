@@ -89,6 +89,7 @@ fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOpti
     log.page_memory_bytes = settings.memory_bytes;
     log.tail_bytes_max = usize::try_from(settings.tail_bytes)?;
     log.pending_bytes_max = usize::try_from(settings.pending_bytes)?;
+    log.segment_bytes = settings.segment_bytes;
     Ok(AppOptions {
         listener,
         log,

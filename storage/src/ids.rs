@@ -20,6 +20,10 @@ pub struct TenantId(pub Ulid);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TopicId(pub Ulid);
 
+/// Identifies a segment; made for each one, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SegmentId(pub Ulid);
+
 /// The unit of ownership; every partition belongs to one by hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ShardId(pub u16);
@@ -117,7 +121,19 @@ macro_rules! display_inner {
     };
 }
 
-display_inner!(ClusterId, SessionId, TenantId, TopicId, ShardId, PartitionIndex, Offset, Epoch, Slot, Timestamp);
+display_inner!(
+    ClusterId,
+    SessionId,
+    TenantId,
+    TopicId,
+    SegmentId,
+    ShardId,
+    PartitionIndex,
+    Offset,
+    Epoch,
+    Slot,
+    Timestamp
+);
 display_inner!(ProducerEpoch, ProducerSeq, FencingToken);
 
 impl fmt::Display for Partition {

@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use object_store::path::Path;
 
-use crate::ids::{Epoch, Offset, Partition, PartitionIndex, SessionId, ShardId, Slot, TopicId};
+use crate::ids::{Epoch, Offset, Partition, PartitionIndex, SegmentId, SessionId, ShardId, Slot, TopicId};
 use crate::wal::format::get_ulid;
 
 /// The object that makes a bucket a cluster.
@@ -46,6 +46,10 @@ pub(crate) fn claim(shard: ShardId, epoch: Epoch) -> Path {
     Path::from(format!("shard/{:05}/claim/{:020}", shard.0, epoch.0))
 }
 
+pub(crate) fn segment(segment: SegmentId) -> Path {
+    Path::from(format!("segment/{segment}"))
+}
+
 /// The number at the end of a slot's, checkpoint's or claim's name.
 pub(crate) fn number(path: &Path) -> Option<u64> {
     path.filename()?.parse().ok()
@@ -59,6 +63,8 @@ pub(crate) fn purpose(path: &str) -> &'static str {
         "checkpoint"
     } else if path.contains("/claim") {
         "claim"
+    } else if path.starts_with("segment") {
+        "segment"
     } else if path.ends_with("/meta") {
         "session"
     } else if path.ends_with("/probe") {
@@ -131,10 +137,30 @@ pub(crate) fn partition_key(partition: Partition) -> Bytes {
     partition_bytes(PARTITION, partition, 0).freeze()
 }
 
+/// The key range of the whole index.
+pub(crate) fn index_range() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[INDEX]), Bytes::from_static(&[INDEX + 1]))
+}
+
 pub(crate) fn index_key(partition: Partition, base: Offset) -> Bytes {
     let mut out = partition_bytes(INDEX, partition, 8);
     out.put_u64(base.0);
     out.freeze()
+}
+
+/// The first key that can follow `key`.
+pub(crate) fn after(key: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(key.len() + 1);
+    out.put_slice(key);
+    out.put_u8(0);
+    out.freeze()
+}
+
+/// The partition of a key that belongs to one.
+pub(crate) fn partition_of(key: &[u8]) -> Option<Partition> {
+    let mut bytes = key.get(1..21)?;
+    let topic = TopicId(get_ulid(&mut bytes));
+    Some(Partition { topic, index: PartitionIndex(bytes::Buf::get_u32(&mut bytes)) })
 }
 
 /// The first offset of an index key.
@@ -191,12 +217,7 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 5] {
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
         DOCUMENT | TOPIC => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY => {
-            let mut bytes = key.get(1..21)?;
-            let topic = TopicId(get_ulid(&mut bytes));
-            let index = PartitionIndex(bytes::Buf::get_u32(&mut bytes));
-            Some(Partition { topic, index }.shard(shards))
-        }
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY => Some(partition_of(key)?.shard(shards)),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ pub mod metrics;
 mod open;
 mod read;
 pub mod record;
+mod segment;
 mod shard;
 mod slot;
 pub mod state;

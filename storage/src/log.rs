@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
@@ -24,6 +24,8 @@ use crate::metrics::{Health, StorageMetrics};
 use crate::open;
 use crate::read::Reader;
 use crate::record::{Batch, StoredBatch};
+use crate::segment::compaction::{Compactor, Request};
+use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
 use crate::shard::takeover::{Plan, Starter};
@@ -45,6 +47,8 @@ const REMOTE_FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A start that had to walk so many logs writes a checkpoint at once, so that the next one need not.
 const LOGS_UNTIL_CHECKPOINT: usize = 4;
+/// So much of the memory for pages is for what was decompressed of segments.
+const SEGMENT_MEMORY_SHARE: u64 = 4;
 
 /// How a log behaves. Bounds are in bytes.
 #[derive(Clone)]
@@ -71,7 +75,7 @@ pub struct LogOptions {
     pub fence_check_interval: Duration,
     /// Most bytes of the committed tail in memory.
     pub tail_bytes_max: usize,
-    /// Most bytes of pages in memory.
+    /// Most bytes of pages in memory, a quarter of it for what was decompressed of segments.
     pub page_memory_bytes: u64,
     /// Most bytes of pages on the SSD.
     pub page_disk_bytes: u64,
@@ -79,6 +83,10 @@ pub struct LogOptions {
     pub checkpoint_interval: Duration,
     /// A checkpoint is written after so many bytes of WAL.
     pub checkpoint_wal_bytes: u64,
+    /// About how much of the WAL is compacted at a time; twice as much is in memory then.
+    pub segment_bytes: u64,
+    /// Segments are merged as long as no more than so many bytes are written for 100 bytes of records.
+    pub write_percent_max: u64,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The random numbers.
@@ -137,6 +145,7 @@ struct Inner {
     metrics: StorageMetrics,
     tasks: Mutex<Option<JoinSet<()>>>,
     checkpoint_requested: Arc<Notify>,
+    compaction: mpsc::Sender<Request>,
     /// Held for as long as the caches of the directory are in use.
     _cache_lock: Option<std::fs::File>,
 }
@@ -162,6 +171,8 @@ impl LogOptions {
             page_disk_bytes: 8 * 1024 * 1024 * 1024,
             checkpoint_interval: Duration::from_secs(60),
             checkpoint_wal_bytes: 64 * 1024 * 1024,
+            segment_bytes: 64 * 1024 * 1024,
+            write_percent_max: 240,
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
         }
@@ -214,6 +225,7 @@ impl Log {
             health: Arc::clone(&health),
             metrics: metrics.clone(),
         };
+        let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
         let writer = Writer::new(writer_options(options, cluster, session, shards), parts);
         let checkpoint_requested = Arc::<Notify>::default();
         let checkpointer = Checkpointer {
@@ -231,14 +243,17 @@ impl Log {
         let mut tasks = JoinSet::new();
         tasks.spawn(Pipeline::new(Arc::clone(&writer)).run());
         tasks.spawn(checkpointer.run(Arc::clone(&writer)));
+        tasks.spawn(compactor.run(Arc::clone(&writer)));
         let pages_dir = options.cache_dir.as_ref().filter(|_| !options.stores.local).map(|dir| dir.join("pages"));
+        let segment_memory_bytes = options.page_memory_bytes / SEGMENT_MEMORY_SHARE;
         let pages = PageCacheOptions {
             dir: pages_dir,
-            memory_bytes: options.page_memory_bytes,
+            memory_bytes: options.page_memory_bytes - segment_memory_bytes,
             disk_bytes: options.page_disk_bytes,
         };
         let cache = PageCache::open(pages, Arc::clone(&options.stores.read));
-        let reader = Reader { state: Arc::clone(&state), tail, cache };
+        let segments = SegmentCache::new(segment_memory_bytes);
+        let reader = Reader { state: Arc::clone(&state), tail, cache, segments };
         let inner = Inner {
             cluster,
             session,
@@ -252,6 +267,7 @@ impl Log {
             metrics,
             tasks: Mutex::new(Some(tasks)),
             checkpoint_requested,
+            compaction,
             _cache_lock: cache_lock,
         };
         Self { inner: Arc::new(inner) }
@@ -392,6 +408,18 @@ impl Log {
     /// Asks for a checkpoint now; it is written in the background.
     pub fn request_checkpoint(&self) {
         self.inner.checkpoint_requested.notify_one();
+    }
+
+    /// Compacts what is committed now, merges what there is to merge; returns when it is linked. Cancel safe: the work goes
+    /// on.
+    ///
+    /// # Errors
+    /// `Closed` when the log is; else what kept it from compacting: the log is then as it was.
+    pub async fn compact(&self) -> Result<()> {
+        let closed = || Error::new(Kind::Closed, "the log is closed");
+        let (done, compacted) = oneshot::channel();
+        self.inner.compaction.send(done).await.map_err(|_| closed())?;
+        compacted.await.map_err(|_| closed())?
     }
 
     /// Takes nothing new, stores what was taken, ends the tasks.

@@ -30,7 +30,12 @@ pub(crate) fn metered(stores: &ObjectStores, metrics: &StorageMetrics) -> Object
     let wrap = |inner: &Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
         Arc::new(Metered { inner: Arc::clone(inner), metrics: metrics.clone() })
     };
-    ObjectStores { write: wrap(&stores.write), read: wrap(&stores.read), ..stores.clone() }
+    ObjectStores {
+        write: wrap(&stores.write),
+        write_large: wrap(&stores.write_large),
+        read: wrap(&stores.read),
+        ..stores.clone()
+    }
 }
 
 impl Metered {

@@ -15,12 +15,15 @@ use crate::error::{Chain, Error};
 /// How many tries in a row must fail before the store counts as away and publishes are refused at once.
 const FAILURES_UNTIL_AWAY: u32 = 3;
 
+/// What is written in amounts that count.
+const PUT_PURPOSES: [&str; 3] = ["wal", "segment", "checkpoint"];
+
 /// Labels of the object store's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     /// `put`, `get`, `list` or `delete`.
     pub operation: &'static str,
-    /// `wal`, `checkpoint`, `claim`, `session`, `probe` or `cluster`.
+    /// `wal`, `segment`, `checkpoint`, `claim`, `session`, `probe` or `cluster`.
     pub purpose: &'static str,
 }
 
@@ -35,6 +38,22 @@ pub struct StorageMetrics {
     pub slots: Counter,
     /// Records that were committed.
     pub records: Counter,
+    /// Stored bytes of the records that were committed, without what the log adds.
+    pub record_bytes: Counter,
+    /// Windows of the WAL that were compacted.
+    pub compactions: Counter,
+    /// Segments that were written.
+    pub segments: Counter,
+    /// Bytes that went into segments, before compression.
+    pub segment_content_bytes: Counter,
+    /// Runs of batches that are read from a segment instead of where they were.
+    pub linked_runs: Counter,
+    /// Runs that were written to a segment in vain: they were deleted meanwhile.
+    pub unlinked_runs: Counter,
+    /// Small runs that were merged into larger ones.
+    pub merged_runs: Counter,
+    /// Segments that were not what went into them; they are not used.
+    pub segment_mismatches: Counter,
     /// Checkpoints that were written.
     pub checkpoints: Counter,
     /// WAL slots that were applied when the log was opened.
@@ -50,6 +69,12 @@ pub struct StorageMetrics {
 }
 
 impl StorageMetrics {
+    /// Bytes that were written to the object store so far.
+    pub(crate) fn put_bytes(&self) -> u64 {
+        let written = |purpose| self.bytes.get_or_create(&RequestLabels { operation: "put", purpose }).get();
+        PUT_PURPOSES.map(written).iter().sum()
+    }
+
     /// Adds all of them to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
@@ -57,6 +82,14 @@ impl StorageMetrics {
         r.register("plinth_object_store_bytes", "Bytes to and from the object store", self.bytes.clone());
         r.register("plinth_wal_slots", "Committed WAL slots", self.slots.clone());
         r.register("plinth_wal_records", "Committed records", self.records.clone());
+        r.register("plinth_wal_record_bytes", "Stored bytes of committed records", self.record_bytes.clone());
+        r.register("plinth_compactions", "Windows of the WAL compacted", self.compactions.clone());
+        r.register("plinth_segments", "Segments written", self.segments.clone());
+        r.register("plinth_segment_content_bytes", "Bytes into segments", self.segment_content_bytes.clone());
+        r.register("plinth_segment_linked_runs", "Runs that segments took over", self.linked_runs.clone());
+        r.register("plinth_segment_unlinked_runs", "Runs deleted before their segment", self.unlinked_runs.clone());
+        r.register("plinth_segment_merged_runs", "Small runs merged into larger ones", self.merged_runs.clone());
+        r.register("plinth_segment_mismatches", "Segments not used: wrong content", self.segment_mismatches.clone());
         r.register("plinth_checkpoints", "Checkpoints written", self.checkpoints.clone());
         r.register("plinth_replayed_slots", "WAL slots applied at start", self.replayed_slots.clone());
         r.register("plinth_pending_bytes", "Bytes that wait for their slot", self.pending_bytes.clone());

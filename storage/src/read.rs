@@ -9,16 +9,21 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp};
 use crate::layout;
 use crate::record::StoredBatch;
-use crate::shard::rows::{IndexRow, PartitionRow, Row};
+use crate::segment::read::SegmentCache;
+use crate::shard::rows::{IndexRow, PartitionRow, Place};
 use crate::state::StateStore;
 use crate::tail::Tail;
 use crate::wal::blocks::{Block, parse_block};
+
+/// A position is looked for by time in pieces of this size.
+const OFFSET_AT_BYTES: usize = 256 * 1024;
 
 /// Reads partitions.
 pub(crate) struct Reader {
     pub(crate) state: Arc<dyn StateStore>,
     pub(crate) tail: Arc<Tail>,
     pub(crate) cache: PageCache,
+    pub(crate) segments: SegmentCache,
 }
 
 impl Reader {
@@ -46,12 +51,21 @@ impl Reader {
         }
         let (base, row) = self.locate(partition, from)?;
         match self.read_run(partition, (base, &row), from, bytes_max).await {
-            Err(error) if error.kind() == Kind::Corrupt => {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
                 tracing::warn!(%partition, %from, %error, "what was read is broken, reading it again from the bucket");
-                self.cache.forget(&layout::wal(row.session, row.slot), row.object_len).await;
-                self.read_run(partition, (base, &row), from, bytes_max).await
+                self.forget(&row).await;
+                // A compaction may have put the run elsewhere since.
+                let (base, row) = self.locate(partition, from)?;
+                self.read_run(partition, (base, &row), from, bytes_max).await.map_err(missing_is_corrupt)
             }
             other => other,
+        }
+    }
+
+    async fn forget(&self, row: &IndexRow) {
+        self.cache.forget(&row.object(), row.object_len).await;
+        if let Place::Segment { segment, .. } = row.place {
+            self.segments.forget(segment).await;
         }
     }
 
@@ -75,11 +89,12 @@ impl Reader {
             }
         }
         let mut from = match low.checked_sub(1) {
-            Some(before) if before >= bounds.start.0 => self.locate(partition, Offset(before))?.0.max(bounds.start),
+            Some(before) if before >= bounds.start.0 => self.not_after(partition, Offset(before), at).await?,
             Some(_) | None => bounds.start,
         };
+        from = from.max(bounds.start);
         while from < bounds.tail {
-            for batch in self.read(partition, bounds, from, 1).await? {
+            for batch in self.read(partition, bounds, from, OFFSET_AT_BYTES).await? {
                 if batch.timestamp >= at {
                     return Ok(batch.base.max(bounds.start));
                 }
@@ -87,6 +102,15 @@ impl Reader {
             }
         }
         Ok(bounds.tail)
+    }
+
+    /// An offset in the run of `within` before which all records are older than `at`.
+    async fn not_after(&self, partition: Partition, within: Offset, at: Timestamp) -> Result<Offset> {
+        let (base, row) = self.locate(partition, within)?;
+        let Place::Segment { segment, .. } = row.place else { return Ok(base) };
+        // The read that follows tells what is wrong with a segment that cannot be opened.
+        let opened = self.segments.open(&self.cache, segment, &row).await;
+        Ok(opened.map_or(base, |opened| opened.not_after(base, at)))
     }
 
     fn locate(&self, partition: Partition, offset: Offset) -> Result<(Offset, IndexRow)> {
@@ -109,40 +133,79 @@ impl Reader {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Vec<Arc<StoredBatch>>> {
-        let path = layout::wal(row.session, row.slot);
-        let range = u64::from(row.position)..u64::from(row.position) + u64::from(row.len);
-        let bytes = self.cache.read(&path, row.object_len, range).await?;
-        parse_run(partition, base, bytes, from, bytes_max)
+        let mut taking = Taking { partition, next: base, from, bytes_max, taken: 0, out: Vec::new() };
+        match row.place {
+            Place::Wal { .. } => {
+                let range = u64::from(row.position)..u64::from(row.position) + u64::from(row.len);
+                taking.take(self.cache.read(&row.object(), row.object_len, range).await?)?;
+            }
+            Place::Segment { segment, .. } => {
+                let opened = self.segments.open(&self.cache, segment, row).await?;
+                let frames = opened.frames_from(from);
+                taking.next = opened.begins(frames.start).unwrap_or(base);
+                for frame in frames {
+                    if taking.take(opened.read(frame).await?)? {
+                        break;
+                    }
+                }
+            }
+        }
+        taking.finish()
     }
 }
 
-fn parse_run(
+/// That an object is not there must not be read as that the partition is not.
+fn missing_is_corrupt(error: Error) -> Error {
+    if error.kind() == Kind::NotFound {
+        return Error::new(Kind::Corrupt, "an object that the index names is missing").with_source(error);
+    }
+    error
+}
+
+/// Takes the batches of a run that a reader wants.
+struct Taking {
     partition: Partition,
-    base: Offset,
-    mut bytes: Bytes,
+    /// The offset that the next block of the run must begin with.
+    next: Offset,
     from: Offset,
     bytes_max: usize,
-) -> Result<Vec<Arc<StoredBatch>>> {
-    let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("stored run of {partition} {what}"));
-    let (mut out, mut taken, mut next) = (Vec::new(), 0, base);
-    while !bytes.is_empty() {
-        let (block, _, rest) = parse_block(bytes)?;
-        bytes = rest;
-        let Block::Records { partition: found, batch } = block else {
-            return Err(corrupt("holds a block that is not of records"));
-        };
-        if found != partition || batch.base != next {
-            return Err(corrupt("is not where the index says"));
+    taken: usize,
+    out: Vec<Arc<StoredBatch>>,
+}
+
+impl Taking {
+    /// Goes through blocks of the run; true when the reader has enough.
+    fn take(&mut self, mut bytes: Bytes) -> Result<bool> {
+        while !bytes.is_empty() {
+            let (block, _, rest) = parse_block(bytes)?;
+            bytes = rest;
+            let Block::Records { partition: found, batch } = block else {
+                return Err(self.corrupt("holds a block that is not of records"));
+            };
+            if found != self.partition || batch.base != self.next {
+                return Err(self.corrupt("is not where the index says"));
+            }
+            self.next = batch.next();
+            if self.next <= self.from {
+                continue;
+            }
+            if !self.out.is_empty() && self.taken + batch.batch.len() > self.bytes_max {
+                return Ok(true);
+            }
+            self.taken += batch.batch.len();
+            self.out.push(Arc::new(batch));
         }
-        next = batch.next();
-        if next <= from {
-            continue;
-        }
-        if !out.is_empty() && taken + batch.batch.len() > bytes_max {
-            break;
-        }
-        taken += batch.batch.len();
-        out.push(Arc::new(batch));
+        Ok(self.taken >= self.bytes_max)
     }
-    if out.is_empty() { Err(corrupt("does not hold the offset that the index says")) } else { Ok(out) }
+
+    fn finish(self) -> Result<Vec<Arc<StoredBatch>>> {
+        if self.out.is_empty() {
+            return Err(self.corrupt("does not hold the offset that the index says"));
+        }
+        Ok(self.out)
+    }
+
+    fn corrupt(&self, what: &str) -> Error {
+        Error::new(Kind::Corrupt, format!("stored run of {} {what}", self.partition))
+    }
 }

@@ -4,6 +4,7 @@
 //! try, or an S3 409 behind which there is no object at all. So the same bytes are put again until the answer is
 //! definite, and on "already exists" the header that stands there decides. It must not know what the objects mean.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -13,11 +14,12 @@ use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, Put
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Health;
-use crate::store::ObjectStores;
+use crate::store::{LARGE_BYTES, LARGE_WRITE_TIMEOUT, ObjectStores};
 use crate::wal::format::{HEADER_BYTES, Header};
 
-/// How long one try may take before it is tried again.
+/// How long one try may take before it is tried again, and one of a large object.
 const TRY_TIMEOUT: Duration = Duration::from_secs(20);
+const LARGE_TRY_TIMEOUT: Duration = LARGE_WRITE_TIMEOUT.saturating_add(TRY_TIMEOUT);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -91,16 +93,16 @@ pub(crate) async fn create(
 
 async fn try_create(stores: &ObjectStores, object: &Object) -> Result<Created> {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    let put = stores.write.put_opts(&object.path, object.payload.clone(), options);
-    match tokio::time::timeout(TRY_TIMEOUT, put).await {
+    let large = object.payload.content_length() > LARGE_BYTES;
+    let (store, limit) = if large { (&stores.write_large, LARGE_TRY_TIMEOUT) } else { (&stores.write, TRY_TIMEOUT) };
+    let put = store.put_opts(&object.path, object.payload.clone(), options);
+    match tokio::time::timeout(limit, put).await {
         Ok(Ok(_)) => Ok(Created::Ours),
         Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => {
             who_is_there(stores, object).await
         }
         Ok(Err(error)) => Err(Error::new(Kind::Unavailable, "object store refused a write").with_source(error)),
-        Err(_) => {
-            Err(Error::new(Kind::Unavailable, format!("object store took longer than {TRY_TIMEOUT:?} for a write")))
-        }
+        Err(_) => Err(Error::new(Kind::Unavailable, format!("object store took longer than {limit:?} for a write"))),
     }
 }
 
@@ -136,6 +138,19 @@ pub(crate) async fn read_object(stores: &ObjectStores, path: &Path) -> Result<Op
     match answer {
         Ok(bytes) => Ok(Some(bytes)),
         Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+/// The bytes `range` of the object under `path`.
+///
+/// # Errors
+/// `Unavailable` when the store cannot be read, `Corrupt` when the object is not there.
+pub(crate) async fn read_range(stores: &ObjectStores, path: &Path, range: Range<u64>) -> Result<Bytes> {
+    match stores.read.get_range(path, range.clone()).await {
+        Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+        Ok(_) => Err(Error::new(Kind::Unavailable, format!("a read of object {path} was cut short"))),
+        Err(StoreError::NotFound { .. }) => Err(Error::new(Kind::Corrupt, format!("object {path} is missing"))),
         Err(error) => Err(unreadable(path, error)),
     }
 }

@@ -1,6 +1,6 @@
 //! Opens the object store that a URL names, and proves at start that it keeps the one promise that the log needs.
 //!
-//! Two clients per store: `write` never retries by itself (a repeated PUT would read its own success as a conflict),
+//! Three clients per store: `write` never retries by itself (a repeated PUT would read its own success as a conflict),
 //! `read` retries for a bounded time. Credentials and endpoints come from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*`
 //! variables, never from the URL, so a URL can be printed. Knows nothing of what the objects mean.
 
@@ -28,6 +28,12 @@ use crate::error::{Error, Kind, Result};
 /// The longest that one PUT may take before its outcome is open and the caller tries the same bytes again.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The same for an object of more than [`LARGE_BYTES`]: at 5 Mbit/s a segment still gets through.
+pub const LARGE_WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What is larger is written with [`LARGE_WRITE_TIMEOUT`].
+pub const LARGE_BYTES: usize = 8 << 20;
+
 /// The longest that one GET or LIST request may take, and the time after which a failed one is not tried again.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,6 +51,8 @@ const METADATA_SERVICE: &str = "http://169.254.169.254/";
 pub struct ObjectStores {
     /// Without retries of its own, for the one conditional write.
     pub write: Arc<dyn ObjectStore>,
+    /// The same with more time, for large objects.
+    pub write_large: Arc<dyn ObjectStore>,
     /// With bounded retries, for everything else.
     pub read: Arc<dyn ObjectStore>,
     /// A directory or the memory of this process: a write costs a sync, not a round trip, and reads need no SSD cache.
@@ -58,7 +66,7 @@ impl ObjectStores {
     #[must_use]
     pub fn of(store: Arc<dyn ObjectStore>, local: bool) -> Self {
         let url = store.to_string();
-        Self { write: Arc::clone(&store), read: store, local, url }
+        Self { write: Arc::clone(&store), write_large: Arc::clone(&store), read: store, local, url }
     }
 }
 
@@ -153,7 +161,7 @@ pub(crate) fn s3(builder: AmazonS3Builder, url: &Url) -> Result<ObjectStores> {
             .with_retry(retry)
             .build()
     };
-    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+    remote(url, client)
 }
 
 /// Refuses an endpoint on which the client would panic at its first request, or fail without a hint. It is not repeated:
@@ -182,7 +190,7 @@ fn gs(url: &Url) -> Result<ObjectStores> {
             .with_retry(retry)
             .build()
     };
-    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+    remote(url, client)
 }
 
 fn az(url: &Url) -> Result<ObjectStores> {
@@ -194,14 +202,13 @@ fn az(url: &Url) -> Result<ObjectStores> {
             .with_retry(retry)
             .build()
     };
-    remote(url, client(WRITE_TIMEOUT, no_retries()), client(READ_TIMEOUT, read_retries()))
+    remote(url, client)
 }
 
-/// Both clients behind the prefix that the URL's path names.
+/// The clients behind the prefix that the URL's path names.
 fn remote<S: ObjectStore>(
     url: &Url,
-    write: object_store::Result<S>,
-    read: object_store::Result<S>,
+    client: impl Fn(Duration, RetryConfig) -> object_store::Result<S>,
 ) -> Result<ObjectStores> {
     let prefix = Path::from_url_path(url.path())
         .map_err(|error| invalid(format!("store URL {url} has a prefix that is no object name")).with_source(error))?;
@@ -213,12 +220,18 @@ fn remote<S: ObjectStore>(
         }
         Ok(Arc::new(PrefixStore::new(client, prefix.clone())))
     };
-    Ok(ObjectStores { write: prefixed(write)?, read: prefixed(read)?, local: false, url: url.to_string() })
+    Ok(ObjectStores {
+        write: prefixed(client(WRITE_TIMEOUT, no_retries()))?,
+        write_large: prefixed(client(LARGE_WRITE_TIMEOUT, no_retries()))?,
+        read: prefixed(client(READ_TIMEOUT, read_retries()))?,
+        local: false,
+        url: url.to_string(),
+    })
 }
 
 fn memory(url: &str) -> ObjectStores {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    ObjectStores { write: Arc::clone(&store), read: store, local: true, url: url.to_owned() }
+    ObjectStores { url: url.to_owned(), ..ObjectStores::of(store, true) }
 }
 
 fn directory(directory: &path::Path) -> Result<ObjectStores> {
@@ -237,7 +250,7 @@ fn directory(directory: &path::Path) -> Result<ObjectStores> {
     let url = fs::canonicalize(directory).ok().and_then(|absolute| Url::from_directory_path(absolute).ok());
     let url = url.map_or_else(|| directory.display().to_string(), |url| url.to_string());
     let store: Arc<dyn ObjectStore> = Arc::new(store);
-    Ok(ObjectStores { write: Arc::clone(&store), read: store, local: true, url })
+    Ok(ObjectStores { url, ..ObjectStores::of(store, true) })
 }
 
 /// Creates the directory and syncs each parent that got a new entry, so that the entry outlives a power cut.

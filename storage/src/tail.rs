@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::ids::{Offset, Partition, TopicId};
+use crate::ids::{Offset, Partition, Slot, TopicId};
 use crate::record::StoredBatch;
 
 /// What a batch costs in memory besides its bytes: the structures around it.
@@ -27,9 +27,20 @@ struct Inner {
 
 #[derive(Debug)]
 struct SlotEntry {
-    runs: Vec<(Partition, usize)>,
+    slot: Slot,
+    runs: Vec<SlotRun>,
     bytes: usize,
 }
+
+#[derive(Debug)]
+struct SlotRun {
+    partition: Partition,
+    base: Offset,
+    count: usize,
+}
+
+/// The batches of one slot by partition.
+pub(crate) type SlotBatches = Vec<(Partition, Vec<Arc<StoredBatch>>)>;
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
@@ -37,12 +48,13 @@ impl Tail {
     }
 
     /// Adds the batches of a committed slot.
-    pub(crate) fn push(&self, groups: Vec<(Partition, Vec<Arc<StoredBatch>>)>) {
+    pub(crate) fn push(&self, slot: Slot, groups: SlotBatches) {
         let mut inner = self.lock();
-        let mut slot = SlotEntry { runs: Vec::with_capacity(groups.len()), bytes: 0 };
+        let mut slot = SlotEntry { slot, runs: Vec::with_capacity(groups.len()), bytes: 0 };
         for (partition, batches) in groups {
+            let Some(base) = batches.first().map(|batch| batch.base) else { continue };
             slot.bytes += batches.iter().map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
-            slot.runs.push((partition, batches.len()));
+            slot.runs.push(SlotRun { partition, base, count: batches.len() });
             inner.partitions.entry(partition).or_default().extend(batches);
         }
         inner.bytes += slot.bytes;
@@ -73,6 +85,14 @@ impl Tail {
         Some(out)
     }
 
+    /// The batches of a slot of this session, without those of topics that are gone; `None` when it is not here.
+    pub(crate) fn slot(&self, slot: Slot) -> Option<SlotBatches> {
+        let inner = self.lock();
+        let at = inner.slots.partition_point(|entry| entry.slot < slot);
+        let entry = inner.slots.get(at).filter(|entry| entry.slot == slot)?;
+        entry.runs.iter().map(|run| Some((run.partition, inner.run(run)?))).collect()
+    }
+
     /// Forgets the partitions of a topic.
     pub(crate) fn remove_topic(&self, topic: TopicId) {
         let mut inner = self.lock();
@@ -80,9 +100,10 @@ impl Tail {
         let mut freed: HashMap<Partition, VecDeque<Arc<StoredBatch>>> =
             partitions.extract_if(|partition, _| partition.topic == topic).collect();
         for slot in slots {
-            slot.runs.retain(|(partition, count)| {
-                let Some(batches) = freed.get_mut(partition) else { return true };
-                let gone = batches.drain(..*count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
+            slot.runs.retain(|run| {
+                let Some(batches) = freed.get_mut(&run.partition) else { return true };
+                let gone =
+                    batches.drain(..run.count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
                 slot.bytes -= gone;
                 *bytes -= gone;
                 false
@@ -103,13 +124,19 @@ impl Tail {
 impl Inner {
     fn drop_slot(&mut self, slot: SlotEntry) {
         self.bytes -= slot.bytes;
-        for (partition, count) in slot.runs {
-            let Some(batches) = self.partitions.get_mut(&partition) else { continue };
-            batches.drain(..count);
+        for run in slot.runs {
+            let Some(batches) = self.partitions.get_mut(&run.partition) else { continue };
+            batches.drain(..run.count);
             if batches.is_empty() {
-                self.partitions.remove(&partition);
+                self.partitions.remove(&run.partition);
             }
         }
+    }
+
+    fn run(&self, run: &SlotRun) -> Option<Vec<Arc<StoredBatch>>> {
+        let batches = self.partitions.get(&run.partition)?;
+        let first = batches.partition_point(|batch| batch.base < run.base);
+        (batches.len() - first >= run.count).then(|| batches.range(first..first + run.count).cloned().collect())
     }
 }
 

@@ -108,7 +108,7 @@ const WORDS: &[Words] = &[
 
 /// Parts of object names; `storage/src/layout.rs` alone puts them together.
 const OBJECT_NAME_PARTS: [&str; 7] =
-    ["session/", "shard/", "/wal/", "/claim/", "/checkpoint/", "/heartbeat", "/segment/"];
+    ["session/", "shard/", "segment/", "/wal/", "/claim/", "/checkpoint/", "/heartbeat"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rule {

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{
     Epoch, FencingToken, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, ShardId, Timestamp, TopicId,
 };
+use crate::segment::link::Link;
 use crate::wal::format::get_ulid;
 
 /// A set of changes that is committed whole or not at all.
@@ -104,6 +105,8 @@ pub(crate) enum Entry {
         partition: Partition,
         token: FencingToken,
     },
+    /// Runs of batches stand in a segment from here on.
+    Link(Link),
 }
 
 /// Where a batch was stored.
@@ -164,6 +167,7 @@ impl Entry {
             Self::Fenced { partition, token } => {
                 put_entry(out, 12, &partition_key(*partition, &[]), &token.0.to_le_bytes());
             }
+            Self::Link(link) => put_entry(out, 22, &link.key(), &link.value()),
         }
     }
 
@@ -173,6 +177,7 @@ impl Entry {
             Self::Produced { partition, .. } | Self::Keyed { partition, .. } | Self::Fenced { partition, .. } => {
                 Some(*partition)
             }
+            Self::Link(link) => Some(link.partition()),
             Self::PutDocument { .. }
             | Self::DeleteDocument { .. }
             | Self::CreateTopic { .. }
@@ -226,6 +231,7 @@ impl Entry {
                 epoch: Epoch(u64::from_le_bytes(value[..].try_into().ok()?)),
             }),
             10..=12 => Self::parse_of_partition(kind, key, value),
+            22 => Link::parse(key, value).map(Self::Link),
             _ => None,
         }
     }

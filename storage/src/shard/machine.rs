@@ -5,7 +5,7 @@ use crate::ids::{Offset, Partition, SessionId, Slot, Timestamp};
 use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::once::Remember;
-use crate::shard::rows::{IndexRow, PartitionRow, Position, Row, TopicRow};
+use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, Row, TopicRow};
 use crate::state::{StateOp, StateStore};
 
 /// What one slot holds, as far as the state needs it.
@@ -81,7 +81,11 @@ pub(crate) fn apply(
         ops.extend(remember.finish());
     }
     for entry in &slot.entries {
-        apply_entry(entry, &mut ops);
+        if let Entry::Link(link) = entry {
+            ops.extend(link.ops(state)?);
+        } else {
+            apply_entry(entry, &mut ops);
+        }
     }
     ops.push(StateOp::Put(layout::position_key(), position.encode()));
     state.write(&ops)?;
@@ -90,8 +94,7 @@ pub(crate) fn apply(
 
 fn index_row(slot: &SlotSummary, run: &Run) -> IndexRow {
     IndexRow {
-        session: slot.session,
-        slot: slot.slot,
+        place: Place::Wal { session: slot.session, slot: slot.slot },
         object_len: slot.object_len,
         position: run.position,
         len: run.len,
@@ -113,6 +116,8 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         }
         // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
         Entry::Acquire { .. } => {}
+        // Applied over what the state holds, above.
+        Entry::Link(_) => {}
         // `Remember` has applied these.
         Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {}
     }

@@ -271,7 +271,8 @@ impl<'a> Remember<'a> {
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
-            | Entry::Acquire { .. } => Ok(()),
+            | Entry::Acquire { .. }
+            | Entry::Link(_) => Ok(()),
         }
     }
 

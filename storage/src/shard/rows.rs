@@ -1,12 +1,15 @@
 //! The values of the local state store, little endian. They go into checkpoints as they are, so each has a version.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use object_store::path::Path;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{ClusterId, ObjectHash, Offset, SessionId, Slot, Timestamp};
+use crate::ids::{ClusterId, ObjectHash, Offset, SegmentId, SessionId, Slot, Timestamp};
+use crate::layout;
 use crate::wal::format::get_ulid;
 
 const VERSION: u8 = 1;
+const VERSION_OF_SEGMENT: u8 = 2;
 
 /// The bounds of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,16 +20,30 @@ pub(crate) struct PartitionRow {
     pub(crate) last_timestamp: Timestamp,
 }
 
-/// Where a run of batches of one partition stands: one row per partition and slot.
+/// Where a run of batches of one partition stands: one row per partition and slot, or segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexRow {
-    pub(crate) session: SessionId,
-    pub(crate) slot: Slot,
+    pub(crate) place: Place,
     pub(crate) object_len: u64,
+    /// In the object; of a segment in its content, which is compressed in the object.
     pub(crate) position: u32,
     pub(crate) len: u32,
     pub(crate) count: u32,
     pub(crate) first_timestamp: Timestamp,
+}
+
+/// The object that a run stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Wal {
+        session: SessionId,
+        slot: Slot,
+    },
+    /// `content_len` is the length of all that is in the segment, before compression.
+    Segment {
+        segment: SegmentId,
+        content_len: u32,
+    },
 }
 
 /// How many partitions a topic has.
@@ -89,30 +106,65 @@ impl Row for PartitionRow {
     }
 }
 
-impl Row for IndexRow {
-    const NAME: &'static str = "index row";
-    const LEN: usize = 52;
+impl IndexRow {
+    const WAL_BYTES: usize = 53;
+    const SEGMENT_BYTES: usize = 49;
 
-    fn put(&self, out: &mut BytesMut) {
-        out.put_slice(&self.session.0.to_bytes());
-        out.put_u64_le(self.slot.0);
+    /// The object that the row names: what must not be deleted for as long as the row is there.
+    pub(crate) fn object(&self) -> Path {
+        match self.place {
+            Place::Wal { session, slot } => layout::wal(session, slot),
+            Place::Segment { segment, .. } => layout::segment(segment),
+        }
+    }
+
+    /// Version 1 names a slot, version 2 a segment.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::WAL_BYTES);
+        match self.place {
+            Place::Wal { session, slot } => {
+                out.put_u8(VERSION);
+                out.put_slice(&session.0.to_bytes());
+                out.put_u64_le(slot.0);
+            }
+            Place::Segment { segment, content_len } => {
+                out.put_u8(VERSION_OF_SEGMENT);
+                out.put_slice(&segment.0.to_bytes());
+                out.put_u32_le(content_len);
+            }
+        }
         out.put_u64_le(self.object_len);
         out.put_u32_le(self.position);
         out.put_u32_le(self.len);
         out.put_u32_le(self.count);
         out.put_u64_le(self.first_timestamp.0);
+        out.freeze()
     }
 
-    fn get(bytes: &mut Bytes) -> Self {
-        Self {
-            session: SessionId(get_ulid(bytes)),
-            slot: Slot(bytes.get_u64_le()),
+    /// Reads either version.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is neither.
+    pub(crate) fn parse(mut bytes: Bytes) -> Result<Self> {
+        let place = match (bytes.first(), bytes.len()) {
+            (Some(&VERSION), Self::WAL_BYTES) => {
+                bytes.advance(1);
+                Place::Wal { session: SessionId(get_ulid(&mut bytes)), slot: Slot(bytes.get_u64_le()) }
+            }
+            (Some(&VERSION_OF_SEGMENT), Self::SEGMENT_BYTES) => {
+                bytes.advance(1);
+                Place::Segment { segment: SegmentId(get_ulid(&mut bytes)), content_len: bytes.get_u32_le() }
+            }
+            _ => return Err(Error::new(Kind::Corrupt, "index row in the state store is broken")),
+        };
+        Ok(Self {
+            place,
             object_len: bytes.get_u64_le(),
             position: bytes.get_u32_le(),
             len: bytes.get_u32_le(),
             count: bytes.get_u32_le(),
             first_timestamp: Timestamp(bytes.get_u64_le()),
-        }
+        })
     }
 }
 

@@ -30,7 +30,7 @@ fn bases(tail: &Tail, topic: u128, from: u64, bytes: usize) -> Option<Vec<u64>> 
 fn the_oldest_slots_leave_first_and_what_stays_has_no_hole() {
     let tail = Tail::new(4 * (1000 + 14 + BATCH_OVERHEAD_BYTES));
     for slot in 0..10 {
-        tail.push(vec![group(1, slot * 2, &[1000, 1000])]);
+        tail.push(Slot(slot), vec![group(1, slot * 2, &[1000, 1000])]);
         assert!(tail.bytes() <= tail.bytes_max);
     }
     assert_eq!(bases(&tail, 1, 15, usize::MAX), None);
@@ -42,7 +42,7 @@ fn the_oldest_slots_leave_first_and_what_stays_has_no_hole() {
 #[test]
 fn a_read_gives_at_least_one_batch_and_stops_at_its_bound() {
     let tail = Tail::new(usize::MAX);
-    tail.push(vec![group(1, 0, &[100, 100, 100])]);
+    tail.push(Slot(0), vec![group(1, 0, &[100, 100, 100])]);
     assert_eq!(bases(&tail, 1, 0, 0), Some(vec![0]));
     assert_eq!(bases(&tail, 1, 0, 2 * 114), Some(vec![0, 1]));
 }
@@ -50,11 +50,34 @@ fn a_read_gives_at_least_one_batch_and_stops_at_its_bound() {
 #[test]
 fn a_removed_topic_gives_its_bytes_back_and_leaves_the_others() {
     let tail = Tail::new(usize::MAX);
-    tail.push(vec![group(1, 0, &[100]), group(2, 0, &[100])]);
-    tail.push(vec![group(2, 1, &[100])]);
+    tail.push(Slot(0), vec![group(1, 0, &[100]), group(2, 0, &[100])]);
+    tail.push(Slot(1), vec![group(2, 1, &[100])]);
     let one = tail.bytes() / 3;
     tail.remove_topic(TopicId(Ulid(2)));
     assert_eq!(tail.bytes(), one);
     assert_eq!(bases(&tail, 2, 0, usize::MAX), None);
     assert_eq!(bases(&tail, 1, 0, usize::MAX), Some(vec![0]));
+}
+
+// Fails when a slot's batches are looked for from the front of what its partitions still hold.
+#[test]
+fn a_slot_is_found_as_it_was_committed_until_it_leaves() {
+    let tail = Tail::new(4 * (1000 + 14 + BATCH_OVERHEAD_BYTES));
+    tail.push(Slot(0), vec![group(1, 0, &[1000])]);
+    tail.push(Slot(1), Vec::new());
+    tail.push(Slot(2), vec![group(1, 1, &[1000]), group(2, 0, &[1000])]);
+    tail.push(Slot(3), vec![group(1, 2, &[1000])]);
+    let found = |slot| {
+        let batches = tail.slot(Slot(slot))?;
+        Some(batches.iter().map(|(partition, run)| (*partition, run[0].base.0, run.len())).collect::<Vec<_>>())
+    };
+    assert_eq!(found(0), Some(vec![(partition(1), 0, 1)]));
+    assert_eq!(found(1), Some(vec![]), "a slot without records is known to have none");
+    assert_eq!(found(2), Some(vec![(partition(1), 1, 1), (partition(2), 0, 1)]));
+    assert_eq!(found(4), None);
+    tail.push(Slot(4), vec![group(2, 1, &[1000])]);
+    assert_eq!(found(0), None, "it has left");
+    assert_eq!(found(4), Some(vec![(partition(2), 1, 1)]));
+    tail.remove_topic(TopicId(Ulid(2)));
+    assert_eq!(found(2), Some(vec![(partition(1), 1, 1)]));
 }

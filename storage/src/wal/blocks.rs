@@ -59,14 +59,7 @@ impl BodyBuilder {
     /// Adds a batch and gives its position in the object and its length.
     pub(crate) fn records(&mut self, shard: ShardId, partition: Partition, batch: &StoredBatch) -> (u32, u32) {
         let position = self.position();
-        let head = Head {
-            kind: KIND_RECORDS,
-            shard,
-            partition,
-            base: batch.base,
-            count: batch.batch.count(),
-            timestamp: batch.timestamp,
-        };
+        let head = Head::of_records(shard, partition, batch);
         self.head(&head, batch.batch.len(), batch.batch.crc());
         for chunk in batch.batch.chunks() {
             self.piece(chunk);
@@ -98,15 +91,10 @@ impl BodyBuilder {
     fn head(&mut self, head: &Head, body_len: usize, body_crc: u32) {
         let position = self.position();
         let start = self.open.len();
-        self.open.reserve(HEAD_BYTES);
-        head.encode(&mut self.open);
+        head.encode_checked(&mut self.open, body_len, body_crc);
         self.index.put_u32_le(position);
         self.index.put_u32_le(to_u32(HEAD_BYTES + body_len));
-        self.index.put_slice(&self.open[start..]);
-        self.open.put_u32_le(to_u32(body_len));
-        self.open.put_u32_le(body_crc);
-        let crc = crc32c::crc32c(&self.open[start..]);
-        self.open.put_u32_le(crc);
+        self.index.put_slice(&self.open[start..start + INDEXED_BYTES]);
         self.blocks += 1;
     }
 
@@ -132,6 +120,19 @@ impl BodyBuilder {
     }
 }
 
+/// Appends a records block to `out`: the same bytes wherever the batch is stored.
+pub(crate) fn put_records(out: &mut BytesMut, shard: ShardId, partition: Partition, batch: &StoredBatch) {
+    Head::of_records(shard, partition, batch).encode_checked(out, batch.batch.len(), batch.batch.crc());
+    for chunk in batch.batch.chunks() {
+        out.put_slice(chunk);
+    }
+}
+
+/// Bytes of the block that a batch is stored as.
+pub(crate) fn records_len(batch: &StoredBatch) -> usize {
+    HEAD_BYTES + batch.batch.len()
+}
+
 struct Head {
     kind: u8,
     shard: ShardId,
@@ -142,6 +143,22 @@ struct Head {
 }
 
 impl Head {
+    fn of_records(shard: ShardId, partition: Partition, batch: &StoredBatch) -> Self {
+        let (count, timestamp) = (batch.batch.count(), batch.timestamp);
+        Self { kind: KIND_RECORDS, shard, partition, base: batch.base, count, timestamp }
+    }
+
+    /// The whole head, with what it says of the body and its own checksum.
+    fn encode_checked(&self, out: &mut BytesMut, body_len: usize, body_crc: u32) {
+        let start = out.len();
+        out.reserve(HEAD_BYTES);
+        self.encode(out);
+        out.put_u32_le(to_u32(body_len));
+        out.put_u32_le(body_crc);
+        let crc = crc32c::crc32c(&out[start..]);
+        out.put_u32_le(crc);
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         out.put_u8(self.kind);
         out.put_u8(0);

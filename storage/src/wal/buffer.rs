@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::layout;
 use crate::record::{Batch, StoredBatch};
+use crate::segment::link::Link;
 use crate::shard::changes::{Change, Entry, Guard};
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
@@ -182,11 +183,24 @@ impl Core {
                 | Entry::Acquire { .. }
                 | Entry::Produced { .. }
                 | Entry::Keyed { .. }
-                | Entry::Fenced { .. } => {}
+                | Entry::Fenced { .. }
+                | Entry::Link(_) => {}
             }
         }
         self.open.entries.extend(entries);
         self.open.grew(self.open.changes.len() - before);
+    }
+
+    /// Accepts links without a condition; each is committed in the shard of its partitions.
+    ///
+    /// # Errors
+    /// The reason of the stop after one.
+    pub(crate) fn put_links(&mut self, links: Vec<Link>) -> Result<watch::Receiver<Outcome>> {
+        self.check_running()?;
+        let bytes = links.iter().map(|link| link.value().len()).sum();
+        self.open.partition_entries.extend(links.into_iter().map(Entry::Link));
+        self.open.grew(bytes);
+        Ok(self.open.outcome.subscribe())
     }
 
     /// The committed bounds of a partition.
@@ -220,7 +234,7 @@ impl Core {
                 Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
                     self.remembered.settle(entry, |s| s > sequence);
                 }
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } => {}
+                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Link(_) => {}
             }
         }
         if self.partitions.len() > PARTITIONS_KEPT_MAX {
@@ -247,7 +261,7 @@ impl Core {
                 Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
                     self.remembered.settle(entry, |s| s != open.sequence);
                 }
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } => {}
+                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Link(_) => {}
             }
         }
         open

@@ -31,6 +31,7 @@ pub(crate) enum ObjectKind {
     Claim,
     Cluster,
     SessionMeta,
+    Segment,
 }
 
 /// The header of an object.
@@ -59,6 +60,7 @@ impl ObjectKind {
             Self::Claim => 5,
             Self::Cluster => 6,
             Self::SessionMeta => 7,
+            Self::Segment => 8,
         }
     }
 
@@ -71,6 +73,7 @@ impl ObjectKind {
             Self::Claim,
             Self::Cluster,
             Self::SessionMeta,
+            Self::Segment,
         ]
         .into_iter()
         .find(|kind| kind.code() == code)

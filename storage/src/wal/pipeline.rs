@@ -233,8 +233,9 @@ impl Pipeline {
             hash,
         };
         let rows = machine::apply(&*writer.parts.state, &summary, &position)?;
+        let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
         let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
-        writer.parts.tail.push(groups.into_iter().collect());
+        writer.parts.tail.push(summary.slot, groups.into_iter().collect());
         writer.core().committed_up_to(sequence, &rows, &summary.entries);
         writer.room.add_permits(room);
         outcome.send_replace(Outcome::Committed);
@@ -248,6 +249,7 @@ impl Pipeline {
         let metrics = &writer.parts.metrics;
         metrics.slots.inc();
         metrics.records.inc_by(records);
+        metrics.record_bytes.inc_by(record_bytes);
         metrics.tail_bytes.set(i64::try_from(writer.parts.tail.bytes()).unwrap_or(i64::MAX));
         writer.committed_bytes.send_modify(|total| *total += summary.object_len);
         Ok(())

@@ -42,18 +42,28 @@ pub(crate) fn slots(
     futures::stream::iter(from.0..end.0)
         .map(move |slot| {
             let stores = stores.clone();
-            async move { read_slot(&stores, session, Slot(slot)).await }
+            async move {
+                let missing = || {
+                    let path = layout::wal(session, Slot(slot));
+                    Error::new(Kind::Corrupt, format!("object {path} is missing from the log"))
+                };
+                read_slot(&stores, session, Slot(slot)).await?.ok_or_else(missing)
+            }
         })
         .buffered(FETCH_AHEAD)
 }
 
-async fn read_slot(stores: &ObjectStores, session: SessionId, slot: Slot) -> Result<SlotObject> {
+/// One data slot of a session, or `None` when there is no such object.
+///
+/// # Errors
+/// `Corrupt` when it is not that, `Unavailable` when the store cannot be read.
+pub(crate) async fn read_slot(stores: &ObjectStores, session: SessionId, slot: Slot) -> Result<Option<SlotObject>> {
     let path = layout::wal(session, slot);
     let corrupt = |what: &str| Error::new(Kind::Corrupt, format!("object {path} {what}"));
-    let object = read_object(stores, &path).await?.ok_or_else(|| corrupt("is missing from the log"))?;
+    let Some(object) = read_object(stores, &path).await? else { return Ok(None) };
     let (header, body) = Header::parse_object(&object).map_err(|error| corrupt("is broken").with_source(error))?;
     if header.kind != ObjectKind::Data || header.session != session || header.number != slot.0 {
         return Err(corrupt("is not the slot that its name says"));
     }
-    Ok((header, body))
+    Ok(Some((header, body)))
 }

@@ -12,6 +12,7 @@ use crate::feed::Feeds;
 use crate::ids::{ClusterId, Partition, SessionId, Timestamp};
 use crate::metrics::{Health, StorageMetrics};
 use crate::record::Batch;
+use crate::segment::link::Link;
 use crate::shard::changes::{Change, Entry, Receipt};
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
@@ -162,6 +163,13 @@ impl Writer {
             core.put_entries(entries);
             core.open.outcome.subscribe()
         };
+        self.wake.notify_one();
+        settled(&mut outcome).await
+    }
+
+    /// Commits links of a segment.
+    pub(crate) async fn commit_links(&self, links: Vec<Link>) -> Result<()> {
+        let mut outcome = self.core().put_links(links)?;
         self.wake.notify_one();
         settled(&mut outcome).await
     }

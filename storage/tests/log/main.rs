@@ -5,4 +5,5 @@ mod common;
 mod model;
 mod once;
 mod once_model;
+mod segments;
 mod takeover;

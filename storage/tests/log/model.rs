@@ -1,12 +1,13 @@
 //! The log against a plain `Vec`, with crashes, restarts and lost disks between the operations.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::common::{batch, make_topic, options, partition, read_all};
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use plinth_storage::ids::Offset;
-use plinth_storage::log::Log;
+use plinth_storage::log::{Log, LogOptions};
 use plinth_storage::store::ObjectStores;
 use proptest::prelude::*;
 
@@ -18,6 +19,7 @@ enum Step {
     AppendTogether { sizes: Vec<usize> },
     Read { partition: u32, from: u64, bytes: usize },
     Checkpoint,
+    Compact,
     Crash,
     Reopen,
     DropCache,
@@ -32,10 +34,16 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..PARTITIONS, 0_u64..60, 1_usize..40_000)
             .prop_map(|(partition, from, bytes)| Step::Read { partition, from, bytes }),
         1 => Just(Step::Checkpoint),
+        2 => Just(Step::Compact),
         1 => Just(Step::Crash),
         1 => Just(Step::Reopen),
         1 => Just(Step::DropCache),
     ]
+}
+
+/// As much compaction and merging as there can be.
+fn small(stores: &ObjectStores, cache: &Path) -> LogOptions {
+    LogOptions { segment_bytes: 32 * 1024, write_percent_max: u64::MAX, ..options(stores, Some(cache)) }
 }
 
 struct Rig {
@@ -50,7 +58,7 @@ impl Rig {
     async fn new() -> Self {
         let stores = ObjectStores::of(Arc::new(InMemory::new()), true);
         let cache = tempfile::tempdir().expect("a directory");
-        let log = Log::open(options(&stores, Some(cache.path()))).await.expect("opens");
+        let log = Log::open(small(&stores, cache.path())).await.expect("opens");
         make_topic(&log, PARTITIONS).await;
         Self { stores, cache, log, model: vec![Vec::new(); PARTITIONS as usize], counter: 0 }
     }
@@ -84,6 +92,8 @@ impl Rig {
             }
             Step::Read { partition: index, from, bytes } => self.read(index, from, bytes).await,
             Step::Checkpoint => self.log.request_checkpoint(),
+            // It also runs by itself, and merges what it can.
+            Step::Compact => self.log.compact().await.expect("compacted"),
             Step::Crash => self = self.restart(false, false).await,
             Step::Reopen => self = self.restart(true, false).await,
             Step::DropCache => self = self.restart(false, true).await,
@@ -116,7 +126,7 @@ impl Rig {
         }
         drop(log);
         let cache = if drop_cache { tempfile::tempdir().expect("a directory") } else { cache };
-        let log = Log::open(options(&stores, Some(cache.path()))).await.expect("opens");
+        let log = Log::open(small(&stores, cache.path())).await.expect("opens");
         for index in 0..PARTITIONS {
             assert_eq!(read_all(&log, partition(index)).await, model[index as usize], "after a restart");
         }
@@ -128,7 +138,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     // Fails when `machine::apply` forgets the index row, when the replay begins one slot late, when the read cuts a run
-    // at the wrong batch, or when the tail in memory drops a partition's newest instead of its oldest batches.
+    // at the wrong batch, when the tail in memory drops a partition's newest instead of its oldest batches,
+    // or when a link replaces rows that its run does not cover.
     #[test]
     fn the_log_is_a_vec_that_survives_everything(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -329,7 +329,8 @@ impl Pending {
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
-            | Entry::Acquire { .. } => {}
+            | Entry::Acquire { .. }
+            | Entry::Link(_) => {}
         }
     }
 }

@@ -1,0 +1,350 @@
+//! Compaction: a task that rewrites what was committed into segments, and small runs of segments into larger ones.
+//!
+//! It works on windows of committed slots, one at a time: gather, build, create the object, check it against what went in,
+//! link. A step that fails leaves the log as it was: the object is then an orphan, a segment that no index row names. It
+//! is woken by commits and never polls. It must not know what records mean.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::env::{Clock, Rng, new_ulid};
+use crate::error::{Chain, Error, Kind, Result};
+use crate::ids::{SegmentId, SessionId, ShardId, Slot};
+use crate::layout;
+use crate::log::LogOptions;
+use crate::metrics::{Health, StorageMetrics};
+use crate::segment::build::SegmentBuilder;
+use crate::segment::conserve::{self, CheckedRun};
+use crate::segment::gather::{Backlog, Piece, Source};
+use crate::segment::link::{LINK_RUNS_MAX, Link};
+use crate::segment::merge::{self, Found, Limits, Walk};
+use crate::shard::rows::{Position, Row};
+use crate::slot::{self, Created, Object};
+use crate::wal::format::{Header, ObjectKind};
+use crate::wal::writer::{Writer, WriterParts};
+
+/// So many slots are compacted although they are small: what is spread over more objects is slow to read.
+const WINDOW_SLOTS_MAX: usize = 4096;
+/// A partition with this share of a full segment in one window gets a segment of its own.
+const OWN_SEGMENT_SHARE: u64 = 4;
+/// Most runs in one segment.
+const SEGMENT_RUNS_MAX: usize = 16_384;
+/// A merge is begun when it has this share of a full segment to rewrite.
+const MERGE_SHARE: u64 = 16;
+const READ_SLOTS_AT_ONCE: usize = 4;
+
+/// Asks for a compaction of all that is committed; answered when it is linked.
+pub(crate) type Request = oneshot::Sender<Result<()>>;
+
+/// The task and what it works on.
+pub(crate) struct Compactor {
+    /// About how much of the WAL goes into one window, and most of what a merge holds in memory.
+    segment_bytes: u64,
+    /// Nothing is merged while more than this many bytes were written for 100 bytes of records.
+    write_percent_max: u64,
+    source: Source,
+    health: Arc<Health>,
+    metrics: StorageMetrics,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// How far the task has come.
+struct Progress {
+    backlog: Backlog,
+    /// The first slot of this session that is not compacted.
+    next: Slot,
+    /// How many bytes were committed before it, about.
+    at_bytes: u64,
+    /// After a failure nothing is tried before so many bytes are committed.
+    hold_until: u64,
+    walk: Walk,
+}
+
+/// Slots and what they hold.
+struct Window {
+    slots: Vec<(SessionId, Slot)>,
+    pieces: Vec<Piece>,
+    bytes: u64,
+}
+
+/// A segment that is ready to be created, and what it must hold.
+struct Ready {
+    object: Object,
+    content_len: u32,
+    expected: Vec<CheckedRun>,
+}
+
+impl Compactor {
+    /// The task of a session, and where to ask it for a compaction.
+    pub(crate) fn new(
+        options: &LogOptions,
+        (session, shards): (SessionId, u16),
+        parts: &WriterParts,
+    ) -> (Self, mpsc::Sender<Request>) {
+        let (sender, requests) = mpsc::channel(1);
+        let WriterParts { stores, state, tail, health, metrics, .. } = parts.clone();
+        let compactor = Self {
+            segment_bytes: options.segment_bytes,
+            write_percent_max: options.write_percent_max,
+            source: Source { session, shards, stores, state, tail },
+            health,
+            metrics,
+            clock: Arc::clone(&options.clock),
+            rng: Arc::clone(&options.rng),
+            requests,
+        };
+        (compactor, sender)
+    }
+
+    /// Compacts what is committed, until the log takes nothing more.
+    pub(crate) async fn run(mut self, writer: Arc<Writer>) {
+        tokio::select! {
+            _ = writer.stopped() => {}
+            ended = self.work(&writer) => if let Err(error) = ended {
+                tracing::error!(error = %Chain(&error), "compaction ends, the log goes on without it");
+            },
+        }
+    }
+
+    async fn work(&mut self, writer: &Writer) -> Result<()> {
+        let mut committed = writer.committed_bytes();
+        let backlog = self.backlog().await?;
+        let mut progress = Progress { backlog, next: Slot(0), at_bytes: 0, hold_until: 0, walk: Walk::default() };
+        loop {
+            let total = *committed.borrow_and_update();
+            if total >= progress.hold_until && self.is_due(&progress, total)? {
+                if let Err(error) = self.pass(writer, &mut progress, total).await {
+                    tracing::warn!(error = %Chain(&error), "compaction failed, it is tried again later");
+                    progress.hold_until = total + self.segment_bytes;
+                }
+                continue;
+            }
+            tokio::select! {
+                changed = committed.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                Some(request) = self.requests.recv() => {
+                    let total = *committed.borrow();
+                    // Who asked may be gone.
+                    let _gone = request.send(self.everything(writer, &mut progress, total).await);
+                }
+            }
+        }
+    }
+
+    /// Compacts all that is committed, then merges what there is to merge.
+    async fn everything(&self, writer: &Writer, progress: &mut Progress, total: u64) -> Result<()> {
+        let end = self.end()?;
+        while progress.next < end || !progress.backlog.slots.is_empty() {
+            self.pass(writer, progress, total).await?;
+        }
+        progress.walk = Walk::default();
+        while !self.merge(writer, &mut progress.walk, 1).await? {}
+        Ok(())
+    }
+
+    fn is_due(&self, progress: &Progress, total: u64) -> Result<bool> {
+        let bytes = progress.backlog.bytes + total.saturating_sub(progress.at_bytes);
+        let pending = self.pending(progress)?;
+        Ok(pending >= WINDOW_SLOTS_MAX as u64 || (pending > 0 && bytes >= self.segment_bytes))
+    }
+
+    /// Slots that are committed and not compacted.
+    fn pending(&self, progress: &Progress) -> Result<u64> {
+        let own = self.end()?.0.saturating_sub(progress.next.0);
+        Ok(own + progress.backlog.slots.len() as u64)
+    }
+
+    /// The end of what this session has committed.
+    fn end(&self) -> Result<Slot> {
+        let missing = || Error::new(Kind::Corrupt, "state store has no position");
+        let position = self.source.state.get(&layout::position_key())?.ok_or_else(missing)?;
+        Position::parse(position).map(|position| position.next)
+    }
+
+    async fn backlog(&self) -> Result<Backlog> {
+        let source = self.source.clone();
+        blocking(move || source.backlog()).await
+    }
+
+    /// Compacts one window, and merges when enough has come together.
+    async fn pass(&self, writer: &Writer, progress: &mut Progress, total: u64) -> Result<()> {
+        let end = self.end()?;
+        let Window { slots, pieces, bytes } = self.gather(progress, end).await?;
+        for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
+            self.rewrite(writer, pieces).await?;
+        }
+        self.metrics.compactions.inc();
+        progress.advance(&slots, bytes, (self.source.session, end, total));
+        if progress.backlog.slots.is_empty() && progress.backlog.more {
+            progress.backlog = self.backlog().await?;
+        }
+        self.merge(writer, &mut progress.walk, self.segment_bytes / MERGE_SHARE).await.map(|_| ())
+    }
+
+    async fn gather(&self, progress: &Progress, end: Slot) -> Result<Window> {
+        let session = self.source.session;
+        let own = (progress.next.0..end.0).map(|slot| (session, Slot(slot)));
+        let slots = progress.backlog.slots.iter().copied().chain(own).take(WINDOW_SLOTS_MAX);
+        let mut window = Window { slots: Vec::new(), pieces: Vec::new(), bytes: 0 };
+        let read = |(session, slot)| async move {
+            self.source.slot(session, slot).await.map(|pieces| ((session, slot), pieces))
+        };
+        let mut gathered = std::pin::pin!(futures::stream::iter(slots).map(read).buffered(READ_SLOTS_AT_ONCE));
+        while window.bytes < self.segment_bytes
+            && let Some((slot, pieces)) = gathered.try_next().await?
+        {
+            window.slots.push(slot);
+            window.bytes += pieces.iter().map(|piece| piece.len).sum::<u64>();
+            window.pieces.extend(pieces);
+        }
+        Ok(window)
+    }
+
+    /// Merges what the next stretch of the index has to merge, if it is at least `bytes_min` and may be written by now;
+    /// true when the end of the index was reached.
+    async fn merge(&self, writer: &Writer, walk: &mut Walk, bytes_min: u64) -> Result<bool> {
+        let limits = Limits { stored_bytes: self.spare_bytes(), content_bytes: self.segment_bytes };
+        if limits.stored_bytes < bytes_min {
+            return Ok(true);
+        }
+        let (mut walked, state) = (walk.clone(), Arc::clone(&self.source.state));
+        let (walked, found) = blocking(move || walked.next(&*state, limits).map(|found| (walked, found))).await?;
+        *walk = walked;
+        let Found { runs, stored_bytes, wrapped, .. } = found;
+        if stored_bytes >= bytes_min && !runs.is_empty() {
+            let pieces = merge::read(&self.source.stores, self.source.shards, &runs).await?;
+            for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
+                self.rewrite(writer, pieces).await?;
+            }
+            self.metrics.merged_runs.inc_by(runs.len() as u64);
+        }
+        Ok(wrapped)
+    }
+
+    /// How much may still be written for what was published so far.
+    fn spare_bytes(&self) -> u64 {
+        let allowed = self.metrics.record_bytes.get().saturating_mul(self.write_percent_max) / 100;
+        allowed.saturating_sub(self.metrics.put_bytes())
+    }
+
+    /// Puts pieces, which are sorted, into a segment and links it.
+    async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<()> {
+        let segment = SegmentId(new_ulid(&*self.clock, &*self.rng));
+        let session = self.source.session;
+        let Ready { object, content_len, expected } = blocking(move || build(session, segment, pieces)).await?;
+        let (path, object_len) = (object.path.clone(), object.header.object_len());
+        match slot::create(&self.source.stores, &object, &self.health, None).await? {
+            Created::Ours => {}
+            Created::Taken(_) => return Err(Error::new(Kind::Corrupt, format!("object {path} is already there"))),
+        }
+        drop(object);
+        self.metrics.segments.inc();
+        self.metrics.segment_content_bytes.inc_by(u64::from(content_len));
+        if let Err(error) = conserve::check(&self.source.stores, &path, object_len, &expected).await {
+            if error.kind() == Kind::Corrupt {
+                self.metrics.segment_mismatches.inc();
+                tracing::error!(%path, error = %Chain(&error), "a segment is not what went into it, it is not used");
+            }
+            return Err(error);
+        }
+        for runs in expected.chunks(LINK_RUNS_MAX) {
+            let by_shard = runs.chunk_by(|a, b| self.shard(a) == self.shard(b));
+            let links = by_shard.map(|checked| {
+                let runs = checked.iter().map(|checked| checked.run).collect();
+                Link { segment, object_len, content_len, runs }
+            });
+            let links: Vec<Link> = links.collect();
+            writer.commit_links(links.clone()).await?;
+            self.count_linked(&links)?;
+        }
+        Ok(())
+    }
+
+    fn shard(&self, checked: &CheckedRun) -> ShardId {
+        checked.run.partition.shard(self.source.shards)
+    }
+
+    /// Counts the runs that stand in the segment now, and those that something else happened to meanwhile.
+    fn count_linked(&self, links: &[Link]) -> Result<()> {
+        for (link, run) in links.iter().flat_map(|link| link.runs.iter().map(move |run| (link, run))) {
+            let row = self.source.state.get(&layout::index_key(run.partition, run.base))?;
+            if row == Some(link.row(run).encode()) {
+                self.metrics.linked_runs.inc();
+            } else {
+                self.metrics.unlinked_runs.inc();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Notes that a window is compacted, which saw what was committed up to `end` and `total`.
+    fn advance(&mut self, slots: &[(SessionId, Slot)], bytes: u64, (session, end, total): (SessionId, Slot, u64)) {
+        let before = self.backlog.slots.len();
+        for (of, slot) in slots {
+            if *of == session {
+                self.next = slot.next();
+            } else {
+                self.backlog.slots.remove(&(*of, *slot));
+            }
+        }
+        if self.backlog.slots.is_empty() {
+            self.backlog.bytes = 0;
+        } else if self.backlog.slots.len() < before {
+            self.backlog.bytes = self.backlog.bytes.saturating_sub(bytes);
+        }
+        self.at_bytes = if self.next >= end { total } else { total.min(self.at_bytes + bytes) };
+    }
+}
+
+/// Sorts pieces and divides them into segments: a partition with much gets its own, the others share.
+fn plan(mut pieces: Vec<Piece>, own_bytes: u64) -> Vec<Vec<Piece>> {
+    pieces.sort_unstable_by_key(|piece| (piece.shard, piece.partition, piece.base));
+    let (mut out, mut shared) = (Vec::new(), Vec::new());
+    let mut partitions: Vec<Vec<Piece>> = Vec::new();
+    for piece in pieces {
+        match partitions.last_mut().filter(|last| last[0].partition == piece.partition) {
+            Some(last) => last.push(piece),
+            None => partitions.push(vec![piece]),
+        }
+    }
+    for partition in partitions {
+        if partition.iter().map(|piece| piece.len).sum::<u64>() >= own_bytes {
+            out.push(partition);
+            continue;
+        }
+        if shared.len() + partition.len() > SEGMENT_RUNS_MAX && !shared.is_empty() {
+            out.push(std::mem::take(&mut shared));
+        }
+        shared.extend(partition);
+    }
+    if !shared.is_empty() {
+        out.push(shared);
+    }
+    out
+}
+
+fn build(session: SessionId, segment: SegmentId, pieces: Vec<Piece>) -> Result<Ready> {
+    let expected = conserve::expected(&pieces);
+    let mut builder = SegmentBuilder::new()?;
+    for piece in pieces {
+        for batch in piece.batches {
+            builder.push(piece.shard, piece.partition, &batch)?;
+        }
+    }
+    let built = builder.finish()?;
+    let header = Header::new(ObjectKind::Segment, session, 0);
+    let object = Object::new(layout::segment(segment), header, built.body);
+    Ok(Ready { object, content_len: built.content_len, expected })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(Kind::Closed, "compaction was cut off").with_source(error))?
+}

@@ -1,0 +1,152 @@
+//! What a compaction takes from the WAL: the runs of its slots that the index still finds there.
+//!
+//! From the tail in memory when the slot is in it, else by one GET of the object.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Offset, Partition, SessionId, ShardId, Slot};
+use crate::layout;
+use crate::record::StoredBatch;
+use crate::shard::rows::{IndexRow, Place};
+use crate::state::StateStore;
+use crate::store::ObjectStores;
+use crate::tail::{SlotBatches, Tail};
+use crate::wal::blocks::{Block, parse_body, records_len};
+use crate::wal::reader::read_slot;
+
+/// Most slots of earlier sessions that are remembered at a time; more are looked for when these are done.
+const BACKLOG_SLOTS_MAX: usize = 65_536;
+const SCAN_ROWS: usize = 4096;
+
+/// A run of batches of one partition, to be rewritten.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) shard: ShardId,
+    pub(crate) partition: Partition,
+    pub(crate) base: Offset,
+    /// Of its blocks.
+    pub(crate) len: u64,
+    pub(crate) batches: Vec<Arc<StoredBatch>>,
+}
+
+/// Where a compaction finds what was written.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) session: SessionId,
+    pub(crate) shards: u16,
+    pub(crate) stores: ObjectStores,
+    pub(crate) state: Arc<dyn StateStore>,
+    pub(crate) tail: Arc<Tail>,
+}
+
+/// Slots of earlier sessions that index rows name.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) slots: BTreeSet<(SessionId, Slot)>,
+    /// About how many bytes of records they hold.
+    pub(crate) bytes: u64,
+    /// There are more than are remembered.
+    pub(crate) more: bool,
+}
+
+impl Piece {
+    /// A piece of batches that stand side by side; at least one.
+    pub(crate) fn new(shards: u16, partition: Partition, batches: Vec<Arc<StoredBatch>>) -> Self {
+        let base = batches.first().expect("a run has at least one batch").base;
+        let len = batches.iter().map(|batch| records_len(batch) as u64).sum();
+        Self { shard: partition.shard(shards), partition, base, len, batches }
+    }
+
+    /// How many records it has.
+    pub(crate) fn count(&self) -> u32 {
+        self.batches.iter().map(|batch| batch.batch.count()).sum()
+    }
+}
+
+impl Source {
+    /// The runs of a slot that the index finds there. None in a slot that is gone: what nothing names may be deleted.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read. A slot that is broken is logged and gives nothing: it stays as it is.
+    pub(crate) async fn slot(&self, session: SessionId, slot: Slot) -> Result<Vec<Piece>> {
+        let in_memory = if session == self.session { self.tail.slot(slot) } else { None };
+        let object = match in_memory {
+            Some(_) => None,
+            None => match read_slot(&self.stores, session, slot).await {
+                Ok(Some((_, body))) => Some(body),
+                Ok(None) => return Ok(Vec::new()),
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    tracing::warn!(%session, %slot, %error, "a slot cannot be compacted, it is left as it is");
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let source = self.clone();
+        let pieces = tokio::task::spawn_blocking(move || {
+            let batches = match (in_memory, object) {
+                (Some(batches), _) => batches,
+                (None, Some(body)) => by_partition(&body)?,
+                (None, None) => Vec::new(),
+            };
+            source.indexed(session, slot, batches)
+        });
+        pieces.await.map_err(|error| Error::new(Kind::Closed, "compaction was cut off").with_source(error))?
+    }
+
+    /// Slots of earlier sessions that the index names.
+    ///
+    /// # Errors
+    /// `Corrupt` when the state store is broken.
+    pub(crate) fn backlog(&self) -> Result<Backlog> {
+        let (mut from, to) = layout::index_range();
+        let mut backlog = Backlog::default();
+        loop {
+            let rows = self.state.scan(&from, &to, SCAN_ROWS)?;
+            let Some((last, _)) = rows.last() else { return Ok(backlog) };
+            from = layout::after(last);
+            for (_, value) in rows {
+                let row = IndexRow::parse(value)?;
+                let Place::Wal { session, slot } = row.place else { continue };
+                if session != self.session {
+                    backlog.slots.insert((session, slot));
+                    backlog.bytes += u64::from(row.len);
+                }
+                if backlog.slots.len() > BACKLOG_SLOTS_MAX {
+                    backlog.slots.pop_last();
+                    backlog.more = true;
+                }
+            }
+        }
+    }
+
+    fn indexed(&self, session: SessionId, slot: Slot, batches: SlotBatches) -> Result<Vec<Piece>> {
+        let mut pieces = Vec::with_capacity(batches.len());
+        for (partition, batches) in batches {
+            let piece = Piece::new(self.shards, partition, batches);
+            let Some(row) = self.state.get(&layout::index_key(partition, piece.base))? else { continue };
+            let row = IndexRow::parse(row)?;
+            if row.place == (Place::Wal { session, slot })
+                && row.count == piece.count()
+                && u64::from(row.len) == piece.len
+            {
+                pieces.push(piece);
+            }
+        }
+        Ok(pieces)
+    }
+}
+
+fn by_partition(body: &bytes::Bytes) -> Result<SlotBatches> {
+    let mut out = SlotBatches::new();
+    for placed in parse_body(body)? {
+        let Block::Records { partition, batch } = placed.block else { continue };
+        match out.last_mut().filter(|(last, _)| *last == partition) {
+            Some((_, batches)) => batches.push(Arc::new(batch)),
+            None => out.push((partition, vec![Arc::new(batch)])),
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,14 @@
+//! Segments: what the WAL holds, rewritten once so that it is sorted and compressed (ADR 14).
+
+pub(crate) mod build;
+pub(crate) mod compaction;
+mod conserve;
+pub(crate) mod format;
+mod frames;
+pub(crate) mod gather;
+pub(crate) mod link;
+mod merge;
+pub(crate) mod read;
+
+#[cfg(test)]
+mod tests;
