@@ -1,14 +1,15 @@
 //! Records of a request become records of the log, for every transport.
 //!
-//! A payload given as JSON stays a slice of the request's body: the bytes that were sent are the bytes that are stored,
+//! A payload given as JSON, or in a stored batch, stays a slice of the request's body: the bytes that were sent are the bytes that are stored,
 //! and they are not copied. Only forms are read here; the broker checks the limits. Knows neither HTTP nor frames.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use plinth_api::batch::{BatchError, BatchRecord, Frame, FrameHead, HEAD_BYTES};
 use plinth_api::limits::BATCH_RECORDS_MAX;
 use plinth_api::records::PublishRecord;
-use plinth_storage::record::NewRecord;
+use plinth_storage::record::{Batch, NewRecord};
 
 use crate::broker::Error;
 
@@ -29,6 +30,28 @@ pub fn check_count(count: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::TooLarge(format!("batch of {count} records exceeds the limit of {BATCH_RECORDS_MAX}")))
+}
+
+/// A batch in its stored form, which is to be stored as it is; `frame` is the whole request. Its records are given as well,
+/// for the broker to check.
+///
+/// # Errors
+/// `Invalid`, naming the byte, when it does not have its form or checksum, and for a second batch; `TooLarge` for too
+/// many records.
+pub fn stored_batch(frame: &Bytes) -> Result<(Vec<NewRecord>, Batch), Error> {
+    let broken = |error: BatchError| Error::Invalid(format!("{error}; nothing was stored"));
+    check_count(FrameHead::decode(frame, 0).map_err(broken)?.count as usize)?;
+    let Frame { head, body, records } = Frame::decode(frame, 0).map_err(broken)?;
+    let end = HEAD_BYTES + body.len();
+    if end < frame.len() {
+        let extra = frame.len() - end;
+        let why = format!("a publish is one batch, which ends at byte {end}: {extra} bytes come after it");
+        return Err(Error::Invalid(why));
+    }
+    let batch = Batch::parse(body, head.count, head.body_crc)?;
+    let of_log =
+        |BatchRecord { key, content_type, headers, payload }| NewRecord { key, content_type, headers, payload };
+    Ok((records.into_iter().map(of_log).collect(), batch))
 }
 
 /// One record of a batch, at the place `index` from 0; it must have been read from `body`.
@@ -105,6 +128,19 @@ mod tests {
         assert_eq!((&records[2].payload[..], &records[2].content_type[..]), (&b""[..], &b""[..]));
         assert_eq!(records[2].key.as_deref(), Some(&b"k"[..]));
         assert_eq!(records[3].content_type, "a/b");
+    }
+
+    #[test]
+    fn a_stored_batch_is_kept_byte_for_byte_and_not_copied() {
+        let record = |text: &str| BatchRecord { payload: Bytes::from(text.to_owned()), ..BatchRecord::default() };
+        let frame = plinth_api::batch::encode_batch(&[record("a"), record("b")]).unwrap();
+        let (records, batch) = stored_batch(&frame).unwrap();
+        assert_eq!((&records[0].payload[..], &records[1].payload[..]), (&b"a"[..], &b"b"[..]));
+        let [chunk] = batch.chunks() else { panic!("one piece") };
+        assert_eq!(chunk.as_ptr(), frame[HEAD_BYTES..].as_ptr());
+        assert_eq!((batch.count(), &chunk[..]), (2, &frame[HEAD_BYTES..]));
+        let two = Bytes::from(frame.repeat(2));
+        assert!(stored_batch(&two).unwrap_err().to_string().contains("a publish is one batch, which ends at byte"));
     }
 
     #[test]

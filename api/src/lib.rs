@@ -3,6 +3,7 @@
 //! Plain strings and numbers with their JSON names and schemas. This crate does no I/O and knows neither axum nor the
 //! log: the server parses these types into its own words at its edge.
 
+pub mod batch;
 pub mod error;
 pub mod frames;
 pub mod keys;

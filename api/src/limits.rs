@@ -6,6 +6,9 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 /// Largest body of a batch publish, in bytes.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest body of a publish in the form in which batches are stored, in bytes: any batch that is within the limits by its
+/// content fits.
+pub const STORED_BATCH_BYTES_MAX: usize = BATCH_BYTES_MAX + 512 * 1024;
 /// Largest WebSocket message from a client, in bytes: a batch and what is around it.
 pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * 1024;
 /// Longest `id` of a WebSocket request, in bytes.

@@ -36,6 +36,12 @@ pub enum EventFormat {
     Value,
 }
 
+/// Batches in the form in which they are stored, one behind the other: `application/vnd.plinth.batch`, docs/format.md,
+/// section 8. A publish is one of them.
+#[derive(Debug, ToSchema)]
+#[schema(format = Binary)]
+pub struct StoredBatches(pub String);
+
 /// A batch to publish: `application/vnd.plinth.batch+json`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,15 @@
 //! The wanted records of one stored batch, in whatever form a transport sends.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use plinth_storage::ids::{Offset, Partition};
+use plinth_api::batch::FrameHead;
+use plinth_storage::ids::{Offset, Partition, TenantId};
 use plinth_storage::record::StoredBatch;
 
-use crate::render::Rendered;
+use super::Broker;
+use super::catalog::Topic;
+use crate::render::{Rendered, Scene};
 
 /// Consecutive records of one partition: `take` records of a batch after its first `skip`.
 #[derive(Clone)]
@@ -19,17 +22,43 @@ pub struct FollowedBatch {
     pub skip: u32,
     /// How many are wanted.
     pub take: u32,
-    /// The whole batch as text.
-    pub rendered: Arc<Rendered>,
     pub(crate) stored: Arc<StoredBatch>,
     pub(crate) place: Partition,
+    broker: Broker,
+    tenant: TenantId,
+    /// Whether the text is kept for other readers.
+    keep: bool,
+    /// The whole batch as text, made when it is first asked for.
+    text: OnceLock<Arc<Rendered>>,
 }
 
 impl FollowedBatch {
+    /// All records of `stored`; their text is kept for other readers when `keep`.
+    pub(super) fn whole(
+        broker: &Broker,
+        topic: &Arc<Topic>,
+        place: Partition,
+        stored: Arc<StoredBatch>,
+        keep: bool,
+    ) -> Self {
+        Self {
+            topic: Arc::clone(&topic.name),
+            partition: place.index.0,
+            skip: 0,
+            take: stored.batch.count(),
+            stored,
+            place,
+            broker: broker.clone(),
+            tenant: topic.tenant,
+            keep,
+            text: OnceLock::new(),
+        }
+    }
+
     /// The offset of the first record.
     #[must_use]
     pub fn base(&self) -> u64 {
-        self.rendered.base + u64::from(self.skip)
+        self.stored.base.0 + u64::from(self.skip)
     }
 
     /// How many records.
@@ -41,25 +70,25 @@ impl FollowedBatch {
     /// About how many bytes the records have.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.stored.batch.len() * self.take as usize / self.rendered.count as usize
+        self.stored.batch.len() * self.take as usize / self.stored.batch.count() as usize
     }
 
     /// Each record as JSON with a line end. Shared, not copied.
     #[must_use]
     pub fn ndjson(&self) -> Bytes {
-        self.rendered.ndjson(self.skip, self.take)
+        self.rendered().ndjson(self.skip, self.take)
     }
 
     /// The records as JSON with commas between them. Shared, not copied.
     #[must_use]
     pub fn json_items(&self) -> Bytes {
-        self.rendered.json_items(self.skip, self.take)
+        self.rendered().json_items(self.skip, self.take)
     }
 
     /// The record `index`, counted from the first that is wanted, as JSON. Shared, not copied.
     #[must_use]
     pub fn record_json(&self, index: u32) -> Bytes {
-        self.rendered.record_json(self.skip + index)
+        self.rendered().record_json(self.skip + index)
     }
 
     /// The payloads as they were published. Shared, not copied.
@@ -67,10 +96,34 @@ impl FollowedBatch {
         self.stored.records().skip(self.skip as usize).take(self.take as usize).map(|record| record.payload)
     }
 
+    /// What stands before the whole batch when it is sent in its stored form.
+    #[must_use]
+    pub fn frame_head(&self) -> FrameHead {
+        let StoredBatch { base, timestamp, batch } = &*self.stored;
+        FrameHead {
+            partition: self.partition,
+            offset: base.0,
+            count: batch.count(),
+            timestamp: timestamp.0,
+            body_bytes: u32::try_from(batch.len()).expect("a stored batch is far below 4 GiB"),
+            body_crc: batch.crc(),
+        }
+    }
+
+    /// The whole batch in its stored form, in pieces. Shared, not copied.
+    #[must_use]
+    pub fn stored_form(&self) -> &[Bytes] {
+        self.stored.batch.chunks()
+    }
+
     /// Takes the first `count` records out, at most all; `self` keeps the rest.
     #[must_use]
     pub fn split_to(&mut self, count: u32) -> Self {
         let count = count.min(self.take);
+        if (1..self.take).contains(&count) {
+            // Once for both.
+            self.rendered();
+        }
         let first = Self { take: count, ..self.clone() };
         self.skip += count;
         self.take -= count;
@@ -80,5 +133,13 @@ impl FollowedBatch {
     /// The offset after the first `taken` records.
     pub(crate) fn next_after(&self, taken: u32) -> Offset {
         Offset(self.base()).plus(taken)
+    }
+
+    /// The whole batch as text.
+    pub(crate) fn rendered(&self) -> &Rendered {
+        self.text.get_or_init(|| {
+            let scene = Scene { cursors: *self.broker.cursors(), tenant: self.tenant, partition: self.place };
+            self.broker.0.rendered.render(&self.topic, &scene, &self.stored, self.keep)
+        })
     }
 }

@@ -230,11 +230,11 @@ impl Follower {
     #[must_use]
     pub fn sse(&self, batch: &FollowedBatch, named: bool) -> Bytes {
         if self.single() {
-            return batch.rendered.sse(batch.skip, batch.take, named);
+            return batch.rendered().sse(batch.skip, batch.take, named);
         }
         let mut out = Vec::new();
         for index in 0..batch.take {
-            let line = batch.rendered.ndjson(batch.skip + index, 1);
+            let line = batch.rendered().ndjson(batch.skip + index, 1);
             push_event(&mut out, &self.cursor_after(batch, index + 1), named, &line);
         }
         out.into()
@@ -254,7 +254,7 @@ impl Follower {
     fn take_read(&mut self) -> Option<FollowedBatch> {
         let stored = self.read.pop_front()?;
         let lane = self.lanes[self.reading].as_mut().expect("a lane ends only when nothing of it is left");
-        let mut batch = self.broker.rendered(&lane.topic, lane.place, stored, lane.live);
+        let mut batch = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
         drop(batch.split_to(skipped(&batch, lane.next)));
         lane.next = batch.next_after(batch.take);
         Some(batch)

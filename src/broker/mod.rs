@@ -18,23 +18,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plinth_storage::Log;
-use plinth_storage::ids::Partition;
 use plinth_storage::log::{Change, DocOp, Guard};
-use plinth_storage::record::StoredBatch;
 
 pub use self::batch::FollowedBatch;
-use self::catalog::{Catalog, Topic};
+use self::catalog::Catalog;
 pub use self::catalog::{TopicSettings, TopicView};
 use self::cursor::CursorKey;
 use self::documents::CursorKeyDoc;
 pub use self::error::Error;
 pub use self::follow::{Event, FollowRequest, Follower, SlowPolicy};
 pub use self::from::From;
-pub use self::page::{Page, PageRequest};
+pub use self::page::{Page, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
 pub use self::terms::{ProducerTerm, Terms};
 use crate::auth::{Action, Caller, TopicRef};
-use crate::render::{RenderCache, Scene};
+use crate::render::RenderCache;
 
 /// Bounds of what the broker holds in memory.
 #[derive(Clone, Debug)]
@@ -142,22 +140,6 @@ impl Broker {
 
     fn cursors(&self) -> &CursorKey {
         &self.0.cursors
-    }
-
-    /// The records of a stored batch from offset `skip` within it on, rendered; for others too when `keep`.
-    fn rendered(&self, topic: &Topic, place: Partition, stored: Arc<StoredBatch>, keep: bool) -> FollowedBatch {
-        let scene = Scene { cursors: self.0.cursors, tenant: topic.tenant, partition: place };
-        let rendered = self.0.rendered.render(&topic.name, &scene, &stored, keep);
-        let take = rendered.count;
-        FollowedBatch {
-            topic: Arc::clone(&topic.name),
-            partition: place.index.0,
-            skip: 0,
-            take,
-            rendered,
-            stored,
-            place,
-        }
     }
 }
 

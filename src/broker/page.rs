@@ -26,12 +26,23 @@ pub struct PageRequest {
     pub partition: Option<u32>,
     /// Where to begin.
     pub from: From,
-    /// Most records, at least 1.
+    /// Most records, at least 1; a single unit may have more.
     pub limit: usize,
-    /// Most payload bytes; one record may have more.
+    /// Most payload bytes of records, or bytes of batches; a single unit may have more.
     pub bytes_max: usize,
+    /// What a page is made of.
+    pub unit: Unit,
     /// How long to wait for the first record when there is none.
     pub wait: Option<Duration>,
+}
+
+/// What a page is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Records, from exactly the one that is asked for.
+    Record,
+    /// Batches as they are stored: the first one may begin before the record that is asked for.
+    Batch,
 }
 
 /// A page of records.
@@ -52,6 +63,7 @@ struct Place {
 
 /// What may still go into the page.
 struct Room {
+    unit: Unit,
     records: usize,
     bytes: usize,
     empty: bool,
@@ -106,7 +118,7 @@ impl Broker {
     /// Fills a page, the partitions that are furthest behind first; tells whether all tails were reached.
     async fn fill(
         &self,
-        topic: &Topic,
+        topic: &Arc<Topic>,
         places: &mut [Place],
         request: &PageRequest,
     ) -> Result<(Vec<FollowedBatch>, bool), Error> {
@@ -119,7 +131,8 @@ impl Broker {
         }
         behind.sort_unstable_by_key(|&(records, index)| (std::cmp::Reverse(records), index));
         let mut unread: Vec<usize> = behind.into_iter().map(|(_, index)| index).collect();
-        let mut room = Room { records: request.limit.max(1), bytes: request.bytes_max, empty: true };
+        let PageRequest { limit, bytes_max, unit, .. } = *request;
+        let mut room = Room { unit, records: limit.max(1), bytes: bytes_max, empty: true };
         let mut slices = Vec::new();
         while !unread.is_empty() {
             let share = (room.bytes / unread.len()).clamp(1, READ_BYTES);
@@ -132,10 +145,11 @@ impl Broker {
                     rest.push(index);
                 }
                 for stored in batches {
-                    let whole = self.rendered(topic, place.partition, Arc::clone(&stored), false);
+                    let next = stored.next();
+                    let whole = FollowedBatch::whole(self, topic, place.partition, stored, false);
                     let Some(slice) = room.admit(whole, place.next) else { return Ok((slices, false)) };
                     place.next = slice.next_after(slice.take);
-                    let all = place.next == stored.next();
+                    let all = place.next == next;
                     slices.push(slice);
                     if !all {
                         return Ok((slices, false));
@@ -149,8 +163,26 @@ impl Broker {
 }
 
 impl Room {
-    /// As much of a batch from `next` on as fits; none when nothing does.
-    fn admit(&mut self, mut batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
+    /// As much of a batch as fits, of its records from `next` on; none when nothing does.
+    fn admit(&mut self, batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
+        match self.unit {
+            Unit::Record => self.admit_records(batch, next),
+            Unit::Batch => self.admit_whole(batch, next),
+        }
+    }
+
+    fn admit_whole(&mut self, batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
+        let (records, bytes) = ((batch.take - skipped(&batch, next)) as usize, batch.bytes());
+        if !self.empty && (records > self.records || bytes > self.bytes) {
+            return None;
+        }
+        self.records = self.records.saturating_sub(records);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.empty = false;
+        Some(batch)
+    }
+
+    fn admit_records(&mut self, mut batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
         drop(batch.split_to(skipped(&batch, next)));
         let count = u32::try_from(self.records).unwrap_or(u32::MAX).min(batch.take);
         let mut bytes = 0;

@@ -3,7 +3,8 @@
 //! The limits are those of `plinth_api::limits`; each error names the limit. A record with a key goes to partition
 //! XXH3-64(key) mod the number of partitions, with seed 0: part of the contract, never to change. One without goes to
 //! the connection's sticky partition, unless the publish has terms that choose one (`terms.rs`). Each partition's share is
-//! one append, stored whole or not at all.
+//! one append, stored whole or not at all. A batch in its stored form is one share as it is: all keys in it must belong to
+//! one partition, unless the request names one.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ pub struct Publish {
     pub sticky: u64,
     /// At least one record.
     pub records: Vec<NewRecord>,
+    /// The same records in their stored form, to be stored as they are in one partition.
+    pub stored: Option<Batch>,
     /// What it is recognized by when it is repeated, and what must hold for it.
     pub terms: Option<Box<Terms>>,
 }
@@ -67,6 +70,13 @@ pub struct PublishedPart {
 /// The records of one partition, by their places in the request.
 type Share = (u32, Vec<usize>);
 
+impl Publish {
+    /// What chooses the partition of records without a key.
+    fn sticky(&self) -> u64 {
+        self.terms.as_ref().and_then(|terms| terms.sticky()).unwrap_or(self.sticky)
+    }
+}
+
 impl Broker {
     /// Publishes records; the answer comes after they are stored. Cancel safe: a caller that stops waiting does not undo
     /// it.
@@ -92,7 +102,7 @@ impl Broker {
 
     async fn publish_to(&self, topic: &Topic, publish: &Publish) -> Result<Published, Error> {
         check_payloads(topic, &publish.records)?;
-        let mut shares = choose(topic, publish)?;
+        let mut shares = if publish.stored.is_some() { choose_one(topic, publish)? } else { choose(topic, publish)? };
         let terms = match &publish.terms {
             None => None,
             Some(terms) => {
@@ -100,14 +110,14 @@ impl Broker {
                 Some(terms.of_log(topic, publish))
             }
         };
-        let (records, terms) = (&publish.records, terms.as_ref());
+        let terms = terms.as_ref();
         if shares.len() == 1 {
             let share = shares.remove(0);
-            let part = self.append(topic, share, records, terms).await.map_err(|(_, error)| error)?;
+            let part = self.append(topic, share, publish, terms).await.map_err(|(_, error)| error)?;
             return Ok(Published { parts: vec![part], failed: vec![] });
         }
         let mut published = Published::default();
-        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, records, terms))).await {
+        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, publish, terms))).await {
             match outcome {
                 Ok(part) => published.parts.push(part),
                 Err(failed) => published.failed.push(failed),
@@ -123,11 +133,12 @@ impl Broker {
         &self,
         topic: &Topic,
         (index, places): Share,
-        records: &[NewRecord],
+        publish: &Publish,
         terms: Option<&LogTerms>,
     ) -> Result<PublishedPart, (Vec<usize>, Error)> {
         let partition = topic.partition(index);
-        let batch = match Batch::of(places.iter().map(|&place| &records[place])) {
+        let made = || Batch::of(places.iter().map(|&place| &publish.records[place]));
+        let batch = match publish.stored.clone().map_or_else(made, Ok) {
             Ok(batch) => batch,
             Err(error) => return Err((places, error.into())),
         };
@@ -253,14 +264,38 @@ fn choose(topic: &Topic, publish: &Publish) -> Result<Vec<Share>, Error> {
     if publish.partition.is_some() || topic.partitions == 1 {
         return Ok(vec![(topic.chosen(publish.partition)?.start, all())]);
     }
-    let place = |hash: u64| u32::try_from(hash % u64::from(topic.partitions)).expect("less than a u32");
-    let sticky = publish.terms.as_ref().and_then(|terms| terms.sticky()).unwrap_or(publish.sticky);
+    let sticky = publish.sticky();
     let mut shares = BTreeMap::<u32, Vec<usize>>::new();
     for (index, record) in publish.records.iter().enumerate() {
         let hash = record.key.as_ref().map_or(sticky, |key| xxh3_64(key));
-        shares.entry(place(hash)).or_default().push(index);
+        shares.entry(by_hash(topic, hash)).or_default().push(index);
     }
     Ok(shares.into_iter().collect())
+}
+
+/// The one partition of a batch that is stored as it is: where its keys belong, so that readers find a key where they
+/// look for it.
+fn choose_one(topic: &Topic, publish: &Publish) -> Result<Vec<Share>, Error> {
+    if publish.partition.is_some() || topic.partitions == 1 {
+        return choose(topic, publish);
+    }
+    let keyed = publish.records.iter().enumerate().filter_map(|(index, record)| Some((index, record.key.as_ref()?)));
+    let mut homes = keyed.map(|(index, key)| (index, by_hash(topic, xxh3_64(key))));
+    let Some((first, home)) = homes.next() else {
+        return Ok(vec![(by_hash(topic, publish.sticky()), (0..publish.records.len()).collect())]);
+    };
+    if let Some((other, elsewhere)) = homes.find(|(_, place)| *place != home) {
+        let (first, other) = (first + 1, other + 1);
+        return Err(Error::Unprocessable(format!(
+            "the key of record {other} belongs to partition {elsewhere}, that of record {first} to partition {home}: a \
+             batch in its stored form goes to one partition; name it, or send one batch per partition"
+        )));
+    }
+    Ok(vec![(home, (0..publish.records.len()).collect())])
+}
+
+fn by_hash(topic: &Topic, hash: u64) -> u32 {
+    u32::try_from(hash % u64::from(topic.partitions)).expect("less than a u32")
 }
 
 /// The error that says most when no share was stored: an open outcome before all others.

@@ -46,6 +46,7 @@ impl World {
             partition: None,
             sticky: 0,
             records: payloads.iter().map(|text| record(text)).collect(),
+            stored: None,
             terms: None,
         };
         let published = self.broker.publish(&self.to(Action::Publish, name), publish).await.expect("published");
@@ -54,20 +55,20 @@ impl World {
 
     async fn publish_at(&self, name: &str, partition: u32, payloads: &[&str]) -> PublishedPart {
         let records = payloads.iter().map(|text| record(text)).collect();
-        let publish = Publish { partition: Some(partition), sticky: 0, records, terms: None };
+        let publish = Publish { partition: Some(partition), sticky: 0, records, stored: None, terms: None };
         let published = self.broker.publish(&self.to(Action::Publish, name), publish).await.expect("published");
         published.parts.into_iter().next().expect("one part")
     }
 
     async fn refused(&self, records: Vec<NewRecord>) -> Error {
-        let publish = Publish { partition: None, sticky: 0, records, terms: None };
+        let publish = Publish { partition: None, sticky: 0, records, stored: None, terms: None };
         let refused = self.broker.publish(&self.to(Action::Publish, "orders"), publish).await;
         refused.map(drop).expect_err("a publish that is refused")
     }
 
     fn page_of(&self, name: &str, from: From) -> PageRequest {
         let topic = self.to(Action::Subscribe, name);
-        PageRequest { topic, partition: None, from, limit: 1_000, bytes_max: 1 << 20, wait: None }
+        PageRequest { topic, partition: None, from, limit: 1_000, bytes_max: 1 << 20, unit: Unit::Record, wait: None }
     }
 
     async fn page(&self, name: &str, from: From) -> Result<Page, Error> {
@@ -153,7 +154,7 @@ async fn a_caller_that_may_not_manage_does_not_make_a_topic() {
     let key = world.auth.create_key(&world.caller.admin().expect("admin"), request).await.expect("a key");
     let caller = world.auth.authenticate(Credential::Bearer(&key.key), None).expect("valid");
     let topic = caller.authorize(Action::Publish, "orders").expect("allowed");
-    let publish = || Publish { partition: None, sticky: 0, records: vec![record("x")], terms: None };
+    let publish = || Publish { partition: None, sticky: 0, records: vec![record("x")], stored: None, terms: None };
     assert!(matches!(world.broker.publish(&topic, publish()).await, Err(Error::NotFound(_))));
     world.topic("orders", 1).await;
     assert!(world.broker.publish(&topic, publish()).await.is_ok());
@@ -164,7 +165,7 @@ async fn keys_choose_the_partition_by_a_hash_that_never_changes() {
     let world = world().await;
     world.topic("orders", 4).await;
     let records = vec![keyed("d"), keyed("e"), keyed("d"), keyed("a"), record("none")];
-    let publish = Publish { partition: None, sticky: 5, records, terms: None };
+    let publish = Publish { partition: None, sticky: 5, records, stored: None, terms: None };
     let published = world.broker.publish(&world.to(Action::Publish, "orders"), publish).await.expect("published");
     assert!(published.failed.is_empty());
     let mut placed: Vec<(usize, u32)> =
@@ -244,7 +245,7 @@ async fn the_proof_of_one_action_is_not_good_for_another() {
     world.topic("orders", 1).await;
     let subscribe = world.to(Action::Subscribe, "orders");
     assert!(matches!(world.broker.delete_topic(&subscribe).await, Err(Error::Internal { .. })));
-    let publish = Publish { partition: None, sticky: 0, records: vec![record("x")], terms: None };
+    let publish = Publish { partition: None, sticky: 0, records: vec![record("x")], stored: None, terms: None };
     assert!(matches!(world.broker.publish(&subscribe, publish).await, Err(Error::Internal { .. })));
     let page = PageRequest { topic: world.to(Action::Publish, "orders"), ..world.page_of("orders", From::Earliest) };
     assert!(matches!(world.broker.page(page).await, Err(Error::Internal { .. })));
@@ -286,7 +287,7 @@ async fn a_topic_of_another_tenant_is_as_one_that_does_not_exist() {
     let request = PageRequest { topic: theirs, ..world.page_of("orders", From::Cursor(receipt.cursor.clone())) };
     assert!(matches!(world.broker.page(request.clone()).await, Err(Error::NotFound(_))));
     // Even with a topic of the same name the cursor is not theirs.
-    let publish = Publish { partition: None, sticky: 0, records: vec![record("y")], terms: None };
+    let publish = Publish { partition: None, sticky: 0, records: vec![record("y")], stored: None, terms: None };
     world.broker.publish(&stranger.authorize(Action::Publish, "orders").expect("root"), publish).await.expect("theirs");
     assert!(matches!(world.broker.page(request).await, Err(Error::InvalidCursor(_))));
 }

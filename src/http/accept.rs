@@ -12,6 +12,7 @@ pub(super) enum MediaType {
     Json,
     Ndjson,
     EventStream,
+    Batch,
 }
 
 impl MediaType {
@@ -20,6 +21,7 @@ impl MediaType {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::EventStream => "text/event-stream",
+            Self::Batch => plinth_api::batch::MEDIA_TYPE,
         }
     }
 
@@ -89,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream];
+    const ALL: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
 
     fn chosen(accept: &'static str) -> Result<MediaType, ErrorCode> {
         let headers = [(ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
@@ -109,6 +111,7 @@ mod tests {
         assert_eq!(chosen("application/json;q=0.5, application/x-ndjson"), Ok(MediaType::Ndjson));
         assert_eq!(chosen("text/*, application/json;q=0.9"), Ok(MediaType::EventStream));
         assert_eq!(chosen("Text/Event-Stream; charset=utf-8"), Ok(MediaType::EventStream));
+        assert_eq!(chosen("application/vnd.plinth.batch"), Ok(MediaType::Batch));
     }
 
     #[test]
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_wish_that_cannot_be_met_is_refused() {
-        assert_eq!(chosen("application/vnd.plinth.batch"), Err(ErrorCode::NotAcceptable));
+        assert_eq!(chosen("application/vnd.plinth.batch+json"), Err(ErrorCode::NotAcceptable));
         assert_eq!(chosen("text/html"), Err(ErrorCode::NotAcceptable));
         assert_eq!(chosen("image/*"), Err(ErrorCode::NotAcceptable));
     }

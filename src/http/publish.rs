@@ -1,6 +1,6 @@
-//! Publish: one record as it comes, a JSON batch, or lines of JSON.
+//! Publish: one record as it comes, a JSON batch, lines of JSON, or a batch in its stored form.
 //!
-//! The hot path. The payload of a record is a slice of the body in all three forms; it is not copied again before it is
+//! The hot path. The payload of a record is a slice of the body in all forms; it is not copied again before it is
 //! in the bucket.
 
 use std::fmt::Display;
@@ -14,10 +14,10 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use plinth_api::error::ErrorCode;
-use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX};
-use plinth_api::records::{Durability, PublishBatch, PublishResults, Receipt};
+use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, STORED_BATCH_BYTES_MAX};
+use plinth_api::records::{Durability, PublishBatch, PublishResults, Receipt, StoredBatches};
 use plinth_api::topics::TopicName;
-use plinth_storage::record::NewRecord;
+use plinth_storage::record::{Batch, NewRecord};
 use serde::de::IgnoredAny;
 
 use super::convert;
@@ -34,6 +34,7 @@ use crate::telemetry::Transport;
 
 const BATCH_JSON: &str = "application/vnd.plinth.batch+json";
 const NDJSON: &str = "application/x-ndjson";
+const STORED: &str = plinth_api::batch::MEDIA_TYPE;
 const RECORD_KEY: &str = "record-key";
 const RECORD_HEADER: &str = "record-header-";
 const DURABILITY: &str = "durability";
@@ -45,12 +46,18 @@ enum Form {
     One,
     Batch,
     Lines,
+    Stored,
 }
 
 /// Publish records. The answer comes when they are in the object store.
 ///
-/// The body is one payload of any type, which is kept as it is, unless its media type is one of the two batch types. For
+/// The body is one payload of any type, which is kept as it is, unless its media type is one of the three batch types. For
 /// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header.
+///
+/// `application/vnd.plinth.batch` is one batch in the form in which it is stored, as a read of that type gives it, with its
+/// checksums (docs/format.md, section 8). It is checked and stored as it comes, whole in one partition: in a topic of
+/// several its keys must all belong to one of them, unless `partition` names one. The partition, offset and time in it are
+/// not looked at.
 ///
 /// A publish with an `Idempotency-Key`, or with the three headers of a producer, is stored once: sent again, it gets the
 /// first receipt with `duplicate: true`. After an outcome `unknown`, send it again until it gets a receipt or is refused
@@ -86,6 +93,7 @@ enum Form {
             (serde_json::Value = "*/*"),
             (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
             (String = "application/x-ndjson"),
+            (StoredBatches = "application/vnd.plinth.batch"),
         )
     ),
     responses(
@@ -120,9 +128,10 @@ where
     let form = form(&parts.headers)?;
     let terms = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
-    let records = records(form, &parts.headers, body)?;
+    let (records, stored) = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
-    let published = front.broker.publish(&topic, Publish { partition, sticky: connection.0, records, terms }).await?;
+    let publish = Publish { partition, sticky: connection.0, records, stored, terms };
+    let published = front.broker.publish(&topic, publish).await?;
     note(front, &published, bytes, began);
     receipt(Answer::new(name, count, published))
 }
@@ -160,13 +169,14 @@ impl Form {
         match self {
             Self::One => RECORD_BYTES_MAX,
             Self::Batch | Self::Lines => BATCH_BYTES_MAX,
+            Self::Stored => STORED_BATCH_BYTES_MAX,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::One => "record",
-            Self::Batch | Self::Lines => "batch",
+            Self::Batch | Self::Lines | Self::Stored => "batch",
         }
     }
 }
@@ -176,10 +186,12 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     match media_type.as_ref() {
         BATCH_JSON => Ok(Form::Batch),
         NDJSON => Ok(Form::Lines),
+        STORED => Ok(Form::Stored),
         // To store these as they come would change their meaning on the day that they are offered.
         other if other.starts_with("application/vnd.plinth.") || other.starts_with("application/cloudevents") => {
-            let detail =
-                format!("a body of {other} is not read here; there are {BATCH_JSON}, {NDJSON} and any payload");
+            let detail = format!(
+                "a body of {other} is not read here; there are {BATCH_JSON}, {NDJSON}, {STORED} and any payload"
+            );
             Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail))
         }
         _ => Ok(Form::One),
@@ -229,17 +241,22 @@ fn unknown(detail: String) -> ApiError {
     ApiError::new(ErrorCode::UnknownField, detail)
 }
 
-fn records(form: Form, headers: &HeaderMap, body: Bytes) -> Result<Vec<NewRecord>, ApiError> {
+/// The records, and their stored form when it came so.
+fn records(form: Form, headers: &HeaderMap, body: Bytes) -> Result<(Vec<NewRecord>, Option<Batch>), ApiError> {
     if body.is_empty() {
         return Err(ApiError::invalid("the body is empty; a record has at least 1 byte and a batch at least 1 record"));
     }
     match form {
-        Form::One => Ok(vec![one_record(headers, body)?]),
+        Form::One => Ok((vec![one_record(headers, body)?], None)),
         Form::Batch => {
             let batch: PublishBatch<'_> = extract::from_json(&body)?;
-            Ok(parse::new_records(batch.records, &body)?)
+            Ok((parse::new_records(batch.records, &body)?, None))
         }
-        Form::Lines => lines(&body),
+        Form::Lines => Ok((lines(&body)?, None)),
+        Form::Stored => {
+            let (records, stored) = parse::stored_batch(&body)?;
+            Ok((records, Some(stored)))
+        }
     }
 }
 
@@ -388,14 +405,15 @@ mod tests {
         assert_eq!(form_of("application/vnd.plinth.batch+json").unwrap(), Form::Batch);
         assert_eq!(form_of("image/png").unwrap(), Form::One);
         assert_eq!(form(&HeaderMap::new()).unwrap(), Form::One);
-        for refused in ["application/vnd.plinth.batch", "application/cloudevents+json"] {
+        assert_eq!(form_of("application/vnd.plinth.batch").unwrap(), Form::Stored);
+        for refused in ["application/vnd.plinth.batches", "application/cloudevents+json"] {
             assert_eq!(form_of(refused).unwrap_err().code(), ErrorCode::UnsupportedMediaType);
         }
     }
 
     #[test]
     fn an_empty_body_is_refused() {
-        for form in [Form::One, Form::Batch, Form::Lines] {
+        for form in [Form::One, Form::Batch, Form::Lines, Form::Stored] {
             assert_eq!(records(form, &HeaderMap::new(), Bytes::new()).unwrap_err().code(), ErrorCode::InvalidRequest);
         }
         assert_eq!(lines(&Bytes::from_static(b"\n \r\n")).unwrap_err().code(), ErrorCode::InvalidRequest);

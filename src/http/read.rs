@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use bytes::BytesMut;
 use hyper::body::{Frame, SizeHint};
+use plinth_api::batch::HEAD_BYTES;
 use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
-use plinth_api::records::{EventFormat, RecordPage, Wait};
+use plinth_api::records::{EventFormat, RecordPage, StoredBatches, Wait};
 use plinth_api::topics::TopicName;
 
 use super::accept::{MediaType, negotiate};
@@ -23,16 +25,22 @@ use super::extract::{Name, Params};
 use super::front::Front;
 use super::live::{self, LiveRequest};
 use crate::auth::{Action, TopicRef};
-use crate::broker::{From as Start, Page, PageRequest};
+use crate::broker::{From as Start, Page, PageRequest, Unit};
 use crate::telemetry::Transport;
 
-const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream];
+const OFFERED: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
+const NEXT: HeaderName = HeaderName::from_static("plinth-next");
+const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
 
 /// Read the records of a topic, or follow it.
 ///
 /// `application/json` answers a page (with `wait`, a long-poll), `application/x-ndjson` one record per line for ever with
 /// control lines `{"control":…}` and empty lines in between, `text/event-stream` server-sent events. A header
 /// `Last-Event-ID` wins over `from`.
+///
+/// `application/vnd.plinth.batch` answers a page of whole batches in the form in which they are stored, with their checksums
+/// (docs/format.md, section 8); what comes next is in the headers `Plinth-Next` and `Plinth-Caught-Up`. A batch is never
+/// cut: the first one of a partition may begin before `from`, and the first one of the page is sent whatever its size.
 ///
 /// A browser's `EventSource` that is opened with a ticket comes back by itself after a broken connection: the answer sets
 /// the cookie `__Secure-plinth`, which for 12 hours opens the same address again, for reading, while the ticket's key
@@ -49,7 +57,7 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
         ("partition" = Option<u32>, Query, maximum = 1023, description = "Only this partition; default all"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "Page: most records; default 1000"),
         ("max_bytes" = Option<u32>, Query, minimum = 1, maximum = 8_388_608,
-            description = "Page: about the most payload bytes; at least one record comes"),
+            description = "Page: about the most payload bytes, or bytes of batches; at least one comes"),
         ("wait" = Option<Wait>, Query, description = "Page: how long to wait for a record, at most 60 s"),
         ("format" = Option<EventFormat>, Query, description = "Events: what their data is; default the record"),
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
@@ -63,6 +71,10 @@ const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Ndjson, MediaType::
             (RecordPage = "application/json"),
             (String = "application/x-ndjson"),
             (String = "text/event-stream"),
+            (StoredBatches = "application/vnd.plinth.batch"),
+        ), headers(
+            ("Plinth-Next" = String, description = "Of a page of stored batches: the cursor after it"),
+            ("Plinth-Caught-Up" = bool, description = "Of a page of stored batches: whether it reached every tail"),
         )),
     )
 )]
@@ -74,7 +86,14 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     let access = access::of_stream(&front, &parts, &mut params, again)?;
     let topic = access.caller.authorize(Action::Subscribe, &name)?;
     match media_type? {
-        MediaType::Json => page(&front, topic, params).await,
+        MediaType::Json => {
+            let page = page(&front, page_request(topic, params, Unit::Record)?).await?;
+            Ok(page_answer(&page))
+        }
+        MediaType::Batch => {
+            let page = page(&front, page_request(topic, params, Unit::Batch)?).await?;
+            Ok(batches_answer(&page))
+        }
         media_type @ (MediaType::Ndjson | MediaType::EventStream) => {
             let topics = vec![access.caller.authorize_pattern(Action::Subscribe, &name)?];
             let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
@@ -84,11 +103,8 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     }
 }
 
-async fn page(front: &Front, topic: TopicRef, params: Params<'_>) -> Result<Response, ApiError> {
-    let request = page_request(topic, params)?;
-    let PageRequest { topic, partition, from, limit, bytes_max, .. } = &request;
-    let (topic, from) = (topic.clone(), from.clone());
-    let at_once = PageRequest { topic, partition: *partition, from, limit: *limit, bytes_max: *bytes_max, wait: None };
+async fn page(front: &Front, request: PageRequest) -> Result<Page, ApiError> {
+    let at_once = PageRequest { wait: None, ..request.clone() };
     let page = tokio::select! {
         page = front.broker.page(request) => page?,
         // A node that ends answers its long-polls with what there is.
@@ -96,12 +112,16 @@ async fn page(front: &Front, topic: TopicRef, params: Params<'_>) -> Result<Resp
     };
     let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
     front.metrics.delivered(Transport::Page, records);
-    Ok(page_answer(&page))
+    Ok(page)
 }
 
-fn page_request(topic: TopicRef, mut params: Params<'_>) -> Result<PageRequest, ApiError> {
+fn page_request(topic: TopicRef, mut params: Params<'_>, unit: Unit) -> Result<PageRequest, ApiError> {
+    let media_type = match unit {
+        Unit::Record => MediaType::Json,
+        Unit::Batch => MediaType::Batch,
+    };
     for name in ["format", "unnamed", "last_event_id"] {
-        params.refuse(name, "application/json")?;
+        params.refuse(name, media_type.as_str())?;
     }
     let request = PageRequest {
         topic,
@@ -109,6 +129,7 @@ fn page_request(topic: TopicRef, mut params: Params<'_>) -> Result<PageRequest, 
         from: start(&mut params)?.unwrap_or(Start::Earliest),
         limit: params.take_count("limit", PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX)?,
         bytes_max: params.take_count("max_bytes", PAGE_BYTES_MAX, PAGE_BYTES_MAX)?,
+        unit,
         wait: params.take("wait")?.map(|text| wait(&text)).transpose()?,
     };
     params.finish()?;
@@ -145,6 +166,23 @@ fn page_answer(page: &Page) -> Response {
     pieces.push_back(Bytes::from(format!(r#"],"next":{next},"caught_up":{}}}"#, page.caught_up)));
     let mut response = Response::new(Body::new(Pieces(pieces)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The batches of a page in pieces: heads of their own, and the stored bytes that all readers share.
+fn batches_answer(page: &Page) -> Response {
+    let mut heads = BytesMut::with_capacity(HEAD_BYTES * page.slices.len());
+    let mut pieces = VecDeque::with_capacity(2 * page.slices.len());
+    for batch in &page.slices {
+        heads.extend_from_slice(&batch.frame_head().encode());
+        pieces.push_back(heads.split().freeze());
+        pieces.extend(batch.stored_form().iter().cloned());
+    }
+    let mut response = Response::new(Body::new(Pieces(pieces)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::Batch.as_str()));
+    headers.insert(NEXT, HeaderValue::from_str(&page.next).expect("a cursor is base64url"));
+    headers.insert(CAUGHT_UP, HeaderValue::from_static(if page.caught_up { "true" } else { "false" }));
     response
 }
 

@@ -208,7 +208,7 @@ impl Session {
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
         let broker = self.front.broker.clone();
-        let publish = Publish { partition, sticky: self.sticky, records, terms };
+        let publish = Publish { partition, sticky: self.sticky, records, stored: None, terms };
         self.request_bytes += frame_bytes;
         self.requests.push(Box::pin(async move {
             let result = broker.publish(&allowed, publish).await;

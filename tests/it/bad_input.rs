@@ -131,7 +131,7 @@ fn headers() -> Vec<Case> {
     };
     let long = "k".repeat(RECORD_KEY_BYTES_MAX + 1);
     vec![
-        media("application/vnd.plinth.batch"),
+        media("application/vnd.plinth.batches"),
         media("application/cloudevents+json"),
         header("Content-Encoding", "gzip", expected(415, "unsupported_media_type", &[&"gzip"])),
         header("Idempotency-Key", "a b", expected(400, "invalid_request", &[&"idempotency key", &"255"])),

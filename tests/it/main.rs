@@ -5,6 +5,7 @@
 mod abuse;
 mod auth_matrix;
 mod bad_input;
+mod batch;
 mod cli;
 mod client;
 mod cookie;

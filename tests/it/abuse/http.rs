@@ -1,5 +1,6 @@
 //! HTTP/1.1 and HTTP/2 that is none.
 
+use plinth_api::batch::{BatchRecord, MEDIA_TYPE, encode_batch};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::AsyncWriteExt;
@@ -92,6 +93,17 @@ fn bodies(key: &str) -> Vec<Case> {
     ]
 }
 
+/// A publish of a batch in its stored form.
+fn post_batch(key: &str) -> Vec<u8> {
+    let record = BatchRecord { key: Some("k".into()), payload: "hello".into(), ..BatchRecord::default() };
+    let frame = encode_batch(&vec![record; 3]).expect("it fits the form");
+    let head = format!("Content-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\n", frame.len());
+    let request = post(key, &head, "");
+    // Of two types the first would count.
+    let request = String::from_utf8(request).expect("text").replace("Content-Type: text/plain\r\n", "");
+    [request.as_bytes(), &frame].concat()
+}
+
 /// Frames of HTTP/2 after the preface.
 fn http2() -> Vec<Case> {
     let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
@@ -177,6 +189,7 @@ async fn requests_that_are_broken_at_random_do_no_harm() {
         [post(key, length, "hello"), get("/livez", "")].concat(),
         [post(key, "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), post(key, length, "again")].concat(),
         get("/v1/topics/t/records?from=earliest&limit=5", &authorized),
+        [post_batch(key), get("/v1/topics/abused/records", &format!("{authorized}Accept: {MEDIA_TYPE}\r\n"))].concat(),
         get("/v1/stream?topic=t&from=earliest", &format!("{authorized}Accept: text/event-stream\r\n")),
         get("/v1/ws", &format!("{authorized}{upgrade}")),
         http2().pop().expect("there are some").1,

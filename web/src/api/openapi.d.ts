@@ -562,6 +562,12 @@ export interface components {
          * @enum {string}
          */
         SlowPolicy: "catch_up" | "latest" | "disconnect";
+        /**
+         * Format: binary
+         * @description Batches in the form in which they are stored, one behind the other: `application/vnd.plinth.batch`, docs/format.md,
+         *     section 8. A publish is one of them.
+         */
+        StoredBatches: string;
         /** @description Follow topics. */
         SubscribeFrame: {
             /**
