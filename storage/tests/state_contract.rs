@@ -41,6 +41,20 @@ fn what_was_flushed_is_there_after_the_store_is_opened_again() {
 }
 
 #[test]
+fn what_was_loaded_is_there_after_the_store_is_opened_again_and_leaves_no_file_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = RocksState::open(dir.path()).unwrap();
+    let rows = || (0..2000).map(|n| Ok((Bytes::from(format!("{n:04}")), Bytes::from("v".repeat(100)))));
+    state.load(&mut rows()).unwrap();
+    state.load(&mut rows().chain(rows())).expect_err("not in order");
+    drop(state);
+    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with("load")).collect::<Vec<_>>(), Vec::<String>::new());
+    let state = RocksState::open(dir.path()).unwrap();
+    assert_eq!(state.scan(b"", b"~", usize::MAX).unwrap().len(), 2000);
+}
+
+#[test]
 fn a_store_that_is_open_is_refused_and_not_called_corrupt() {
     // Fails when the message of the lock is not told apart: the caller would wipe a store in use.
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::{Snapshot, StateOp, StateRow, StateStore};
+use super::{Snapshot, StateOp, StateRow, StateStore, ascending};
 use crate::error::Result;
 
 /// An ordered map in memory. A snapshot copies the map (16 bytes of pointers per key and value and the tree, not the
@@ -74,6 +74,12 @@ impl StateStore for MemoryState {
                 StateOp::DeleteRange(..) => {}
             }
         }
+        Ok(())
+    }
+
+    fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
+        let mut loaded: BTreeMap<Bytes, Bytes> = ascending(rows).collect::<Result<_>>()?;
+        self.rows_mut().append(&mut loaded);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ pub mod rocks;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// One change of a write batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,13 @@ pub trait StateStore: Send + Sync + 'static {
     /// `Corrupt` when the local disk refuses: the caller discards the store.
     fn write(&self, ops: &[StateOp]) -> Result<()>;
 
+    /// Adds rows that come in ascending order of their keys, all or none; a key that is there already gets the new value.
+    /// Meant for many rows and an empty store: faster than [`StateStore::write`].
+    ///
+    /// # Errors
+    /// The first error of `rows`; `Corrupt` when they are not in order; else as [`StateStore::write`].
+    fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()>;
+
     /// A consistent view of everything.
     fn snapshot(&self) -> Snapshot;
 
@@ -61,4 +68,17 @@ pub trait StateStore: Send + Sync + 'static {
     /// # Errors
     /// As [`StateStore::write`].
     fn flush(&self) -> Result<()>;
+}
+
+/// The same rows; one whose key does not come after the one before it is an error.
+fn ascending(rows: &mut dyn Iterator<Item = Result<StateRow>>) -> impl Iterator<Item = Result<StateRow>> {
+    let mut last: Option<Bytes> = None;
+    rows.map(move |row| {
+        let (key, value) = row?;
+        if last.as_ref().is_some_and(|last| *last >= key) {
+            return Err(Error::new(Kind::Corrupt, "rows to be loaded are not in the order of their keys"));
+        }
+        last = Some(key.clone());
+        Ok((key, value))
+    })
 }

@@ -12,11 +12,11 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, IngestExternalFileOptions, IteratorMode, Options,
+    ReadOptions, SstFileWriter, WriteBatch, WriteOptions,
 };
 
-use super::{Snapshot, StateOp, StateRow, StateStore};
+use super::{Snapshot, StateOp, StateRow, StateStore, ascending};
 use crate::error::{Error, Kind, Result};
 use crate::store::check_writable;
 
@@ -24,6 +24,8 @@ const BLOCK_CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const WRITE_BUFFERS: i32 = 2;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// Rows that are loaded go into files of about this size.
+const LOAD_FILE_BYTES: u64 = 64 << 20;
 
 /// Rows of a snapshot travel in chunks of about this many bytes, at most [`SNAPSHOT_CHUNKS`] ahead of the reader.
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
@@ -116,6 +118,21 @@ impl StateStore for RocksState {
         self.db.write_opt(batch, &options).map_err(|error| self.corrupt(error))
     }
 
+    /// The rows become sorted files that RocksDB takes as they are.
+    fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
+        let mut files = LoadFiles { dir: &self.dir, paths: Vec::new() };
+        let mut rows = ascending(rows).peekable();
+        while rows.peek().is_some() {
+            files.write_one(&mut rows)?;
+        }
+        if files.paths.is_empty() {
+            return Ok(());
+        }
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db.ingest_external_file_opts(&options, files.paths.clone()).map_err(|error| self.corrupt(error))
+    }
+
     /// The rows are read by a thread of its own, because an iterator of RocksDB cannot outlive a borrow of its database.
     /// The directory stays in use until the snapshot is dropped, or read to its end.
     fn snapshot(&self) -> Snapshot {
@@ -132,6 +149,42 @@ impl StateStore for RocksState {
 
     fn flush(&self) -> Result<()> {
         self.db.flush().map_err(|error| self.corrupt(error))
+    }
+}
+
+/// Files of sorted rows beside those of the database, gone when this is dropped: RocksDB has its own links then.
+struct LoadFiles<'a> {
+    dir: &'a Path,
+    paths: Vec<PathBuf>,
+}
+
+impl LoadFiles<'_> {
+    /// Writes rows into one more file until it is full or there are none left.
+    fn write_one(&mut self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
+        let path = self.dir.join(format!("load-{}.sst", self.paths.len()));
+        self.paths.push(path.clone());
+        let options = options();
+        let mut file = SstFileWriter::create(&options);
+        file.open(&path).map_err(|error| corrupt(self.dir, error))?;
+        while file.file_size() < LOAD_FILE_BYTES {
+            let Some(row) = rows.next() else { break };
+            let (key, value) = row?;
+            file.put(key, value).map_err(|error| corrupt(self.dir, error))?;
+        }
+        file.finish().map_err(|error| corrupt(self.dir, error))
+    }
+}
+
+impl Drop for LoadFiles<'_> {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "a file of the local state is left behind");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
     }
 }
 

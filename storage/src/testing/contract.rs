@@ -157,6 +157,8 @@ pub fn state_contract<S: StateStore>(make: impl Fn() -> S) {
     a_batch_is_seen_whole_or_not_at_all(&make());
     a_snapshot_does_not_see_later_writes(&make());
     a_snapshot_may_be_dropped_early_and_outlives_its_store(make());
+    loads_rows_in_order(&make());
+    loads_all_rows_or_none(&make());
 }
 
 fn gets_what_was_put(state: &dyn StateStore) {
@@ -269,6 +271,39 @@ fn a_snapshot_may_be_dropped_early_and_outlives_its_store(state: impl StateStore
     let mut kept = state.snapshot();
     drop(state);
     assert!(kept.all(|row| row.is_ok()), "a snapshot can be read when its store is gone");
+}
+
+fn loads_rows_in_order(state: &dyn StateStore) {
+    let rows = |range: std::ops::Range<u32>, value: &'static str| {
+        range.map(move |n| Ok((bytes(&format!("{n:06}")), bytes(&format!("{value} {n}")))))
+    };
+    state.load(&mut std::iter::empty()).expect("no row is no error");
+    state.load(&mut rows(0..50_000, "loaded")).expect("an empty store takes rows");
+    assert_eq!(all(state).len(), 50_000);
+    assert_eq!(got(state, "049999").as_deref(), Some("loaded 49999"));
+    write(state, &[put("000001", "written"), delete("000002"), delete_range("000010", "049990")]);
+    let left = ["000000", "000001", "000003", "000004", "000005", "000006", "000007", "000008", "000009"];
+    assert_eq!(keys(&all(state))[..9], left, "what was loaded is changed as any row");
+    assert_eq!(got(state, "000001").as_deref(), Some("written"));
+    state.load(&mut rows(1..12, "again")).expect("a store with rows takes more");
+    assert_eq!(got(state, "000001").as_deref(), Some("again 1"), "what is loaded last wins");
+    assert_eq!(got(state, "000011").as_deref(), Some("again 11"), "also over a deleted range");
+    assert_eq!(got(state, "000012"), None);
+    assert_eq!(all(state).len(), 12 + 10);
+}
+
+fn loads_all_rows_or_none(state: &dyn StateStore) {
+    write(state, &[put("a", "1")]);
+    let row = |key: &str| Ok((bytes(key), bytes("x")));
+    let failed = || Err(crate::error::Error::new(crate::error::Kind::Unavailable, "cut off"));
+    for (what, last) in [("a row that comes too early", row("b")), ("the same row twice", row("c"))] {
+        let error = state.load(&mut [row("a"), row("c"), last].into_iter()).expect_err(what);
+        assert_eq!(error.kind(), crate::error::Kind::Corrupt, "{what}");
+    }
+    let error = state.load(&mut [row("a"), row("c"), failed()].into_iter()).expect_err("the rows fail");
+    assert_eq!(error.kind(), crate::error::Kind::Unavailable, "the error of the rows is told");
+    assert_eq!(got(state, "a").as_deref(), Some("1"), "nothing was loaded");
+    assert_eq!(all(state).len(), 1);
 }
 
 fn put(key: &str, value: &str) -> StateOp {
