@@ -82,15 +82,34 @@ const INDEX: u8 = 4;
 const TERMS: u8 = 10;
 const PRODUCER: u8 = 11;
 const IDEMPOTENCY: u8 = 12;
+const DIRTY: u8 = 13;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
     Bytes::from_static(&[META])
 }
 
-/// The keys that belong into a checkpoint: all but the local position.
+/// The local key under which the state store keeps the checkpoint that its dirty rows come after.
+pub(crate) fn reference_key() -> Bytes {
+    Bytes::from_static(&[META, 1])
+}
+
+/// The key range of the local rows about the state store itself.
+pub(crate) fn meta_range() -> (Bytes, Bytes) {
+    (position_key(), Bytes::from_static(&[META + 1]))
+}
+
+/// The local key of what one slot changed: the `number`-th that the state store has applied.
+pub(crate) fn dirty_key(number: u64) -> Bytes {
+    let mut out = BytesMut::with_capacity(9);
+    out.put_u8(DIRTY);
+    out.put_u64(number);
+    out.freeze()
+}
+
+/// The keys that belong into a checkpoint: all but those that are about the local state store.
 pub(crate) fn is_checkpointed(key: &[u8]) -> bool {
-    key.first() != Some(&META)
+    !matches!(key.first(), Some(&(META | DIRTY)))
 }
 
 pub(crate) fn document_key(key: &[u8]) -> Bytes {

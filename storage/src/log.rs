@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
@@ -17,7 +17,7 @@ use crate::cache::{PageCache, PageCacheOptions};
 use crate::env::{Clock, Rng, SystemClock, SystemRng, new_ulid};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feeds, Follow};
-use crate::ids::{ClusterId, Offset, Partition, SessionId, Timestamp};
+use crate::ids::{ClusterId, Offset, Partition, SessionId, Slot, Timestamp};
 use crate::layout;
 use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
@@ -146,6 +146,7 @@ struct Inner {
     tasks: Mutex<Option<JoinSet<()>>>,
     checkpoint_requested: Arc<Notify>,
     compaction: mpsc::Sender<Request>,
+    checkpoint_durable: watch::Receiver<Option<Slot>>,
     /// Held for as long as the caches of the directory are in use.
     _cache_lock: Option<std::fs::File>,
 }
@@ -228,6 +229,7 @@ impl Log {
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
         let writer = Writer::new(writer_options(options, cluster, session, shards), parts);
         let checkpoint_requested = Arc::<Notify>::default();
+        let (durable, checkpoint_durable) = watch::channel(None);
         let checkpointer = Checkpointer {
             session,
             stores: options.stores.clone(),
@@ -239,6 +241,7 @@ impl Log {
                 wal_bytes: options.checkpoint_wal_bytes,
             },
             requested: Arc::clone(&checkpoint_requested),
+            durable,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(Pipeline::new(Arc::clone(&writer)).run());
@@ -268,6 +271,7 @@ impl Log {
             tasks: Mutex::new(Some(tasks)),
             checkpoint_requested,
             compaction,
+            checkpoint_durable,
             _cache_lock: cache_lock,
         };
         Self { inner: Arc::new(inner) }
@@ -420,6 +424,27 @@ impl Log {
         let (done, compacted) = oneshot::channel();
         self.inner.compaction.send(done).await.map_err(|_| closed())?;
         compacted.await.map_err(|_| closed())?
+    }
+
+    /// Asks for a checkpoint and waits for the next one; with nothing else under way that is it. Cancel safe.
+    ///
+    /// # Errors
+    /// `Closed` when the session ends before.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let mut durable = self.inner.checkpoint_durable.clone();
+        durable.mark_unchanged();
+        self.request_checkpoint();
+        durable.changed().await.map_err(|_| Error::new(Kind::Closed, "the session ended before its checkpoint"))
+    }
+
+    /// Every row of the state that belongs into a checkpoint, and its value.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    #[cfg(feature = "testing")]
+    pub fn state_rows(&self) -> Result<Vec<(Bytes, Bytes)>> {
+        let rows = self.inner.state.snapshot();
+        rows.filter(|row| row.as_ref().map_or(true, |(key, _)| layout::is_checkpointed(key))).collect()
     }
 
     /// Takes nothing new, stores what was taken, ends the tasks.

@@ -1,37 +1,46 @@
-//! Checkpoints: durable snapshots of all that a session owns, so that a start needs only the log after the last one.
+//! Checkpoints: durable states of all that a session owns, so that a start needs only the log after the last one.
 //!
-//! ```text
-//! body     next slot u64 · hash of the object before it 16 · zstd of (key length u32 · value length u32 · key · value)*
-//! ```
-//! A checkpoint is a full snapshot. So that its cost stays a fraction of what is written anyway, the next one is due only
-//! after a multiple of the size of the last one has gone into the log.
+//! A checkpoint holds what has changed since the one before and names the checkpoints that it builds on, its parts. So
+//! its cost grows with what has changed. Small parts at the end are merged into the new one, so that there are few: a part
+//! stays while it is more than [`MERGE_FACTOR`] times as large as what comes after it (ADR 13). It must not know what the
+//! rows mean.
 
-use std::io::{Read, Write};
+pub(crate) mod dirty;
+mod format;
+mod load;
+mod merge;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::dirty::{Delta, Reference};
+use self::format::{ChangesWriter, Head};
+pub(crate) use self::format::{Part, parse_position};
+pub(crate) use self::load::load;
+use self::load::{Stored, with_layers};
+use self::merge::Layer;
 use crate::env::until;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{ObjectHash, SessionId, Slot};
+use crate::ids::{SessionId, Slot};
 use crate::layout;
 use crate::metrics::{Health, StorageMetrics};
 use crate::shard::rows::{Position, Row};
-use crate::slot::{self, Created, Object, read_object};
-use crate::state::{StateOp, StateRow, StateStore};
+use crate::slot::{self, Created, Object};
+use crate::state::{StateOp, StateStore};
 use crate::store::ObjectStores;
-use crate::wal::fence::CHECKPOINT_HEAD_BYTES;
 use crate::wal::format::{Header, ObjectKind};
 use crate::wal::writer::{StopReason, Writer};
 
-const COMPRESSION_LEVEL: i32 = 1;
-/// So many times the size of the last checkpoint goes into the log before the next one.
-const LOG_PER_CHECKPOINT: u64 = 4;
-/// Rows of a checkpoint are written to the state store in batches of about this size.
-const LOAD_BATCH_BYTES: usize = 1024 * 1024;
+/// A part is merged into a new checkpoint when it is at most so many times as large as what comes after it.
+const MERGE_FACTOR: u64 = 2;
+/// Checkpoints below this size count as this large: they cost a request each, whatever they hold.
+const SIZE_MIN: u64 = 1024;
+/// Most parts of a checkpoint, itself among them; the last ones are merged before there are more.
+const PARTS_MAX: usize = 12;
 
 /// When checkpoints are due.
 #[derive(Clone, Copy, Debug)]
@@ -50,18 +59,23 @@ pub(crate) struct Checkpointer {
     pub(crate) options: CheckpointOptions,
     /// Asks for a checkpoint now.
     pub(crate) requested: Arc<Notify>,
+    /// The newest one, in the bucket and noted in the local state.
+    pub(crate) durable: watch::Sender<Option<Slot>>,
 }
 
-/// The position at the start of a checkpoint's body: the first slot that is not in it, and the hash before it.
-pub(crate) fn parse_head(mut body: &[u8]) -> Option<(Slot, ObjectHash)> {
-    (body.len() >= CHECKPOINT_HEAD_BYTES).then(|| (Slot(body.get_u64_le()), ObjectHash(body.get_u128_le())))
+/// All that a checkpoint which builds on this one names: its parts and itself.
+///
+/// # Errors
+/// `Unavailable` when it cannot be read, `Corrupt` when it is missing or broken.
+pub(crate) async fn parts_of(stores: &ObjectStores, session: SessionId, number: Slot) -> Result<Vec<Part>> {
+    Ok(Stored::open(stores, session, number).await?.parts())
 }
 
 impl Checkpointer {
     /// Writes checkpoints when they are due, until the log takes nothing more.
     pub(crate) async fn run(self, writer: Arc<Writer>) {
         let mut committed = writer.committed_bytes();
-        let (mut number, mut last_size, mut at_bytes) = (Slot(0), 0, 0);
+        let (mut number, mut at_bytes) = (Slot(0), 0);
         let mut last_time = Instant::now();
         loop {
             let new_bytes = *committed.borrow_and_update() - at_bytes;
@@ -75,130 +89,168 @@ impl Checkpointer {
                     }
                     false
                 }
-                () = until(Some(wait_until)), if new_bytes > 0 && wait_until > Instant::now() => false,
+                () = until(Some(wait_until)), if new_bytes > 0 => false,
             };
-            let new_bytes = *committed.borrow() - at_bytes;
-            let enough = LOG_PER_CHECKPOINT * last_size;
-            let by_bytes = new_bytes >= self.options.wal_bytes.max(enough);
-            let by_time = last_time.elapsed() >= self.options.interval && new_bytes > 0 && 16 * new_bytes >= last_size;
+            let bytes = *committed.borrow();
+            let by_bytes = bytes - at_bytes >= self.options.wal_bytes;
+            let by_time = last_time.elapsed() >= self.options.interval && bytes > at_bytes;
             if !(asked || by_bytes || by_time) {
                 continue;
             }
-            at_bytes += new_bytes;
-            last_time = Instant::now();
             match self.write(number).await {
-                Ok(Written::Done(size)) => {
-                    last_size = size;
+                Ok(Written::Done) => {
+                    at_bytes = bytes;
                     number = number.next();
                 }
-                Ok(Written::Fenced(by)) => {
-                    writer.stop(StopReason::Fenced(format!("session {} was ended by session {by}", self.session)));
+                Ok(Written::Stop(reason)) => {
+                    writer.stop(reason);
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "checkpoint failed, the next one is tried when it is due"),
+                Err(error) => tracing::warn!(%error, "checkpoint failed, it is tried again when the next one is due"),
             }
+            last_time = Instant::now();
         }
     }
 
+    /// Writes one checkpoint. An error says that it is not there; the same number is tried again.
     async fn write(&self, number: Slot) -> Result<Written> {
-        let state = Arc::clone(&self.state);
-        let body = tokio::task::spawn_blocking(move || encode(&*state)).await;
-        let body = body.map_err(|error| Error::new(Kind::Closed, "checkpoint was cut off").with_source(error))??;
-        let size = body.len() as u64;
+        let draft = self.draft().await?;
         let header = Header::new(ObjectKind::Checkpoint, self.session, number.0);
-        let object = Object::new(layout::checkpoint(self.session, number), header, vec![body]);
+        let body = std::iter::once(draft.head.encode()).chain(draft.changes).collect();
+        let object = Object::new(layout::checkpoint(self.session, number), header, body);
+        let parts = draft.head.parts.iter().copied().chain([Part::of(&object.header)]).collect();
         match slot::create(&self.stores, &object, &self.health, None).await? {
-            Created::Ours => {
-                self.metrics.checkpoints.inc();
-                Ok(Written::Done(size))
+            Created::Ours => {}
+            Created::Taken(header) => {
+                let why = format!("session {} was ended by session {}", self.session, header.author);
+                return Ok(Written::Stop(StopReason::Fenced(why)));
             }
-            Created::Taken(header) => Ok(Written::Fenced(header.author)),
         }
+        self.metrics.checkpoints.inc();
+        let (from, reference) = (draft.from, Reference { from: draft.applied, parts });
+        let noted = self.blocking(move |state| {
+            state.write(&reference.settle(from))?;
+            // What is in the checkpoint is on the SSD, too: a start after a crash can go on from there.
+            state.flush()
+        });
+        Ok(match noted.await {
+            Ok(()) => {
+                self.durable.send_replace(Some(number));
+                Written::Done
+            }
+            Err(error) => {
+                Written::Stop(StopReason::Broken(format!("a checkpoint cannot be noted in the local state: {error}")))
+            }
+        })
+    }
+
+    /// What the next checkpoint holds.
+    async fn draft(&self) -> Result<Draft> {
+        let Some(own) = self.blocking(draft_of_changes).await? else {
+            return self.blocking(draft_of_everything).await;
+        };
+        let kept = own.head.parts.len() - merged_into(&own.head.parts, own.len());
+        if kept == own.head.parts.len() {
+            return Ok(own);
+        }
+        if kept == 0 {
+            return self.blocking(draft_of_everything).await;
+        }
+        let merged = Stored::open_all(&self.stores, &own.head.parts[kept..]).await?;
+        let Draft { mut head, from, applied, .. } = own;
+        head.parts.truncate(kept);
+        let state = Arc::clone(&self.state);
+        let changes = with_layers(&self.stores, merged, move |mut layers| {
+            let delta = Delta::collect(&*state, from, applied)?;
+            layers.push(delta.ok_or_else(changes_grew)?.into_layer());
+            compress(Layer::merged(layers)?.into_ops())
+        });
+        Ok(Draft { changes: changes.await?, head, from, applied })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn StateStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let state = Arc::clone(&self.state);
+        let done = tokio::task::spawn_blocking(move || work(&*state)).await;
+        done.map_err(|error| Error::new(Kind::Closed, "checkpoint was cut off").with_source(error))?
     }
 }
 
 enum Written {
-    Done(u64),
-    Fenced(SessionId),
+    Done,
+    /// The session has ended, or must.
+    Stop(StopReason),
 }
 
-fn encode(state: &dyn StateStore) -> Result<Bytes> {
-    let broken =
-        |error: std::io::Error| Error::new(Kind::Corrupt, "checkpoint cannot be compressed").with_source(error);
+/// A checkpoint that is not written yet.
+struct Draft {
+    head: Head,
+    changes: Vec<Bytes>,
+    /// The dirty rows that are in it.
+    from: u64,
+    applied: u64,
+}
+
+impl Draft {
+    fn len(&self) -> u64 {
+        self.changes.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+/// How many of the last parts go into a new checkpoint whose own changes have `len` bytes.
+fn merged_into(parts: &[Part], len: u64) -> usize {
+    let (mut len, mut merged) = (len.max(SIZE_MIN), 0);
+    for part in parts.iter().rev() {
+        let few = parts.len() - merged < PARTS_MAX;
+        if few && part.len > MERGE_FACTOR * len {
+            break;
+        }
+        len += part.len;
+        merged += 1;
+    }
+    merged
+}
+
+/// The changes since the last checkpoint; `None` when it is not known what they come after, or when they are too many.
+fn draft_of_changes(state: &dyn StateStore) -> Result<Option<Draft>> {
+    let (position, reference) = dirty::local(state)?;
+    let Some(Reference { from, parts }) = reference else { return Ok(None) };
+    let Some(delta) = Delta::collect(state, from, position.applied)? else { return Ok(None) };
+    let changes = compress(delta.into_layer().into_ops())?;
+    let head = Head { next: position.next, hash: position.hash, parts };
+    Ok(Some(Draft { head, changes, from, applied: position.applied }))
+}
+
+/// All rows, as a stream from a snapshot.
+fn draft_of_everything(state: &dyn StateStore) -> Result<Draft> {
     let mut position = None;
-    let mut out = zstd::Encoder::new(vec![0; CHECKPOINT_HEAD_BYTES], COMPRESSION_LEVEL).map_err(broken)?;
+    let mut out = ChangesWriter::new()?;
     for row in state.snapshot() {
         let (key, value) = row?;
-        if !layout::is_checkpointed(&key) {
+        if layout::is_checkpointed(&key) {
+            out.add(&StateOp::Put(key, value))?;
+        } else if key == layout::position_key() {
             position = Some(Position::parse(value)?);
-            continue;
         }
-        for part in [&key, &value] {
-            let len = u32::try_from(part.len()).expect("a row is bounded far below 4 GiB");
-            out.write_all(&len.to_le_bytes()).map_err(broken)?;
-        }
-        out.write_all(&key).map_err(broken)?;
-        out.write_all(&value).map_err(broken)?;
     }
     let position = position.ok_or_else(|| Error::new(Kind::Corrupt, "state store has no position"))?;
-    let mut body = out.finish().map_err(broken)?;
-    body[..8].copy_from_slice(&position.next.0.to_le_bytes());
-    body[8..CHECKPOINT_HEAD_BYTES].copy_from_slice(&position.hash.0.to_le_bytes());
-    Ok(Bytes::from(body))
+    let head = Head { next: position.next, hash: position.hash, parts: Vec::new() };
+    Ok(Draft { head, changes: out.finish()?, from: 0, applied: position.applied })
 }
 
-/// Loads the rows of a checkpoint for which `wanted` holds into the state store.
-///
-/// # Errors
-/// `Unavailable` when it cannot be read, `Corrupt` when it is missing or broken.
-pub(crate) async fn load(
-    stores: &ObjectStores,
-    session: SessionId,
-    number: Slot,
-    state: &Arc<dyn StateStore>,
-    wanted: impl Fn(&[u8]) -> bool + Send + 'static,
-) -> Result<()> {
-    let path = layout::checkpoint(session, number);
-    let missing = || Error::new(Kind::Corrupt, format!("checkpoint {path} is missing"));
-    let object = read_object(stores, &path).await?.ok_or_else(missing)?;
-    let (_, body) = Header::parse_object(&object)?;
-    let state = Arc::clone(state);
-    let loaded = tokio::task::spawn_blocking(move || load_rows(&body, &*state, &wanted)).await;
-    loaded.map_err(|error| Error::new(Kind::Closed, "loading a checkpoint was cut off").with_source(error))?
-}
-
-fn load_rows(body: &Bytes, state: &dyn StateStore, wanted: &dyn Fn(&[u8]) -> bool) -> Result<()> {
-    let broken = |error: std::io::Error| Error::new(Kind::Corrupt, "checkpoint cannot be read").with_source(error);
-    let rows = body.get(CHECKPOINT_HEAD_BYTES..).unwrap_or_default();
-    let mut rows = zstd::Decoder::new(rows).map_err(broken)?;
-    let mut ops = Vec::new();
-    let mut bytes = 0;
-    while let Some((key, value)) = read_row(&mut rows).map_err(broken)? {
-        if !wanted(&key) {
-            continue;
-        }
-        bytes += key.len() + value.len();
-        ops.push(StateOp::Put(key, value));
-        if bytes >= LOAD_BATCH_BYTES {
-            state.write(&ops)?;
-            ops.clear();
-            bytes = 0;
-        }
+fn compress(ops: impl Iterator<Item = Result<StateOp>>) -> Result<Vec<Bytes>> {
+    let mut out = ChangesWriter::new()?;
+    for op in ops {
+        out.add(&op?)?;
     }
-    state.write(&ops)
+    out.finish()
 }
 
-fn read_row(rows: &mut impl Read) -> std::io::Result<Option<StateRow>> {
-    let mut lens = [0; 8];
-    match rows.read_exact(&mut lens) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let mut lens = &lens[..];
-    let mut key = vec![0; lens.get_u32_le() as usize];
-    let mut value = vec![0; lens.get_u32_le() as usize];
-    rows.read_exact(&mut key)?;
-    rows.read_exact(&mut value)?;
-    Ok(Some((Bytes::from(key), Bytes::from(value))))
+fn changes_grew() -> Error {
+    Error::new(Kind::Corrupt, "the changes since the last checkpoint are not what they were")
 }
+
+#[cfg(test)]
+mod tests;

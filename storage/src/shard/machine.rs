@@ -1,9 +1,10 @@
 //! How a committed slot changes the state. The same function serves the writer and the replay after a start.
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{Offset, Partition, SessionId, Slot, Timestamp};
+use crate::ids::{ClusterId, ObjectHash, Offset, Partition, SessionId, Slot, Timestamp};
 use crate::layout;
 use crate::shard::changes::Entry;
+use crate::shard::checkpoint::dirty;
 use crate::shard::once::Remember;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, Row, TopicRow};
 use crate::state::{StateOp, StateStore};
@@ -47,16 +48,18 @@ pub(crate) fn topic_row(state: &dyn StateStore, topic: crate::ids::TopicId) -> R
     state.get(&layout::topic_key(topic))?.map(TopicRow::parse).transpose()
 }
 
-/// Applies a slot and moves the position behind it, in one write batch. Gives the new rows of the slot's partitions.
+/// Applies a slot, notes what it changed for the next checkpoint, and moves the position behind it, in one write batch.
+/// `hash` is that of the slot's object. Gives the new rows of the slot's partitions.
 ///
 /// # Errors
 /// `Corrupt` when the state store is broken or the slot does not continue a partition where it ended.
 pub(crate) fn apply(
     state: &dyn StateStore,
     slot: &SlotSummary,
-    position: &Position,
+    cluster: ClusterId,
+    hash: ObjectHash,
 ) -> Result<Vec<(Partition, PartitionRow)>> {
-    let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 1);
+    let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 2);
     let mut rows = Vec::with_capacity(slot.runs.len());
     for run in &slot.runs {
         let row = partition_row(state, run.partition)?.unwrap_or_default();
@@ -87,6 +90,9 @@ pub(crate) fn apply(
             apply_entry(entry, &mut ops);
         }
     }
+    let applied = Position::load(state)?.map_or(0, |position| position.applied);
+    ops.extend(dirty::note(applied, &ops));
+    let position = Position { cluster, session: slot.session, next: slot.slot.next(), hash, applied: applied + 1 };
     ops.push(StateOp::Put(layout::position_key(), position.encode()));
     state.write(&ops)?;
     Ok(rows)

@@ -6,6 +6,7 @@ use object_store::path::Path;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{ClusterId, ObjectHash, Offset, SegmentId, SessionId, Slot, Timestamp};
 use crate::layout;
+use crate::state::StateStore;
 use crate::wal::format::get_ulid;
 
 const VERSION: u8 = 1;
@@ -60,6 +61,8 @@ pub(crate) struct Position {
     pub(crate) next: Slot,
     /// Hash of the object before `next`; zero at the start of a log.
     pub(crate) hash: ObjectHash,
+    /// How many slots this state store has applied, of whatever log.
+    pub(crate) applied: u64,
 }
 
 /// A value of the state store.
@@ -181,15 +184,26 @@ impl Row for TopicRow {
     }
 }
 
+impl Position {
+    /// The position of a state store, or `None` when it has applied nothing yet.
+    ///
+    /// # Errors
+    /// `Corrupt` when the state store is broken.
+    pub(crate) fn load(state: &dyn StateStore) -> Result<Option<Self>> {
+        state.get(&layout::position_key())?.map(Self::parse).transpose()
+    }
+}
+
 impl Row for Position {
     const NAME: &'static str = "position row";
-    const LEN: usize = 56;
+    const LEN: usize = 64;
 
     fn put(&self, out: &mut BytesMut) {
         out.put_slice(&self.cluster.0.to_bytes());
         out.put_slice(&self.session.0.to_bytes());
         out.put_u64_le(self.next.0);
         out.put_u128_le(self.hash.0);
+        out.put_u64_le(self.applied);
     }
 
     fn get(bytes: &mut Bytes) -> Self {
@@ -198,6 +212,7 @@ impl Row for Position {
             session: SessionId(get_ulid(bytes)),
             next: Slot(bytes.get_u64_le()),
             hash: ObjectHash(bytes.get_u128_le()),
+            applied: bytes.get_u64_le(),
         }
     }
 }

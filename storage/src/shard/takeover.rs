@@ -13,7 +13,10 @@ use crate::ids::{ClusterId, Epoch, ObjectHash, SessionId, ShardId, Slot};
 use crate::layout;
 use crate::metrics::Health;
 use crate::shard::changes::Entry;
-use crate::shard::checkpoint;
+use crate::shard::checkpoint::{
+    self,
+    dirty::{self, Reference},
+};
 use crate::shard::claim::{self, Claim};
 use crate::shard::machine::{self, Run, SlotSummary};
 use crate::shard::rows::{Position, Row};
@@ -71,6 +74,12 @@ impl Plan {
     /// The longest chain of logs that any shard is restored from.
     pub(crate) fn sessions(&self) -> usize {
         self.shards.iter().map(|plan| plan.logs.len()).max().unwrap_or(0)
+    }
+
+    /// The checkpoint that all shards begin with, when it is one.
+    fn common_base(&self) -> Option<(SessionId, CheckpointRef)> {
+        let first = self.shards.first()?.base;
+        first.filter(|_| self.shards.iter().all(|plan| plan.base == first))
     }
 
     /// The one log that all shards end in, when there is one: session and end.
@@ -170,6 +179,10 @@ impl Starter<'_> {
         if position.cluster != self.cluster || position.session != session || position.next > end {
             return Ok(None);
         }
+        // What lies before a checkpoint need not be there any more.
+        if plan.common_base().is_some_and(|(base, checkpoint)| base == session && position.next < checkpoint.trim) {
+            return Ok(None);
+        }
         let hash = match position.next.0.checked_sub(1) {
             None => ObjectHash::default(),
             Some(last) => {
@@ -193,8 +206,29 @@ impl Starter<'_> {
         let Some((session, end)) = plan.common_last() else { return Ok(Restored::default()) };
         let log = LogPart { session, from: position.next, end, hash: position.hash };
         let restored = self.replay(&log, state, &|_| true).await?;
-        self.arrive(state)?;
+        let reference = self.compare_reference(plan, (session, end), &**state).await?;
+        self.arrive(state, reference)?;
         Ok(restored)
+    }
+
+    /// What the local state must note about the checkpoint that its dirty rows come after: nothing, if it is the newest.
+    async fn compare_reference(
+        &self,
+        plan: &Plan,
+        (last, end): (SessionId, Slot),
+        state: &dyn StateStore,
+    ) -> Result<Vec<StateOp>> {
+        let (position, reference) = dirty::local(state)?;
+        let forget = dirty::forget(position.applied).to_vec();
+        let Some((session, base)) = plan.common_base() else { return Ok(forget) };
+        if reference.is_some_and(|reference| reference.is(session, base.number)) {
+            return Ok(Vec::new());
+        }
+        // The process died between a checkpoint and its note. The slots of its own log were applied one after the other.
+        let after = end.0.checked_sub(base.trim.0).filter(|_| session == last);
+        let Some(from) = after.and_then(|after| position.applied.checked_sub(after)) else { return Ok(forget) };
+        let parts = checkpoint::parts_of(self.stores, session, base.number).await?;
+        Ok(Reference { from, parts }.settle(0).to_vec())
     }
 
     /// Restores an empty state from the bucket alone.
@@ -202,6 +236,26 @@ impl Starter<'_> {
     /// # Errors
     /// `Unavailable` when the store cannot be read, `Corrupt` when a checkpoint or the chain is broken.
     pub(crate) async fn restore(&self, plan: &Plan, state: &Arc<dyn StateStore>) -> Result<Restored> {
+        let reference = match plan.common_base() {
+            Some((session, base)) => {
+                let parts = checkpoint::load(self.stores, session, base.number, state, |_| true).await?;
+                vec![StateOp::Put(layout::reference_key(), Reference { from: 0, parts }.encode())]
+            }
+            None => self.load_by_shard(plan, state).await.map(|()| Vec::new())?,
+        };
+        let mut restored = Restored::default();
+        for (log, shards) in logs_in_order(plan)? {
+            let part = self.replay(&log, state, &|shard| shards.contains(&shard)).await?;
+            restored.slots += part.slots;
+            restored.bytes += part.bytes;
+            restored.sessions += 1;
+        }
+        self.arrive(state, reference)?;
+        Ok(restored)
+    }
+
+    /// Loads the checkpoints of shards that begin with different ones.
+    async fn load_by_shard(&self, plan: &Plan, state: &Arc<dyn StateStore>) -> Result<()> {
         let mut checkpoints: HashMap<(SessionId, Slot), Vec<ShardId>> = HashMap::new();
         for shard in &plan.shards {
             if let Some((session, checkpoint)) = shard.base {
@@ -213,15 +267,7 @@ impl Starter<'_> {
             let wanted = move |key: &[u8]| layout::shard_of(key, shards).is_some_and(|shard| wanted.contains(&shard));
             checkpoint::load(self.stores, session, number, state, wanted).await?;
         }
-        let mut restored = Restored::default();
-        for (log, shards) in logs_in_order(plan)? {
-            let part = self.replay(&log, state, &|shard| shards.contains(&shard)).await?;
-            restored.slots += part.slots;
-            restored.bytes += part.bytes;
-            restored.sessions += 1;
-        }
-        self.arrive(state)?;
-        Ok(restored)
+        Ok(())
     }
 
     async fn replay(
@@ -241,9 +287,7 @@ impl Starter<'_> {
             }
             hash = header.hash();
             let summary = summarize(&header, parse_body(&body)?, wanted)?;
-            let next = summary.slot.next();
-            let position = Position { cluster: self.cluster, session: log.session, next, hash };
-            machine::apply(&**state, &summary, &position)?;
+            machine::apply(&**state, &summary, self.cluster, hash)?;
             restored.slots += 1;
             restored.bytes += header.object_len();
         }
@@ -251,10 +295,12 @@ impl Starter<'_> {
     }
 
     /// The state is complete: from here on the new session's log goes on.
-    fn arrive(&self, state: &Arc<dyn StateStore>) -> Result<()> {
+    fn arrive(&self, state: &Arc<dyn StateStore>, mut ops: Vec<StateOp>) -> Result<()> {
+        let applied = Position::load(&**state)?.map_or(0, |position| position.applied);
         let hash = ObjectHash::default();
-        let position = Position { cluster: self.cluster, session: self.session, next: Slot(0), hash };
-        state.write(&[StateOp::Put(layout::position_key(), position.encode())])
+        let position = Position { cluster: self.cluster, session: self.session, next: Slot(0), hash, applied };
+        ops.push(StateOp::Put(layout::position_key(), position.encode()));
+        state.write(&ops)
     }
 }
 

@@ -75,7 +75,7 @@ async fn fence_checkpoints(
             Created::Taken(other) if other.kind == ObjectKind::CheckpointFence => {
                 return checkpoint_ref(stores, session, last).await;
             }
-            Created::Taken(other) if other.kind == ObjectKind::Checkpoint => {
+            Created::Taken(other) if other.kind.is_checkpoint() => {
                 last = Some(next);
                 next += 1;
             }
@@ -94,7 +94,7 @@ async fn checkpoint_ref(
     let from = HEADER_BYTES as u64;
     let head = stores.read.get_range(&path, from..from + CHECKPOINT_HEAD_BYTES as u64).await;
     let head = head.map_err(|error| unreadable(&path, error))?;
-    let (trim, hash) = crate::shard::checkpoint::parse_head(&head)
+    let (trim, hash) = crate::shard::checkpoint::parse_position(&head)
         .ok_or_else(|| Error::new(Kind::Corrupt, format!("checkpoint {path} is cut short")))?;
     Ok(Some(CheckpointRef { number, trim, hash }))
 }

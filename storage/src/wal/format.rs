@@ -26,12 +26,14 @@ const ZEROS: usize = 32;
 pub(crate) enum ObjectKind {
     Data,
     Fence,
-    Checkpoint,
+    /// The first form of a checkpoint: all rows in one object. Still read.
+    FullCheckpoint,
     CheckpointFence,
     Claim,
     Cluster,
     SessionMeta,
     Segment,
+    Checkpoint,
 }
 
 /// The header of an object.
@@ -51,16 +53,22 @@ pub(crate) struct Header {
 }
 
 impl ObjectKind {
+    /// Whether it is a checkpoint, of whichever form.
+    pub(crate) fn is_checkpoint(self) -> bool {
+        matches!(self, Self::FullCheckpoint | Self::Checkpoint)
+    }
+
     fn code(self) -> u16 {
         match self {
             Self::Data => 1,
             Self::Fence => 2,
-            Self::Checkpoint => 3,
+            Self::FullCheckpoint => 3,
             Self::CheckpointFence => 4,
             Self::Claim => 5,
             Self::Cluster => 6,
             Self::SessionMeta => 7,
             Self::Segment => 8,
+            Self::Checkpoint => 9,
         }
     }
 
@@ -68,12 +76,13 @@ impl ObjectKind {
         [
             Self::Data,
             Self::Fence,
-            Self::Checkpoint,
+            Self::FullCheckpoint,
             Self::CheckpointFence,
             Self::Claim,
             Self::Cluster,
             Self::SessionMeta,
             Self::Segment,
+            Self::Checkpoint,
         ]
         .into_iter()
         .find(|kind| kind.code() == code)
@@ -111,6 +120,11 @@ impl Header {
     /// The hash of the whole object.
     pub(crate) fn hash(&self) -> ObjectHash {
         ObjectHash(xxh3_128(&self.encode()))
+    }
+
+    /// The hash of the body.
+    pub(crate) fn body_hash(&self) -> u128 {
+        self.body_hash
     }
 
     /// Length of the whole object.

@@ -17,7 +17,6 @@ use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::claim::CATALOG_SHARD;
 use crate::shard::machine::{self, Run, SlotSummary};
-use crate::shard::rows::Position;
 use crate::slot::{self, Created, Object};
 use crate::wal::blocks::BodyBuilder;
 use crate::wal::buffer::{OpenBuffer, Outcome};
@@ -226,13 +225,7 @@ impl Pipeline {
         let writer = &self.writer;
         let Sealed { summary, buffer, hash, .. } = sealed;
         let OpenBuffer { sequence, groups, room, outcome, .. } = buffer;
-        let position = Position {
-            cluster: writer.options.cluster,
-            session: writer.options.session,
-            next: summary.slot.next(),
-            hash,
-        };
-        let rows = machine::apply(&*writer.parts.state, &summary, &position)?;
+        let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
         let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
         writer.parts.tail.push(summary.slot, groups.into_iter().collect());

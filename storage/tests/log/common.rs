@@ -68,3 +68,12 @@ pub(crate) async fn texts(log: &Log) -> Vec<String> {
     let all = read_all(log, partition(0)).await;
     all.iter().map(|payload| String::from_utf8_lossy(payload).into_owned()).collect()
 }
+
+/// Copies the files of a directory.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::{append, batch, make_topic, options, partition, read_all, texts, topic};
+use crate::common::{append, batch, copy_dir, make_topic, options, partition, read_all, texts, topic};
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use plinth_storage::error::Kind;
@@ -102,14 +102,6 @@ async fn an_old_copy_of_the_local_state_is_brought_up_to_date_or_rebuilt() {
     }
     let log = open(&stores, Some(copy.path())).await;
     assert_eq!(texts(&log).await, ["a", "b", "c"]);
-}
-
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
-    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::ids::{Offset, PartitionIndex, TopicId};
 use crate::layout;
 use crate::record::NewRecord;
 use crate::shard::machine::{self, Run, SlotSummary};
-use crate::shard::rows::{Position, Row, TopicRow};
+use crate::shard::rows::{Row, TopicRow};
 use crate::state::StateOp;
 use crate::state::memory::MemoryState;
 
@@ -92,8 +92,7 @@ impl Rig {
         let entries = buffer.partition_entries.clone();
         let summary = SlotSummary { session, slot, object_len: 0, runs: runs.collect(), entries };
         let (cluster, hash) = (crate::ids::ClusterId(Ulid(3)), crate::ids::ObjectHash(0));
-        let position = Position { cluster, session, next: slot.next(), hash };
-        machine::apply(&self.state, &summary, &position).expect("applied");
+        machine::apply(&self.state, &summary, cluster, hash).expect("applied");
         (buffer.sequence, summary)
     }
 
