@@ -302,15 +302,18 @@ pub struct PublishFrame<'a> {
     pub partition: Option<u32>,
     /// As the header `Idempotency-Key`.
     #[serde(default)]
+    #[schema(pattern = "^[!-~]{1,255}$")]
     pub idempotency_key: Option<String>,
     /// As the headers `Producer-Id`, `Producer-Epoch` and `Producer-Seq`.
     #[serde(default)]
     pub producer: Option<Producer>,
     /// As the header `Expected-Tail`.
     #[serde(default)]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
     pub expected_tail: Option<u64>,
     /// As the header `Fencing-Token`.
     #[serde(default)]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
     pub fencing_token: Option<u64>,
 }
 
@@ -319,6 +322,7 @@ pub struct PublishFrame<'a> {
 #[serde(deny_unknown_fields)]
 pub struct Producer {
     /// Names it in the partition. 1 to 255 visible ASCII characters.
+    #[schema(pattern = "^[!-~]{1,255}$")]
     pub id: String,
     /// Its incarnation: a later one ends those before it.
     #[schema(maximum = 9_007_199_254_740_991_u64)]

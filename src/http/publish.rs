@@ -76,15 +76,15 @@ enum Form {
         ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
         ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
         ("durability" = Option<Durability>, Header, description = "The least durability class to answer for"),
-        ("idempotency-key" = Option<String>, Header, description = "Recognizes the request when it is sent again within \
+        ("idempotency-key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
             24 hours, by 1 to 255 visible ASCII characters, quoted or bare; with other content it is refused"),
-        ("producer-id" = Option<String>, Header, description = "Names the producer, 1 to 255 visible ASCII characters. \
+        ("producer-id" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Names the producer, 1 to 255 visible ASCII characters. \
             Records without a key go to a partition by it"),
-        ("producer-epoch" = Option<u64>, Header, description = "The producer's incarnation; a later one ends the others"),
-        ("producer-seq" = Option<u64>, Header, description = "The number of the publish within the epoch, from 0"),
-        ("expected-tail" = Option<u64>, Header, description = "Store only if the first record gets this offset; in a \
+        ("producer-epoch" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The producer's incarnation; a later one ends the others"),
+        ("producer-seq" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The number of the publish within the epoch, from 0"),
+        ("expected-tail" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the first record gets this offset; in a \
             topic of several partitions name one"),
-        ("fencing-token" = Option<u64>, Header, description = "Store only if the partition has seen no higher token, \
+        ("fencing-token" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the partition has seen no higher token, \
             and remember it. A publish without one is not concerned; in a topic of several partitions name one"),
     ),
     request_body(
