@@ -45,7 +45,10 @@ pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream 
         "type": "subscribe", "id": SUBSCRIPTION, "topics": args.topics, "from": position.from(),
     });
     try_stream! {
-        let (mut socket, _) = tokio_tungstenite::connect_async(request?).await.map_err(fault)?;
+        let request = request?;
+        let address = request.uri().to_string();
+        let connected = tokio_tungstenite::connect_async(request).await;
+        let (mut socket, _) = connected.map_err(|error| not_connected(&address, error))?;
         socket.send(Message::text(subscribe.to_string())).await.map_err(fault)?;
         loop {
             let next = tokio::time::timeout(SILENCE_MAX, socket.next()).await;
@@ -115,6 +118,11 @@ fn closed(frame: Option<tokio_tungstenite::tungstenite::protocol::CloseFrame>) -
         Some(frame) => Fault::Lost(format!("closed by the node with {}: {}", u16::from(frame.code), frame.reason)),
         None => Fault::Lost("closed by the node".to_owned()),
     }
+}
+
+fn not_connected(address: &str, error: Error) -> Fault {
+    let Error::Io(error) = error else { return fault(error) };
+    Fault::Lost(format!("cannot connect to {address}: {error}"))
 }
 
 fn fault(error: Error) -> Fault {
