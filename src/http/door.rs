@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response};
 
 use super::front::Front;
-use super::layers::{Edge, check_host};
+use super::layers::{Edge, around, check_host};
 use super::publish;
 use super::routes::{RECORDS, router};
 use crate::server::{Answer, ConnectionId, RequestBody};
@@ -56,7 +56,7 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
         let name = name_in(parts.uri.path()).unwrap_or_default();
         publish::answer(&front, connection, name, (&parts, body)).await
     };
-    let response = edge.around(answer).await;
+    let response = around(answer).await;
     edge.finish(&front, Some(RECORDS), response)
 }
 

@@ -29,12 +29,11 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 3;
 pub(super) async fn edge(State(front): State<Front>, request: Request, next: Next) -> Response {
     let edge = Edge::of(&front, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = edge
-        .around(async move {
-            check_host(&request)?;
-            Ok(next.run(request).await)
-        })
-        .await;
+    let response = around(async move {
+        check_host(&request)?;
+        Ok(next.run(request).await)
+    })
+    .await;
     edge.finish(&front, route.as_ref().map(MatchedPath::as_str), response)
 }
 
@@ -54,15 +53,6 @@ impl Edge {
         }
     }
 
-    /// The answer, also where its handler fails or panics.
-    pub(super) async fn around(&self, answer: impl Future<Output = Result<Response, ApiError>>) -> Response {
-        match AssertUnwindSafe(answer).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => error.into_response(),
-            Err(panic) => panicked(panic.as_ref()),
-        }
-    }
-
     /// Counts the answer and completes it.
     pub(super) fn finish(self, front: &Front, route: Option<&str>, mut response: Response) -> Response {
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -79,6 +69,15 @@ impl Edge {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         }
         response
+    }
+}
+
+/// The answer, also where its handler fails or panics.
+pub(super) async fn around(answer: impl Future<Output = Result<Response, ApiError>>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(panic) => panicked(panic.as_ref()),
     }
 }
 
