@@ -199,7 +199,7 @@ impl Log {
         let starter = Starter { stores: &options.stores, health: &health, cluster, session, shards };
         let plan = starter.claim_all().await?;
         let cache_lock = open::lock_cache(options.cache_dir.as_deref()).await?;
-        let (state, restored) = open::restore_state(&starter, &plan, options.cache_dir.as_deref()).await?;
+        let (state, restored) = open::restore_state(&starter, &plan, options.cache_dir.as_deref(), &metrics).await?;
         metrics.replayed_slots.set(i64::try_from(restored.slots).unwrap_or(i64::MAX));
         tracing::info!(%session, slots = restored.slots, bytes = restored.bytes, "state is restored");
         let log = Self::start(&options, (cluster, session, shards), (state, cache_lock), (health, metrics));

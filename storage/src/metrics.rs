@@ -62,6 +62,8 @@ pub struct StorageMetrics {
     pub pending_bytes: Gauge,
     /// Bytes of the committed tail in memory.
     pub tail_bytes: Gauge,
+    /// 1 while the state is kept on the local disk, 0 while it is kept in memory.
+    pub state_on_disk: Gauge,
     /// 1 when the object store answers, else 0.
     pub store_available: Gauge,
     /// Failed tries of object store writes.
@@ -94,6 +96,7 @@ impl StorageMetrics {
         r.register("plinth_replayed_slots", "WAL slots applied at start", self.replayed_slots.clone());
         r.register("plinth_pending_bytes", "Bytes that wait for their slot", self.pending_bytes.clone());
         r.register("plinth_tail_bytes", "Bytes of the committed tail in memory", self.tail_bytes.clone());
+        r.register("plinth_state_on_disk", "1 while the state is on the local disk", self.state_on_disk.clone());
         r.register("plinth_store_available", "1 when the object store answers", self.store_available.clone());
         r.register("plinth_object_store_failed_puts", "Failed tries of writes", self.failed_puts.clone());
     }

@@ -12,10 +12,11 @@ use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{ClusterId, SessionId};
 use crate::layout;
 use crate::log::{LogOptions, SHARDS_MAX};
-use crate::metrics::Health;
+use crate::metrics::{Health, StorageMetrics};
 use crate::shard::takeover::{Plan, Restored, Starter};
 use crate::slot::{self, Created, Object, read_object};
 use crate::state::StateStore;
+use crate::state::failover::FailoverState;
 use crate::state::memory::MemoryState;
 use crate::state::rocks::RocksState;
 use crate::wal::format::{Header, ObjectKind, get_ulid};
@@ -98,12 +99,13 @@ pub(crate) async fn restore_state(
     starter: &Starter<'_>,
     plan: &Plan,
     cache_dir: Option<&FsPath>,
+    metrics: &StorageMetrics,
 ) -> Result<(Arc<dyn StateStore>, Restored)> {
     let dir = cache_dir.map(|dir| dir.join("state"));
     if let Some(dir) = &dir {
         match RocksState::open(dir) {
             Ok(state) => {
-                let state: Arc<dyn StateStore> = Arc::new(state);
+                let state = on_disk(state, metrics);
                 if let Some(position) = starter.fits(plan, &*state).await? {
                     match starter.catch_up(plan, position, &state).await {
                         Ok(restored) => return Ok((state, restored)),
@@ -117,13 +119,31 @@ pub(crate) async fn restore_state(
             Err(error) => tracing::warn!(error = %Chain(&error), "local state cannot be opened, it is rebuilt"),
         }
     }
-    let state = fresh_state(dir.as_deref());
-    let restored = starter.restore(plan, &state).await?;
-    Ok((state, restored))
+    let state = fresh_state(dir.as_deref(), metrics);
+    match starter.restore(plan, &state).await {
+        // The disk may have no room for what is loaded; when it is the bucket that is broken, memory does not help either.
+        Err(error) if error.kind() == Kind::Corrupt && dir.is_some() => {
+            tracing::warn!(error = %Chain(&error), "state cannot be rebuilt on disk, it is kept in memory");
+            let state = in_memory(metrics);
+            let restored = starter.restore(plan, &state).await?;
+            Ok((state, restored))
+        }
+        restored => Ok((state, restored?)),
+    }
 }
 
-fn fresh_state(dir: Option<&FsPath>) -> Arc<dyn StateStore> {
-    let Some(dir) = dir else { return Arc::new(MemoryState::new()) };
+fn in_memory(metrics: &StorageMetrics) -> Arc<dyn StateStore> {
+    metrics.state_on_disk.set(0);
+    Arc::new(MemoryState::new())
+}
+
+/// The state in a directory, which goes on in memory when its disk refuses writes.
+fn on_disk(state: RocksState, metrics: &StorageMetrics) -> Arc<dyn StateStore> {
+    Arc::new(FailoverState::new(Arc::new(state), metrics.state_on_disk.clone()))
+}
+
+fn fresh_state(dir: Option<&FsPath>, metrics: &StorageMetrics) -> Arc<dyn StateStore> {
+    let Some(dir) = dir else { return in_memory(metrics) };
     let removed = match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => std::fs::create_dir_all(dir),
@@ -132,11 +152,11 @@ fn fresh_state(dir: Option<&FsPath>) -> Arc<dyn StateStore> {
         .map_err(|error| Error::new(Kind::Corrupt, "cache directory cannot be cleared").with_source(error))
         .and_then(|()| RocksState::open(dir));
     match opened {
-        Ok(state) => Arc::new(state),
+        Ok(state) => on_disk(state, metrics),
         Err(error) => {
             let error = Chain(&error);
             tracing::warn!(dir = %dir.display(), %error, "local state cannot be kept on disk, it is kept in memory");
-            Arc::new(MemoryState::new())
+            in_memory(metrics)
         }
     }
 }

@@ -3,13 +3,17 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use plinth_storage::Kind;
+use plinth_storage::state::failover::FailoverState;
 use plinth_storage::state::memory::MemoryState;
 use plinth_storage::state::rocks::RocksState;
 use plinth_storage::state::{StateOp, StateStore};
 use plinth_storage::testing::contract::state_contract;
+use prometheus_client::metrics::gauge::Gauge;
 use proptest::prelude::*;
 
 #[test]
@@ -25,6 +29,69 @@ fn the_store_on_disk_keeps_the_contract() {
         next.set(next.get() + 1);
         RocksState::open(&dir.path().join(next.get().to_string())).unwrap()
     });
+}
+
+#[test]
+fn the_store_that_may_leave_its_disk_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = Cell::new(0);
+    state_contract(|| {
+        next.set(next.get() + 1);
+        let disk = RocksState::open(&dir.path().join(next.get().to_string())).unwrap();
+        FailoverState::new(Arc::new(disk), Gauge::default())
+    });
+}
+
+/// A disk of 8 MiB, for who may mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).output();
+        let mounted = mounted.is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("left out: only root may mount a disk");
+        }
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+// Fails when the failover hands the error of the disk on: RocksDB takes nothing more once a file could not be written.
+#[test]
+fn a_disk_that_fills_up_loses_no_row_of_the_state() {
+    let Some(small) = SmallDisk::mount() else { return };
+    let on_disk = Gauge::default();
+    let disk = RocksState::open(&small.0.path().join("state")).unwrap();
+    let state = FailoverState::new(Arc::new(disk), on_disk.clone());
+    // Values that do not compress, four times as much as fits.
+    let value = |n: u32| {
+        let mut value = vec![0; 1024];
+        let mut word = u64::from(n) + 1;
+        for chunk in value.chunks_mut(8) {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        value
+    };
+    let rows = 32 * 1024_u32;
+    for n in 0..rows {
+        state.write(&[StateOp::Put(Bytes::from(n.to_be_bytes().to_vec()), Bytes::from(value(n)))]).unwrap();
+    }
+    let _full = state.flush();
+    for n in rows..rows + 100 {
+        state.write(&[StateOp::Put(Bytes::from(n.to_be_bytes().to_vec()), Bytes::from(value(n)))]).unwrap();
+    }
+    assert_eq!(on_disk.get(), 0, "the disk was left");
+    for n in 0..rows + 100 {
+        assert_eq!(state.get(&n.to_be_bytes()).unwrap().as_deref(), Some(&value(n)[..]), "row {n}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The local state store: an ordered map of bytes on which the shard state lives.
 //!
 //! A cache of what the bucket proves: it may vanish between any two calls of the process, never between two reads of
-//! one run. It knows nothing of what its keys mean. Two implementations: [`rocks`] on the SSD, [`memory`] its twin.
+//! one run. It knows nothing of what its keys mean. Two implementations: [`rocks`] on the SSD, [`memory`] its twin;
+//! [`failover`] goes from the one to the other.
 
+pub mod failover;
 pub mod memory;
 pub mod rocks;
 
