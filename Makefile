@@ -6,7 +6,7 @@ N ?= 1000
 ARGS ?=
 web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: run test test-examples test-web test-rust s3-contract lint web e2e bench kill-loop fuzz openapi setup
+.PHONY: run test test-examples test-web test-rust s3-contract lint web e2e bench kill-loop power-cuts bad-disks fuzz openapi setup
 .DEFAULT_GOAL := run
 
 run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
@@ -54,6 +54,12 @@ bench: setup ## the benchmark; JSON on standard output (ARGS are passed on)
 
 kill-loop: setup ## kill -9 at random N times, audit after each
 	PLINTH_KILLS=$(N) $(E) cargo test --locked --test it kill_loop -- --nocapture
+
+power-cuts: setup ## the same with N power cuts, on a disk of its own; for root
+	PLINTH_KILLS=$(N) $(E) cargo test --locked --test it disks::nothing -- --nocapture
+
+bad-disks: setup ## the same with N kills, while the cache disk is full or read-only at times; for root
+	PLINTH_KILLS=$(N) $(E) cargo test --locked --test it disks::a_full -- --nocapture
 
 fuzz: setup ## N seeds of garbage over raw sockets, HTTP and WebSocket (SEED is the first; by chance when not set)
 	PLINTH_FUZZ_SEEDS=$(N) PLINTH_TEST_SEED=$${SEED:-$$RANDOM} $(E) cargo test --locked --test it abuse:: -- --nocapture

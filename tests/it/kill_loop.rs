@@ -14,6 +14,8 @@
 //! `not_stored` for a publish whose slot is under way (phantom); a sequence or a key that is committed without its records, is
 //! not replayed, or is not in a checkpoint (duplicate, lost).
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::BufWriter;
@@ -32,10 +34,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::client::{BATCH, Client, SSE, SseStream, payload, try_answer, within};
+use self::shown::{Live, Shown, Transport};
+use crate::client::{BATCH, Client, payload, try_answer, within};
+use crate::disks::Disk;
 use crate::harness::{DEADLINE, Server};
 
-const KILLS: usize = 20;
+const KILLS: u64 = 20;
 const PRODUCERS: u64 = 6;
 const TOPICS: [(&str, u32); 2] = [("one", 1), ("wide", 3)];
 
@@ -63,11 +67,16 @@ enum Stage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_kills() {
-    let kills = number("PLINTH_KILLS").unwrap_or(KILLS as u64);
+    run(KILLS, Disk::Plain).await;
+}
+
+/// The loop, with a server on `disk` and `kills` kills when nothing else is set.
+pub(crate) async fn run(kills: u64, mut disk: Disk) {
+    let kills = number("PLINTH_KILLS").unwrap_or(kills);
     let seed = number("PLINTH_TEST_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!("kill loop: {kills} kills, seed {seed} (PLINTH_TEST_SEED={seed} repeats it)");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut server = Server::start().await;
+    let mut server = Server::start_with(disk.options()).await;
     for (topic, partitions) in TOPICS {
         server.client().make_topic(topic, partitions).await;
     }
@@ -89,9 +98,12 @@ async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_
     }
     for kill in 0..kills {
         run.some_progress(random.random_range(1..150)).await;
-        server.kill9().await;
+        if disk.trouble() {
+            run.some_progress(random.random_range(1..150)).await;
+        }
+        disk.kill(&mut server).await;
         address.send_replace(None);
-        let wipe = random.random_bool(0.3);
+        let wipe = random.random_bool(0.3) && disk.takes_writes();
         if random.random_bool(0.3) {
             server.abortive_start(Duration::from_millis(random.random_range(1..300))).await;
         }
@@ -103,6 +115,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_
     stage.send_replace(Stage::Settle(BTreeMap::new()));
     within("the end of the producers", producers.join_all()).await;
     server.kill9().await;
+    disk.mend().await;
     address.send_replace(None);
     server.restart(true).await;
     let tails = run.view(&server.client()).await;
@@ -113,7 +126,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_shown_is_taken_back_over_many_
     judge(&run);
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
@@ -402,88 +415,6 @@ struct Position {
     partitions: u32,
     next: BTreeMap<u32, u64>,
     cursor: Option<String>,
-}
-
-#[derive(Clone, Copy)]
-enum Transport {
-    Sse,
-    Ws,
-}
-
-/// What a live connection shows.
-enum Shown {
-    /// Records, none for a marker, and the cursor after them.
-    Records(Vec<Record>, Option<String>),
-    /// Records are missing.
-    Gap(Gap),
-    /// The connection is over.
-    End,
-}
-
-/// A live connection of either kind.
-enum Live {
-    Sse(SseStream),
-    /// With the credit that is to be given back before the next frame is awaited.
-    Ws(Box<crate::client::Ws>, usize),
-}
-
-impl Live {
-    /// `None` when the server is gone or going.
-    async fn open(client: &Client, place: &Position, transport: Transport) -> Option<Self> {
-        match transport {
-            Transport::Sse => {
-                let path = format!("/v1/topics/{}/records?from=earliest", place.topic);
-                let mut request = client.get(&path).header("Accept", SSE);
-                if let Some(cursor) = &place.cursor {
-                    request = request.header("Last-Event-ID", cursor);
-                }
-                let response = request.send().await.ok().filter(|response| response.status().as_u16() < 500)?;
-                assert_eq!(response.status(), 200);
-                Some(Self::Sse(SseStream::new(response)))
-            }
-            Transport::Ws => {
-                let mut ws = client.try_ws().await?;
-                let from = place.cursor.as_ref().map_or("earliest".to_owned(), |cursor| format!("cursor:{cursor}"));
-                let subscribe =
-                    json!({"type": "subscribe", "id": "s", "topics": [place.topic], "from": from, "credit": 64});
-                ws.send(&subscribe).await;
-                Some(Self::Ws(Box::new(ws), 0))
-            }
-        }
-    }
-
-    /// What comes next. Cancel safe but for credit, which may be given twice.
-    async fn next(&mut self) -> Shown {
-        match self {
-            Self::Sse(stream) => {
-                let Some(event) = stream.next().await else { return Shown::End };
-                let data = &event.data;
-                match event.event.as_str() {
-                    "record" => Shown::Records(vec![serde_json::from_str(data).expect("a record")], Some(event.id)),
-                    "caught_up" => Shown::Records(Vec::new(), Some(event.id)),
-                    "gap" => Shown::Gap(serde_json::from_str(data).expect("a gap")),
-                    "goaway" => Shown::End,
-                    other => panic!("nothing is deleted here, but `{other}` came: {data}"),
-                }
-            }
-            Self::Ws(ws, owed) => {
-                if *owed > 0 {
-                    ws.send(&json!({"type": "credit", "sub": "s", "n": *owed})).await;
-                    *owed = 0;
-                }
-                let Some(frame) = ws.next().await else { return Shown::End };
-                match frame.kind.as_str() {
-                    "records" | "welcome" | "subscribed" | "caught_up" => {
-                        *owed = frame.records.len();
-                        Shown::Records(frame.records, frame.cursor)
-                    }
-                    "gap" => Shown::Gap(serde_json::from_str(&frame.text).expect("a gap")),
-                    "goaway" => Shown::End,
-                    other => panic!("nothing is deleted here, but `{other}` came: {}", frame.text),
-                }
-            }
-        }
-    }
 }
 
 fn batch(bodies: &[String]) -> String {

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod cookie;
 mod debian;
+mod disks;
 mod harness;
 mod kill_loop;
 mod live;
