@@ -142,8 +142,8 @@ impl Compactor {
         while progress.next < end || !progress.backlog.slots.is_empty() {
             self.pass(writer, progress, total).await?;
         }
-        progress.walk = Walk::default();
-        while !self.merge(writer, &mut progress.walk, 1).await? {}
+        progress.walk.restart();
+        while !self.merge(writer, progress, 1).await? {}
         Ok(())
     }
 
@@ -176,14 +176,14 @@ impl Compactor {
         let end = self.end()?;
         let Window { slots, pieces, bytes } = self.gather(progress, end).await?;
         for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
-            self.rewrite(writer, pieces).await?;
+            progress.walk.made(self.rewrite(writer, pieces).await?);
         }
         self.metrics.compactions.inc();
         progress.advance(&slots, bytes, (self.source.session, end, total));
         if progress.backlog.slots.is_empty() && progress.backlog.more {
             progress.backlog = self.backlog().await?;
         }
-        self.merge(writer, &mut progress.walk, self.segment_bytes / MERGE_SHARE).await.map(|_| ())
+        self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await.map(|_| ())
     }
 
     async fn gather(&self, progress: &Progress, end: Slot) -> Result<Window> {
@@ -207,33 +207,35 @@ impl Compactor {
 
     /// Merges what the next stretch of the index has to merge, if it is at least `bytes_min` and may be written by now;
     /// true when the end of the index was reached.
-    async fn merge(&self, writer: &Writer, walk: &mut Walk, bytes_min: u64) -> Result<bool> {
-        let limits = Limits { stored_bytes: self.spare_bytes(), content_bytes: self.segment_bytes };
+    async fn merge(&self, writer: &Writer, progress: &mut Progress, bytes_min: u64) -> Result<bool> {
+        let pending = writer.committed_bytes().borrow().saturating_sub(progress.at_bytes);
+        let walk = &mut progress.walk;
+        let limits = Limits { stored_bytes: self.spare_bytes(pending), content_bytes: self.segment_bytes };
         if limits.stored_bytes < bytes_min {
             return Ok(true);
         }
-        let (mut walked, state) = (walk.clone(), Arc::clone(&self.source.state));
+        let (mut walked, state) = (std::mem::take(walk), Arc::clone(&self.source.state));
         let (walked, found) = blocking(move || walked.next(&*state, limits).map(|found| (walked, found))).await?;
         *walk = walked;
-        let Found { runs, stored_bytes, wrapped, .. } = found;
-        if stored_bytes >= bytes_min && !runs.is_empty() {
+        let Found { runs, stored_bytes, frees, wrapped, .. } = found;
+        if (stored_bytes >= bytes_min || frees) && !runs.is_empty() {
             let pieces = merge::read(&self.source.stores, self.source.shards, &runs).await?;
             for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
-                self.rewrite(writer, pieces).await?;
+                walk.made(self.rewrite(writer, pieces).await?);
             }
             self.metrics.merged_runs.inc_by(runs.len() as u64);
         }
         Ok(wrapped)
     }
 
-    /// How much may still be written for what was published so far.
-    fn spare_bytes(&self) -> u64 {
+    /// How much may still be written for what was published so far, when what is `pending` is compacted.
+    fn spare_bytes(&self, pending: u64) -> u64 {
         let allowed = self.metrics.record_bytes.get().saturating_mul(self.write_percent_max) / 100;
-        allowed.saturating_sub(self.metrics.put_bytes())
+        allowed.saturating_sub(self.metrics.put_bytes().saturating_add(pending))
     }
 
     /// Puts pieces, which are sorted, into a segment and links it.
-    async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<()> {
+    async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<SegmentId> {
         let segment = SegmentId(new_ulid(&*self.clock, &*self.rng));
         let session = self.source.session;
         let Ready { object, content_len, expected } = blocking(move || build(session, segment, pieces)).await?;
@@ -262,7 +264,7 @@ impl Compactor {
             writer.commit_links(links.clone()).await?;
             self.count_linked(&links)?;
         }
-        Ok(())
+        Ok(segment)
     }
 
     fn shard(&self, checked: &CheckedRun) -> ShardId {

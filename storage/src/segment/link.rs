@@ -18,7 +18,7 @@ use crate::state::{StateOp, StateStore};
 use crate::wal::format::get_ulid;
 
 /// Most runs of one link: what applying it costs is paid between two slots.
-pub(crate) const LINK_RUNS_MAX: usize = 1024;
+pub(crate) const LINK_RUNS_MAX: usize = 256;
 
 const HEAD_BYTES: usize = 12;
 const RUN_BYTES: usize = 48;

@@ -3,8 +3,11 @@
 //! The index is walked a stretch at a time, from where the last walk ended. Runs are merged when [`FAN_IN`] or more of
 //! about one size follow each other, so a record is rewritten a few times at most however long its partition grows. A run
 //! of a page is let be: a read of it costs one request already.
+//!
+//! A walk also counts what of each segment is still named. Of a segment that is mostly dead, by deleted topics, retention or
+//! merges, the next walk moves the rest elsewhere, so that the object can go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,11 +29,15 @@ use crate::wal::blocks::{Block, parse_block};
 const FAN_IN: usize = 8;
 /// Runs below each of these lengths are of about one size.
 const SIZES: [u32; 5] = [512, 4 << 10, 32 << 10, 256 << 10, 2 << 20];
+/// Runs of this length and more are let be.
+const LARGEST: u32 = SIZES[SIZES.len() - 1];
+/// A segment of which less than one in so many bytes is named is mostly dead.
+const DYING_SHARE: u64 = 2;
 /// Most index rows of one walk.
 const WALK_ROWS_MAX: usize = 16_384;
 const SCAN_ROWS: usize = 1024;
 
-/// A run in a segment, to be merged with its neighbours.
+/// A run in a segment, to be rewritten.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Small {
     partition: Partition,
@@ -39,10 +46,17 @@ pub(crate) struct Small {
     row: IndexRow,
 }
 
-/// Where the next walk through the index begins.
-#[derive(Clone, Debug, Default)]
+/// Walks through the index from its begin to its end, and again.
+#[derive(Debug, Default)]
 pub(crate) struct Walk {
+    /// Where the next stretch begins; `None` at the begin.
     from: Option<Bytes>,
+    /// What this walk has met of each segment: live bytes, all bytes.
+    met: HashMap<SegmentId, (u64, u64)>,
+    /// Segments that were made since it began: it meets only a part of them.
+    made: HashSet<SegmentId>,
+    /// Segments that the last walk found mostly dead.
+    dying: HashSet<SegmentId>,
 }
 
 /// How much one walk may find.
@@ -61,6 +75,8 @@ pub(crate) struct Found {
     /// About how many bytes they will take when they are written again.
     pub(crate) stored_bytes: u64,
     content_bytes: u64,
+    /// An object can go when these runs stand elsewhere.
+    pub(crate) frees: bool,
     full: bool,
     /// The walk has come to the end of the index.
     pub(crate) wrapped: bool,
@@ -71,20 +87,41 @@ impl Small {
         self.base.plus(self.row.count)
     }
 
+    /// Of the whole segment.
+    fn content_len(&self) -> u64 {
+        match self.row.place {
+            Place::Segment { content_len, .. } => u64::from(content_len),
+            Place::Wal { .. } => u64::from(self.row.len),
+        }
+    }
+
     /// As its segment was compressed.
     fn stored_bytes(&self) -> u64 {
-        let Place::Segment { content_len, .. } = self.row.place else { return u64::from(self.row.len) };
-        u64::from(self.row.len) * self.row.object_len / u64::from(content_len.max(1))
+        u64::from(self.row.len) * self.row.object_len / self.content_len().max(1)
     }
 }
 
 impl Walk {
-    /// Walks on through the index and gives runs to merge.
+    /// Walks from the begin again.
+    pub(crate) fn restart(&mut self) {
+        self.from = None;
+    }
+
+    /// Notes a segment that was made while the walk is under way.
+    pub(crate) fn made(&mut self, segment: SegmentId) {
+        self.made.insert(segment);
+    }
+
+    /// Walks on through the index and gives runs to rewrite.
     ///
     /// # Errors
     /// `Corrupt` when the state store is broken.
     pub(crate) fn next(&mut self, state: &dyn StateStore, limits: Limits) -> Result<Found> {
         let (start, to) = layout::index_range();
+        if self.from.is_none() {
+            self.met.clear();
+            self.made.clear();
+        }
         let mut from = self.from.take().unwrap_or(start);
         let (mut found, mut stretch, mut walked) = (Found::default(), Vec::<Small>::new(), 0);
         while walked < WALK_ROWS_MAX && !found.full {
@@ -96,7 +133,10 @@ impl Walk {
             from = layout::after(last);
             walked += rows.len();
             for (key, value) in rows {
-                let run = small(&key, value)?;
+                let run = in_segment(&key, value)?;
+                let dying = run.filter(|run| self.meet(run));
+                found.save(dying, limits);
+                let run = run.filter(|run| dying.is_none() && run.row.len < LARGEST);
                 let continued = run.is_some_and(|run| {
                     stretch.last().is_none_or(|last| last.partition == run.partition && last.next() == run.base)
                 });
@@ -108,11 +148,38 @@ impl Walk {
         }
         found.take(&stretch, limits);
         self.from = (!found.wrapped).then_some(from);
+        if found.wrapped {
+            let dying = self.met.iter().filter(|(_, (live, all))| live * DYING_SHARE < *all);
+            self.dying = dying.map(|(segment, _)| *segment).filter(|segment| !self.made.contains(segment)).collect();
+        }
         Ok(found)
     }
 }
 
+impl Walk {
+    /// Counts a run; true when its segment is mostly dead.
+    fn meet(&mut self, run: &Small) -> bool {
+        let (live, _) = self.met.entry(run.segment).or_insert((0, run.content_len()));
+        *live += u64::from(run.row.len);
+        self.dying.contains(&run.segment)
+    }
+}
+
 impl Found {
+    /// Takes what is left of a segment that is mostly dead.
+    fn save(&mut self, run: Option<Small>, limits: Limits) {
+        let Some(run) = run else { return };
+        let (stored, content) = (run.stored_bytes(), u64::from(run.row.len));
+        if self.stored_bytes + stored > limits.stored_bytes || self.content_bytes + content > limits.content_bytes {
+            self.full |= !self.runs.is_empty();
+            return;
+        }
+        self.stored_bytes += stored;
+        self.content_bytes += content;
+        self.frees = true;
+        self.runs.push(run);
+    }
+
     /// Takes the groups of a stretch that are worth it.
     fn take(&mut self, stretch: &[Small], limits: Limits) {
         for group in groups(stretch) {
@@ -133,14 +200,13 @@ impl Found {
     }
 }
 
-/// The run of an index row, if it is a small one in a segment.
-fn small(key: &[u8], value: Bytes) -> Result<Option<Small>> {
+/// The run of an index row, if it is in a segment.
+fn in_segment(key: &[u8], value: Bytes) -> Result<Option<Small>> {
     let broken = || Error::new(Kind::Corrupt, "index key in the state store is broken");
     let (partition, base) = layout::partition_of(key).zip(layout::index_base(key)).ok_or_else(broken)?;
     let row = IndexRow::parse(value)?;
     let Place::Segment { segment, .. } = row.place else { return Ok(None) };
-    let largest = SIZES[SIZES.len() - 1];
-    Ok((row.len < largest).then_some(Small { partition, base, segment, row }))
+    Ok(Some(Small { partition, base, segment, row }))
 }
 
 /// Neighbours of about one size: of the smallest size of which there are enough beside each other.

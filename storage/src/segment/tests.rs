@@ -280,8 +280,13 @@ fn segment_rows(rows: &[(u64, u32)]) -> MemoryState {
 }
 
 fn walked(state: &MemoryState, content_bytes: u64) -> Vec<usize> {
+    walk_on(&mut merge::Walk::default(), state, content_bytes)
+}
+
+/// How many runs each stretch of a walk takes.
+fn walk_on(walk: &mut merge::Walk, state: &MemoryState, content_bytes: u64) -> Vec<usize> {
     let limits = merge::Limits { stored_bytes: u64::MAX, content_bytes };
-    let (mut walk, mut out) = (merge::Walk::default(), Vec::new());
+    let mut out = Vec::new();
     loop {
         let found = walk.next(state, limits).expect("walked");
         out.push(found.runs.len());
@@ -304,4 +309,16 @@ fn only_enough_neighbours_of_about_one_size_are_merged() {
     assert_eq!(walked(&rows(&twice), u64::MAX), [8], "the smallest first: what was merged before is not taken again");
     assert_eq!(walked(&rows(&[100; 20]), 1050), [10], "within the limit");
     assert_eq!(walked(&rows(&[100; 20]), 700), [0], "too few within the limit");
+}
+
+// Fails when dead bytes are never looked for, or when a walk begins to count where the one before has ended.
+#[test]
+fn what_is_left_of_a_segment_is_moved_when_most_of_it_is_dead() {
+    // Of 2000 bytes.
+    let (dead, alive) = (segment_rows(&[(0, 300), (9, 600)]), segment_rows(&[(0, 300), (9, 800)]));
+    for (state, second) in [(&dead, [2]), (&alive, [0])] {
+        let mut walk = merge::Walk::default();
+        assert_eq!(walk_on(&mut walk, state, u64::MAX), [0], "the first walk counts");
+        assert_eq!(walk_on(&mut walk, state, u64::MAX), second);
+    }
 }

@@ -387,3 +387,27 @@ async fn a_position_in_a_segment_is_found_by_time() {
         assert_eq!(log.offset_at(partition(0), at).await.expect("found").0, expected, "at {at}");
     }
 }
+
+// Fails when a segment stays for ever because a little of it is still read.
+#[tokio::test]
+async fn what_little_lives_in_a_segment_is_moved_so_that_the_rest_can_go() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    let kept = Partition { topic: TopicId(log.new_ulid()), ..partition(0) };
+    let made = vec![TopicOp::Create { topic: kept.topic, partitions: 1 }];
+    log.commit(Change { topics: made, ..Change::default() }).await.expect("made");
+    log.append(kept, batch(&payloads(1, 3, 300))).await.expect("stored");
+    fill(&log, 0, 20, 300).await;
+    log.compact().await.expect("compacted");
+    let before = read_from(&store, &log, kept).await;
+    let gone = Change { topics: vec![TopicOp::Delete { topic: topic() }], ..Change::default() };
+    log.commit(gone).await.expect("deleted");
+    for _ in 0..2 {
+        log.compact().await.expect("compacted");
+    }
+    let after = read_from(&store, &log, kept).await;
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after, "nothing names the segment any more");
+    assert_eq!(read_all(&log, kept).await, payloads(1, 3, 300));
+}
