@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use plinth_api::batch::{BatchError, BatchRecord, Frame, FrameHead, HEAD_BYTES};
 use plinth_api::limits::BATCH_RECORDS_MAX;
-use plinth_api::records::PublishRecord;
+use plinth_api::records::{Durability, PublishRecord};
 use plinth_storage::record::{Batch, NewRecord};
 
 use crate::broker::Error;
@@ -19,6 +19,16 @@ use crate::broker::Error;
 /// `Unprocessable`, naming the record by its place in the batch; nothing of the batch counts then.
 pub fn new_records(records: Vec<PublishRecord<'_>>, body: &Bytes) -> Result<Vec<NewRecord>, Error> {
     records.into_iter().enumerate().map(|(index, record)| new_record(record, body, index)).collect()
+}
+
+/// A durability class in the words of the log.
+#[must_use]
+pub fn class(class: Durability) -> plinth_storage::Durability {
+    match class {
+        Durability::Object => plinth_storage::Durability::Object,
+        Durability::Local => plinth_storage::Durability::Local,
+        Durability::Memory => plinth_storage::Durability::Memory,
+    }
 }
 
 /// Whether one batch may have `count` records; for a form of batch of which not all records are parsed before.

@@ -43,6 +43,16 @@ impl Answer {
     }
 }
 
+/// A durability class in the words of the API.
+#[must_use]
+pub fn class(class: plinth_storage::Durability) -> Durability {
+    match class {
+        plinth_storage::Durability::Object => Durability::Object,
+        plinth_storage::Durability::Local => Durability::Local,
+        plinth_storage::Durability::Memory => Durability::Memory,
+    }
+}
+
 fn receipt(topic: &str, part: &PublishedPart, offset: u64, count: u32) -> Receipt {
     Receipt {
         topic: topic.to_owned(),
@@ -51,7 +61,7 @@ fn receipt(topic: &str, part: &PublishedPart, offset: u64, count: u32) -> Receip
         count,
         cursor: part.cursor.clone(),
         timestamp: part.timestamp,
-        durability: Durability::Object,
+        durability: class(part.durability),
         duplicate: part.duplicate,
     }
 }
@@ -70,6 +80,7 @@ mod tests {
             cursor: format!("c{partition}"),
             indices,
             duplicate: false,
+            durability: plinth_storage::Durability::Object,
         }
     }
 

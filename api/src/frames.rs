@@ -13,7 +13,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::{ErrorCode, Problem};
-use crate::records::{Gap, PublishRecord, PublishResult, Record};
+use crate::records::{Durability, Gap, PublishRecord, PublishResult, Record};
 
 mod schema;
 
@@ -300,6 +300,9 @@ pub struct PublishFrame<'a> {
     /// The partition of all records; without it keys choose.
     #[serde(default)]
     pub partition: Option<u32>,
+    /// As the header `Durability`.
+    #[serde(default)]
+    pub durability: Option<Durability>,
     /// As the header `Idempotency-Key`.
     #[serde(default)]
     #[schema(pattern = "^[!-~]{1,255}$")]

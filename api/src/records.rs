@@ -9,13 +9,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-/// Where the bytes are when a publish is acknowledged.
+/// Where the bytes are when a publish is acknowledged. A request may ask for more than its topic's class, not for less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// In the object store, confirmed by it.
     #[default]
     Object,
+    /// On the node's local disk, synced; in the object store a moment later. A loss of the node with its disk in that
+    /// moment loses the records, and leaves a gap.
+    Local,
+    /// In the node's memory; in the object store a moment later. A loss of the process in that moment loses the records,
+    /// and leaves a gap.
+    Memory,
 }
 
 /// Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`.
@@ -91,7 +97,7 @@ pub struct Receipt {
     pub cursor: String,
     /// The server's time of the batch, ms since the Unix epoch.
     pub timestamp: u64,
-    /// The durability class that was reached.
+    /// The durability class that was reached: the one that was asked for, or a stronger one.
     pub durability: Durability,
     /// True when the records were already stored by an earlier request.
     pub duplicate: bool,
@@ -158,9 +164,12 @@ pub struct RecordPage {
     pub next: String,
     /// True when the page reached the tail of every partition.
     pub caught_up: bool,
+    /// Places where records are missing, and where the page went on; left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
 }
 
-/// A place where a live stream could not continue and where it went on.
+/// A place where reading could not continue and where it went on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// The topic.
@@ -169,9 +178,10 @@ pub struct Gap {
     pub partition: u32,
     /// The offset that was asked for.
     pub requested: u64,
-    /// The offset at which the stream goes on.
+    /// The offset at which it goes on.
     pub resumed_at: u64,
-    /// Why: `trimmed`, `above_tail` or `slow_consumer`.
+    /// Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+    /// or `slow_consumer`.
     pub reason: String,
 }
 

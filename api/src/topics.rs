@@ -24,7 +24,7 @@ pub struct TopicRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1024)]
     pub partitions: Option<u32>,
-    /// The durability class. Default `object`.
+    /// The durability class. Default `object`. For `local` the node needs a cache directory that can be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// The largest payload of a record, 1 byte to 1 MiB. Default 1 MiB.
@@ -41,6 +41,9 @@ pub struct TopicPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1_048_576)]
     pub max_record_bytes: Option<u32>,
+    /// The durability class from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 /// A topic.

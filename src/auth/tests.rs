@@ -393,8 +393,9 @@ async fn a_deleted_tenant_takes_its_keys_and_topics_along_and_its_name_is_free()
     assert!(matches!(world.auth.get_tenant(&world.operator(), "gone"), Err(Error::NotFound(_))));
     // A request that was allowed just before neither publishes nor makes the topic again.
     let records = vec![plinth_storage::record::NewRecord::default()];
-    let late =
-        broker.publish(&publish, Publish { partition: None, sticky: 0, records, stored: None, terms: None }).await;
+    let late = broker
+        .publish(&publish, Publish { partition: None, sticky: 0, records, stored: None, durability: None, terms: None })
+        .await;
     assert!(matches!(late, Err(Error::NotFound(_))));
     for prefix in [&b"topic/"[..], b"tenant-ending/"] {
         assert_eq!(world.log.scan(prefix, None, 10).expect("rows"), vec![]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use plinth_api::limits::{PARTITIONS_MAX, RECORD_BYTES_MAX};
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Bounds, Change, DocOp, Guard, TopicOp};
-use plinth_storage::{Kind, Log};
+use plinth_storage::{Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard, broadcast};
@@ -33,6 +33,8 @@ pub struct TopicSettings {
     pub partitions: Option<u32>,
     /// The largest payload of a record, 1 byte to 1 MiB. Default 1 MiB.
     pub max_record_bytes: Option<u32>,
+    /// The durability class. Default `object`.
+    pub durability: Option<Durability>,
 }
 
 /// A topic with the bounds of its partitions.
@@ -44,10 +46,14 @@ pub struct TopicView {
     pub partitions: u32,
     /// The largest payload of a record, in bytes.
     pub max_record_bytes: u32,
+    /// The durability class.
+    pub durability: Durability,
     /// When it was made.
     pub created_at: Timestamp,
     /// By partition.
     pub bounds: Vec<Bounds>,
+    /// Offsets of all partitions that name no record.
+    pub missing: u64,
 }
 
 /// A topic as the log knows it.
@@ -58,6 +64,7 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) partitions: u32,
     pub(crate) max_record_bytes: u32,
+    pub(crate) durability: Durability,
     pub(crate) created_at: Timestamp,
 }
 
@@ -99,7 +106,7 @@ impl TopicView {
     /// Records of all partitions.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.bounds.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum()
+        self.bounds.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum::<u64>() - self.missing
     }
 }
 
@@ -131,6 +138,7 @@ impl Topic {
             name: Arc::clone(name),
             partitions: doc.partitions,
             max_record_bytes: doc.max_record_bytes,
+            durability: doc.durability.into(),
             created_at: Timestamp(doc.created_at),
         }
     }
@@ -210,7 +218,7 @@ impl Catalog {
         topic: &TopicRef,
         settings: TopicSettings,
     ) -> Result<(TopicView, bool), Error> {
-        check(settings)?;
+        self.check(settings)?;
         let (found, made) = match self.find(topic)? {
             Some(found) => (found, false),
             None => self.make(topic, settings).await?,
@@ -222,6 +230,9 @@ impl Catalog {
             let limit = found.max_record_bytes;
             return Err(Error::Conflict(format!("topic {} has max_record_bytes {limit}", found.name)));
         }
+        if settings.durability.is_some_and(|wanted| wanted != found.durability) {
+            return Err(Error::Conflict(format!("topic {} has durability {}", found.name, found.durability)));
+        }
         Ok((self.view(&found)?, made))
     }
 
@@ -231,30 +242,41 @@ impl Catalog {
     /// `NotFound` when it was deleted; those of the log.
     pub(crate) fn view(&self, topic: &Topic) -> Result<TopicView, Error> {
         let bounds = (0..topic.partitions).map(|index| self.log.bounds(topic.partition(index)));
-        let bounds = bounds.collect::<Result<_, _>>().map_err(|error| gone(&topic.name, error))?;
+        let bounds: Vec<Bounds> = bounds.collect::<Result<_, _>>().map_err(|error| gone(&topic.name, error))?;
+        let mut missing = 0;
+        for (index, bounds) in (0..).zip(&bounds) {
+            let gaps = self.log.gaps(topic.partition(index), bounds.start)?;
+            missing += gaps.iter().map(|gap| gap.to.0 - gap.from.0.max(bounds.start.0)).sum::<u64>();
+        }
         Ok(TopicView {
             name: Arc::clone(&topic.name),
             partitions: topic.partitions,
             max_record_bytes: topic.max_record_bytes,
+            durability: topic.durability,
             created_at: topic.created_at,
             bounds,
+            missing,
         })
     }
 
-    /// Changes the largest payload of later records.
+    /// Changes the settings that are given, but for the number of partitions.
     ///
     /// # Errors
     /// `Unprocessable`, `NotFound`; those of the log.
     pub(crate) async fn change(
         self: &Arc<Self>,
         topic: &TopicRef,
-        max_record_bytes: Option<u32>,
+        settings: TopicSettings,
     ) -> Result<TopicView, Error> {
-        check(TopicSettings { partitions: None, max_record_bytes })?;
-        if let Some(limit) = max_record_bytes {
+        let TopicSettings { partitions: _, max_record_bytes, durability } = settings;
+        self.check(settings)?;
+        if max_record_bytes.is_some() || durability.is_some() {
             let (catalog, topic) = (Arc::clone(self), topic.clone());
-            let change = async move { catalog.change_stored(&topic, |doc| doc.max_record_bytes = limit).await };
-            self.changes.run(change).await?;
+            let edit = move |doc: &mut TopicDoc| {
+                doc.max_record_bytes = max_record_bytes.unwrap_or(doc.max_record_bytes);
+                doc.durability = durability.map_or(doc.durability, Into::into);
+            };
+            self.changes.run(async move { catalog.change_stored(&topic, edit).await }).await?;
         }
         self.view(&*self.get(topic)?)
     }
@@ -359,6 +381,16 @@ impl Catalog {
         Ok(doc.map(|doc| Topic::read(tenant, name, &doc)))
     }
 
+    fn check(&self, settings: TopicSettings) -> Result<(), Error> {
+        check(settings)?;
+        match settings.durability {
+            Some(class) if !self.log.offers(class) => Err(Error::Unprocessable(format!(
+                "durability {class} is not offered here: the node has no cache directory that can be written"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     async fn make(self: &Arc<Self>, topic: &TopicRef, settings: TopicSettings) -> Result<(Arc<Topic>, bool), Error> {
         let (catalog, topic) = (Arc::clone(self), topic.clone());
         self.changes.run(async move { catalog.make_stored(&topic, settings).await }).await
@@ -376,6 +408,7 @@ impl Catalog {
             partitions: settings.partitions.unwrap_or(1),
             max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
             created_at: self.log.now().0,
+            durability: settings.durability.unwrap_or_default().into(),
         };
         let change = Change {
             guards: vec![Guard::Absent(key.clone()), Guard::Present(documents::tenant(tenant))],

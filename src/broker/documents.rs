@@ -4,8 +4,8 @@
 //! ones. No secret is stored, only its hash.
 
 use bytes::Bytes;
-use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
+use plinth_storage::{Durability, Log};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -111,6 +111,44 @@ pub(crate) struct TopicDoc {
     pub(crate) partitions: u32,
     pub(crate) max_record_bytes: u32,
     pub(crate) created_at: u64,
+    #[serde(default, skip_serializing_if = "ClassDoc::is_object")]
+    pub(crate) durability: ClassDoc,
+}
+
+/// A durability class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClassDoc {
+    #[default]
+    Object,
+    Local,
+    Memory,
+}
+
+impl ClassDoc {
+    fn is_object(&self) -> bool {
+        *self == Self::Object
+    }
+}
+
+impl From<Durability> for ClassDoc {
+    fn from(class: Durability) -> Self {
+        match class {
+            Durability::Object => Self::Object,
+            Durability::Local => Self::Local,
+            Durability::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<ClassDoc> for Durability {
+    fn from(class: ClassDoc) -> Self {
+        match class {
+            ClassDoc::Object => Self::Object,
+            ClassDoc::Local => Self::Local,
+            ClassDoc::Memory => Self::Memory,
+        }
+    }
 }
 
 impl TenantDoc {
@@ -170,6 +208,12 @@ mod tests {
         let topic = format!(r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9}}"#);
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
         assert_eq!((read.partitions, read.max_record_bytes, encode(&read)), (4, 1024, Bytes::from(topic)));
+        assert_eq!(read.durability, ClassDoc::Object, "a topic that does not say it");
+        let topic = format!(
+            r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9,"durability":"local"}}"#
+        );
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
+        assert_eq!((read.durability, encode(&read)), (ClassDoc::Local, Bytes::from(topic)));
     }
 
     #[test]

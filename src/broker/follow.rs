@@ -75,7 +75,7 @@ pub enum Event {
         requested: u64,
         /// The offset at which it goes on.
         resumed_at: u64,
-        /// `trimmed`, `above_tail` or `slow_consumer`.
+        /// `lost`, `trimmed`, `above_tail` or `slow_consumer`.
         reason: &'static str,
     },
     /// The topic was deleted.
@@ -312,7 +312,11 @@ impl Follower {
         match self.broker.log().bounds(lane.place) {
             Ok(bounds) if lane.next < bounds.start => self.jump(index, bounds.start, "trimmed"),
             Ok(bounds) if lane.next > bounds.tail => self.jump(index, bounds.tail, "above_tail"),
-            Ok(_) => {}
+            Ok(_) => {
+                if let Some(gap) = self.broker.log().gap_at(lane.place, lane.next)? {
+                    self.jump(index, gap.to, gap.reason.as_str());
+                }
+            }
             Err(error) if error.kind() == Kind::NotFound => self.end(index),
             Err(error) => return Err(error.into()),
         }

@@ -108,7 +108,7 @@ impl Origin {
             Self::Earliest => Begin::At(bounds.start),
             Self::Latest => Begin::At(bounds.tail),
             Self::Offset(offset) => Begin::within(&bounds, *offset),
-            Self::Last(count) => Begin::At(Offset(bounds.tail.0.saturating_sub(*count)).max(bounds.start)),
+            Self::Last(count) => Begin::At(last(log, partition, &bounds, *count)?),
             Self::Time(at) => Begin::At(log.offset_at(partition, *at).await?),
             Self::Cursor(positions) => match positions.get(&partition) {
                 Some(next) => Begin::within(&bounds, *next),
@@ -140,6 +140,18 @@ impl Begin {
             Self::AboveTail { requested, tail } => Err(Error::AboveTail { requested: requested.0, tail: tail.0 }),
         }
     }
+}
+
+/// The offset of the last `count` records, or the start: gaps hold none.
+fn last(log: &Log, partition: Partition, bounds: &Bounds, count: u64) -> Result<Offset, Error> {
+    let mut from = bounds.tail.0.saturating_sub(count);
+    for gap in log.gaps(partition, bounds.start)?.iter().rev() {
+        if gap.to.0 <= from {
+            break;
+        }
+        from = from.saturating_sub(gap.to.0 - gap.from.0);
+    }
+    Ok(Offset(from).max(bounds.start))
 }
 
 /// Digits only: no sign, no space.

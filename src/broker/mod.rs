@@ -28,7 +28,7 @@ use self::documents::CursorKeyDoc;
 pub use self::error::Error;
 pub use self::follow::{Event, FollowRequest, Follower, SlowPolicy};
 pub use self::from::From;
-pub use self::page::{Page, PageRequest, Unit};
+pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
 pub use self::terms::{ProducerTerm, Terms};
 use crate::auth::{Action, Caller, TopicRef};
@@ -97,13 +97,14 @@ impl Broker {
         self.catalog().view(&found)
     }
 
-    /// Changes the largest payload of later records. Cancel safe as [`Broker::ensure_topic`].
+    /// Changes the settings that are given, for later records; the number of partitions is never changed. Cancel safe as
+    /// [`Broker::ensure_topic`].
     ///
     /// # Errors
-    /// `Unprocessable` over its limit; `NotFound`.
-    pub async fn change_topic(&self, topic: &TopicRef, max_record_bytes: Option<u32>) -> Result<TopicView, Error> {
+    /// `Unprocessable` over their limits; `NotFound`.
+    pub async fn change_topic(&self, topic: &TopicRef, settings: TopicSettings) -> Result<TopicView, Error> {
         managed(topic)?;
-        self.catalog().change(topic, max_record_bytes).await
+        self.catalog().change(topic, settings).await
     }
 
     /// Deletes the topic with its records. Cancel safe as [`Broker::ensure_topic`].

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_storage::Kind;
 use plinth_storage::ids::{Offset, Partition};
+use plinth_storage::{Gap, Kind};
 use tokio::time::{Instant, timeout_at};
 
 use super::batch::FollowedBatch;
@@ -16,6 +16,9 @@ use crate::auth::{Action, TopicRef};
 
 /// Bytes that one look into the log takes.
 const READ_BYTES: usize = 1024 * 1024;
+
+/// Gaps that one page tells of; one with more ends there.
+const GAPS_MAX: usize = 16;
 
 /// Which records are wanted.
 #[derive(Clone, Debug)]
@@ -53,6 +56,30 @@ pub struct Page {
     pub next: String,
     /// Whether it reached the tail of every partition.
     pub caught_up: bool,
+    /// Where records are missing, in order within each partition.
+    pub gaps: Vec<PageGap>,
+}
+
+/// Records that are missing in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageGap {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: u32,
+    /// The offset at which it would have gone on.
+    pub requested: u64,
+    /// The offset at which it went on.
+    pub resumed_at: u64,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What one look into the log found.
+#[derive(Default)]
+struct Found {
+    slices: Vec<FollowedBatch>,
+    gaps: Vec<PageGap>,
 }
 
 /// A partition of the page and its next offset.
@@ -87,14 +114,18 @@ impl Broker {
             }
         }
         loop {
-            let (slices, caught_up) = self.fill(&topic, &mut places, &request).await?;
+            let mut found = Found::default();
+            let caught_up = self.fill(&topic, &mut places, &request, &mut found).await?;
+            let Found { slices, gaps } = found;
             let more = match deadline {
-                Some(deadline) if slices.is_empty() => timeout_at(deadline, follow.changed()).await.is_ok(),
+                Some(deadline) if slices.is_empty() && gaps.is_empty() => {
+                    timeout_at(deadline, follow.changed()).await.is_ok()
+                }
                 Some(_) | None => false,
             };
             if !more {
                 let positions = places.iter().map(|place| (place.partition, place.next));
-                return Ok(Page { slices, next: self.cursors().write(topic.tenant, positions), caught_up });
+                return Ok(Page { slices, next: self.cursors().write(topic.tenant, positions), caught_up, gaps });
             }
         }
     }
@@ -121,7 +152,8 @@ impl Broker {
         topic: &Arc<Topic>,
         places: &mut [Place],
         request: &PageRequest,
-    ) -> Result<(Vec<FollowedBatch>, bool), Error> {
+        found: &mut Found,
+    ) -> Result<bool, Error> {
         let mut behind = Vec::new();
         for (index, place) in places.iter().enumerate() {
             let tail = self.log().bounds(place.partition).map_err(|error| gone(&topic.name, error))?.tail;
@@ -133,32 +165,56 @@ impl Broker {
         let mut unread: Vec<usize> = behind.into_iter().map(|(_, index)| index).collect();
         let PageRequest { limit, bytes_max, unit, .. } = *request;
         let mut room = Room { unit, records: limit.max(1), bytes: bytes_max, empty: true };
-        let mut slices = Vec::new();
         while !unread.is_empty() {
             let share = (room.bytes / unread.len()).clamp(1, READ_BYTES);
             let mut rest = Vec::with_capacity(unread.len());
             for index in unread {
                 let place = &mut places[index];
-                let read = self.log().read(place.partition, place.next, share).await;
-                let batches = read.map_err(|error| lost(topic, place, error))?;
+                let batches = match self.log().read(place.partition, place.next, share).await {
+                    Err(error) if error.kind() == Kind::OutOfRange => {
+                        let gap = self.log().gap_at(place.partition, place.next)?;
+                        let gap = gap.ok_or_else(|| lost(topic, place, error))?;
+                        found.gaps.push(place.skip(&topic.name, &gap));
+                        if found.gaps.len() >= GAPS_MAX {
+                            return Ok(false);
+                        }
+                        rest.push(index);
+                        continue;
+                    }
+                    read => read.map_err(|error| lost(topic, place, error))?,
+                };
                 if !batches.is_empty() {
                     rest.push(index);
                 }
                 for stored in batches {
                     let next = stored.next();
                     let whole = FollowedBatch::whole(self, topic, place.partition, stored, false);
-                    let Some(slice) = room.admit(whole, place.next) else { return Ok((slices, false)) };
+                    let Some(slice) = room.admit(whole, place.next) else { return Ok(false) };
                     place.next = slice.next_after(slice.take);
                     let all = place.next == next;
-                    slices.push(slice);
+                    found.slices.push(slice);
                     if !all {
-                        return Ok((slices, false));
+                        return Ok(false);
                     }
                 }
             }
             unread = rest;
         }
-        Ok((slices, true))
+        Ok(true)
+    }
+}
+
+impl Place {
+    /// Goes on behind a gap.
+    fn skip(&mut self, topic: &Arc<str>, gap: &Gap) -> PageGap {
+        let requested = std::mem::replace(&mut self.next, gap.to);
+        PageGap {
+            topic: Arc::clone(topic),
+            partition: self.partition.index.0,
+            requested: requested.0,
+            resumed_at: gap.to.0,
+            reason: gap.reason.as_str(),
+        }
     }
 }
 

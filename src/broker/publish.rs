@@ -13,9 +13,9 @@ use plinth_api::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX,
     RECORD_KEY_BYTES_MAX,
 };
-use plinth_storage::Kind;
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::terms::Terms as LogTerms;
+use plinth_storage::{Durability, Kind};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::{Topic, gone};
@@ -35,6 +35,8 @@ pub struct Publish {
     pub records: Vec<NewRecord>,
     /// The same records in their stored form, to be stored as they are in one partition.
     pub stored: Option<Batch>,
+    /// The least durability class; without it that of the topic.
+    pub durability: Option<Durability>,
     /// What it is recognized by when it is repeated, and what must hold for it.
     pub terms: Option<Box<Terms>>,
 }
@@ -65,6 +67,15 @@ pub struct PublishedPart {
     pub indices: Vec<usize>,
     /// Whether an earlier request had stored them.
     pub duplicate: bool,
+    /// The durability class that was reached.
+    pub durability: Durability,
+}
+
+/// What the appends of a publish ask for.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    class: Durability,
+    terms: Option<&'a LogTerms>,
 }
 
 /// The records of one partition, by their places in the request.
@@ -78,7 +89,7 @@ impl Publish {
 }
 
 impl Broker {
-    /// Publishes records; the answer comes after they are stored. Cancel safe: a caller that stops waiting does not undo
+    /// Publishes records; the answer comes after they have reached their durability class. Cancel safe: a caller that stops waiting does not undo
     /// it.
     ///
     /// # Errors
@@ -102,6 +113,7 @@ impl Broker {
 
     async fn publish_to(&self, topic: &Topic, publish: &Publish) -> Result<Published, Error> {
         check_payloads(topic, &publish.records)?;
+        let class = class(topic, publish.durability)?;
         let mut shares = if publish.stored.is_some() { choose_one(topic, publish)? } else { choose(topic, publish)? };
         let terms = match &publish.terms {
             None => None,
@@ -110,14 +122,14 @@ impl Broker {
                 Some(terms.of_log(topic, publish))
             }
         };
-        let terms = terms.as_ref();
+        let how = How { class, terms: terms.as_ref() };
         if shares.len() == 1 {
             let share = shares.remove(0);
-            let part = self.append(topic, share, publish, terms).await.map_err(|(_, error)| error)?;
+            let part = self.append(topic, share, publish, how).await.map_err(|(_, error)| error)?;
             return Ok(Published { parts: vec![part], failed: vec![] });
         }
         let mut published = Published::default();
-        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, publish, terms))).await {
+        for outcome in join_all(shares.into_iter().map(|share| self.append(topic, share, publish, how))).await {
             match outcome {
                 Ok(part) => published.parts.push(part),
                 Err(failed) => published.failed.push(failed),
@@ -134,7 +146,7 @@ impl Broker {
         topic: &Topic,
         (index, places): Share,
         publish: &Publish,
-        terms: Option<&LogTerms>,
+        how: How<'_>,
     ) -> Result<PublishedPart, (Vec<usize>, Error)> {
         let partition = topic.partition(index);
         let made = || Batch::of(places.iter().map(|&place| &publish.records[place]));
@@ -142,9 +154,9 @@ impl Broker {
             Ok(batch) => batch,
             Err(error) => return Err((places, error.into())),
         };
-        let stored = match terms {
-            None => self.log().append(partition, batch).await,
-            Some(terms) => self.log().append_if(partition, batch, terms).await,
+        let stored = match how.terms {
+            None => self.log().append_as(partition, batch, how.class).await,
+            Some(terms) => self.log().append_if(partition, batch, terms, how.class).await,
         };
         match stored {
             Ok(stored) => Ok(PublishedPart {
@@ -155,10 +167,23 @@ impl Broker {
                 cursor: self.cursors().write(topic.tenant, [(partition, stored.base.plus(stored.count))]),
                 indices: places,
                 duplicate: stored.duplicate,
+                durability: stored.durability,
             }),
             Err(error) if error.kind() == Kind::NotFound => Err((places, gone(&topic.name, error))),
             Err(error) => Err((places, error.into())),
         }
+    }
+}
+
+/// The class to reach: that of the topic, or a stronger one.
+fn class(topic: &Topic, asked: Option<Durability>) -> Result<Durability, Error> {
+    match asked {
+        Some(asked) if asked < topic.durability => Err(Error::Unprocessable(format!(
+            "durability {asked} is weaker than that of topic {}, which is {}",
+            topic.name, topic.durability
+        ))),
+        Some(asked) => Ok(asked),
+        None => Ok(topic.durability),
     }
 }
 

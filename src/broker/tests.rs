@@ -37,7 +37,8 @@ impl World {
     }
 
     async fn topic(&self, name: &str, partitions: u32) {
-        let settings = TopicSettings { partitions: Some(partitions), max_record_bytes: None };
+        let settings =
+            TopicSettings { partitions: Some(partitions), max_record_bytes: None, ..TopicSettings::default() };
         self.broker.ensure_topic(&self.to(Action::Manage, name), settings).await.expect("a topic");
     }
 
@@ -47,6 +48,7 @@ impl World {
             sticky: 0,
             records: payloads.iter().map(|text| record(text)).collect(),
             stored: None,
+            durability: None,
             terms: None,
         };
         let published = self.broker.publish(&self.to(Action::Publish, name), publish).await.expect("published");
@@ -55,13 +57,14 @@ impl World {
 
     async fn publish_at(&self, name: &str, partition: u32, payloads: &[&str]) -> PublishedPart {
         let records = payloads.iter().map(|text| record(text)).collect();
-        let publish = Publish { partition: Some(partition), sticky: 0, records, stored: None, terms: None };
+        let publish =
+            Publish { partition: Some(partition), sticky: 0, records, stored: None, durability: None, terms: None };
         let published = self.broker.publish(&self.to(Action::Publish, name), publish).await.expect("published");
         published.parts.into_iter().next().expect("one part")
     }
 
     async fn refused(&self, records: Vec<NewRecord>) -> Error {
-        let publish = Publish { partition: None, sticky: 0, records, stored: None, terms: None };
+        let publish = Publish { partition: None, sticky: 0, records, stored: None, durability: None, terms: None };
         let refused = self.broker.publish(&self.to(Action::Publish, "orders"), publish).await;
         refused.map(drop).expect_err("a publish that is refused")
     }
@@ -88,6 +91,10 @@ impl World {
 
 fn record(text: &str) -> NewRecord {
     NewRecord { content_type: "text/plain".into(), payload: text.to_owned().into(), ..NewRecord::default() }
+}
+
+fn record_bytes(max: u32) -> TopicSettings {
+    TopicSettings { max_record_bytes: Some(max), ..TopicSettings::default() }
 }
 
 fn keyed(key: &str) -> NewRecord {
@@ -154,7 +161,14 @@ async fn a_caller_that_may_not_manage_does_not_make_a_topic() {
     let key = world.auth.create_key(&world.caller.admin().expect("admin"), request).await.expect("a key");
     let caller = world.auth.authenticate(Credential::Bearer(&key.key), None).expect("valid");
     let topic = caller.authorize(Action::Publish, "orders").expect("allowed");
-    let publish = || Publish { partition: None, sticky: 0, records: vec![record("x")], stored: None, terms: None };
+    let publish = || Publish {
+        partition: None,
+        sticky: 0,
+        records: vec![record("x")],
+        stored: None,
+        durability: None,
+        terms: None,
+    };
     assert!(matches!(world.broker.publish(&topic, publish()).await, Err(Error::NotFound(_))));
     world.topic("orders", 1).await;
     assert!(world.broker.publish(&topic, publish()).await.is_ok());
@@ -165,7 +179,7 @@ async fn keys_choose_the_partition_by_a_hash_that_never_changes() {
     let world = world().await;
     world.topic("orders", 4).await;
     let records = vec![keyed("d"), keyed("e"), keyed("d"), keyed("a"), record("none")];
-    let publish = Publish { partition: None, sticky: 5, records, stored: None, terms: None };
+    let publish = Publish { partition: None, sticky: 5, records, stored: None, durability: None, terms: None };
     let published = world.broker.publish(&world.to(Action::Publish, "orders"), publish).await.expect("published");
     assert!(published.failed.is_empty());
     let mut placed: Vec<(usize, u32)> =
@@ -215,12 +229,12 @@ async fn a_topic_may_allow_less_and_the_change_holds_at_once() {
     let world = world().await;
     world.publish("orders", &["12345678"]).await;
     let topic = world.to(Action::Manage, "orders");
-    let view = world.broker.change_topic(&topic, Some(4)).await.expect("changed");
+    let view = world.broker.change_topic(&topic, record_bytes(4)).await.expect("changed");
     assert_eq!(view.max_record_bytes, 4);
     assert!(world.refused(vec![record("12345")]).await.to_string().contains("limit of 4 of topic orders"));
     world.publish("orders", &["1234"]).await;
     for wrong in [0, (1 << 20) + 1] {
-        assert!(matches!(world.broker.change_topic(&topic, Some(wrong)).await, Err(Error::Unprocessable(_))));
+        assert!(matches!(world.broker.change_topic(&topic, record_bytes(wrong)).await, Err(Error::Unprocessable(_))));
     }
 }
 
@@ -228,7 +242,7 @@ async fn a_topic_may_allow_less_and_the_change_holds_at_once() {
 async fn ensure_makes_once_and_refuses_other_settings() {
     let world = world().await;
     let topic = world.to(Action::Manage, "orders");
-    let of = |partitions| TopicSettings { partitions, max_record_bytes: None };
+    let of = |partitions| TopicSettings { partitions, max_record_bytes: None, ..TopicSettings::default() };
     assert!(world.broker.ensure_topic(&topic, of(Some(4))).await.expect("made").1);
     for same in [Some(4), None] {
         assert!(!world.broker.ensure_topic(&topic, of(same)).await.expect("the same").1);
@@ -245,7 +259,8 @@ async fn the_proof_of_one_action_is_not_good_for_another() {
     world.topic("orders", 1).await;
     let subscribe = world.to(Action::Subscribe, "orders");
     assert!(matches!(world.broker.delete_topic(&subscribe).await, Err(Error::Internal { .. })));
-    let publish = Publish { partition: None, sticky: 0, records: vec![record("x")], stored: None, terms: None };
+    let publish =
+        Publish { partition: None, sticky: 0, records: vec![record("x")], stored: None, durability: None, terms: None };
     assert!(matches!(world.broker.publish(&subscribe, publish).await, Err(Error::Internal { .. })));
     let page = PageRequest { topic: world.to(Action::Publish, "orders"), ..world.page_of("orders", From::Earliest) };
     assert!(matches!(world.broker.page(page).await, Err(Error::Internal { .. })));
@@ -287,7 +302,8 @@ async fn a_topic_of_another_tenant_is_as_one_that_does_not_exist() {
     let request = PageRequest { topic: theirs, ..world.page_of("orders", From::Cursor(receipt.cursor.clone())) };
     assert!(matches!(world.broker.page(request.clone()).await, Err(Error::NotFound(_))));
     // Even with a topic of the same name the cursor is not theirs.
-    let publish = Publish { partition: None, sticky: 0, records: vec![record("y")], stored: None, terms: None };
+    let publish =
+        Publish { partition: None, sticky: 0, records: vec![record("y")], stored: None, durability: None, terms: None };
     world.broker.publish(&stranger.authorize(Action::Publish, "orders").expect("root"), publish).await.expect("theirs");
     assert!(matches!(world.broker.page(request).await, Err(Error::InvalidCursor(_))));
 }

@@ -5,6 +5,7 @@
 //! interrupted.
 
 mod bench;
+mod class;
 mod client;
 mod healthcheck;
 mod interrupt;

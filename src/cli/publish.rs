@@ -21,6 +21,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::class::Class;
 use super::client::{Client, Connect, Fault, Patience, segment, send};
 use super::interrupt::{Interrupted, Interrupts};
 use super::lines::{Line, Lines};
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// The partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
+    /// The least durability class to wait for; not a weaker one than the topic's [default: the topic's]
+    #[arg(long, value_enum)]
+    durability: Option<Class>,
     /// With --body: names this publish, so that a second run with the same key and body stores nothing [default: a new one]
     #[arg(long, value_name = "KEY", requires = "body")]
     idempotency_key: Option<String>,
@@ -363,6 +367,10 @@ fn request(client: &Client, args: &Args, content_type: &str) -> reqwest::Request
         .request(Method::POST, &format!("/v1/topics/{}/records", segment(&args.topic)))
         .header("content-type", content_type)
         .timeout(ANSWER_TIMEOUT);
+    let request = match args.durability {
+        Some(class) => request.header("durability", class.as_str()),
+        None => request,
+    };
     match args.partition {
         Some(partition) => request.query(&[("partition", partition)]),
         None => request,

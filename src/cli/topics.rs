@@ -3,6 +3,7 @@
 use plinth_api::topics::{Topic, TopicPatch, TopicRequest};
 use reqwest::Method;
 
+use super::class::Class;
 use super::client::{Client, Connect, segment, send};
 use super::output;
 
@@ -41,6 +42,9 @@ enum Command {
         /// Largest payload of a record, in bytes
         #[arg(long)]
         max_record_bytes: Option<u32>,
+        /// Where records are when a publish is acknowledged [default: object]
+        #[arg(long, value_enum)]
+        durability: Option<Class>,
     },
     /// Change a topic's settings
     Update {
@@ -49,8 +53,11 @@ enum Command {
         /// The topic
         topic: String,
         /// Largest payload of a record from now on, in bytes
-        #[arg(long, required = true)]
+        #[arg(long, required_unless_present = "durability")]
         max_record_bytes: Option<u32>,
+        /// Where records are when a publish is acknowledged from now on
+        #[arg(long, value_enum)]
+        durability: Option<Class>,
     },
     /// Delete a topic with all its records
     Delete {
@@ -72,13 +79,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let request = Client::new(&connect)?.request(Method::GET, &path(&topic));
             output::object(&send(request).await?.json::<Topic>().await?)
         }
-        Command::Create { connect, topic, partitions, max_record_bytes } => {
-            let body = TopicRequest { partitions, max_record_bytes, ..TopicRequest::default() };
+        Command::Create { connect, topic, partitions, max_record_bytes, durability } => {
+            let durability = durability.map(Into::into);
+            let body = TopicRequest { partitions, max_record_bytes, durability };
             let request = Client::new(&connect)?.request(Method::PUT, &path(&topic)).json(&body);
             output::object(&send(request).await?.json::<Topic>().await?)
         }
-        Command::Update { connect, topic, max_record_bytes } => {
-            let body = TopicPatch { max_record_bytes };
+        Command::Update { connect, topic, max_record_bytes, durability } => {
+            let body = TopicPatch { max_record_bytes, durability: durability.map(Into::into) };
             let request = Client::new(&connect)?.request(Method::PATCH, &path(&topic)).json(&body);
             output::object(&send(request).await?.json::<Topic>().await?)
         }

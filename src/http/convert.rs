@@ -7,7 +7,6 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use plinth_api::limits::{LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX};
-use plinth_api::records::Durability;
 use plinth_api::{ListPage, keys, tenants, topics};
 use serde::Serialize;
 
@@ -15,6 +14,7 @@ use super::error::ApiError;
 use super::extract::Params;
 use crate::auth::{KeyRequest, KeyView, NewKey, TenantView, Ticket};
 use crate::broker::{TopicSettings, TopicView};
+use crate::{parse, receipt};
 
 /// An answer of `value` as JSON.
 pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
@@ -76,7 +76,7 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
     topics::Topic {
         name: view.name.to_string(),
         partitions: view.partitions,
-        durability: Durability::Object,
+        durability: receipt::class(view.durability),
         max_record_bytes: view.max_record_bytes,
         created_at: view.created_at.0,
         bytes: view.bytes(),
@@ -86,10 +86,19 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
 }
 
 pub(super) fn topic_settings(request: &topics::TopicRequest) -> TopicSettings {
-    match request.durability {
-        None | Some(Durability::Object) => {}
+    TopicSettings {
+        partitions: request.partitions,
+        max_record_bytes: request.max_record_bytes,
+        durability: request.durability.map(parse::class),
     }
-    TopicSettings { partitions: request.partitions, max_record_bytes: request.max_record_bytes }
+}
+
+pub(super) fn topic_patch(patch: &topics::TopicPatch) -> TopicSettings {
+    TopicSettings {
+        partitions: None,
+        max_record_bytes: patch.max_record_bytes,
+        durability: patch.durability.map(parse::class),
+    }
 }
 
 pub(super) fn tenant(view: TenantView) -> tenants::Tenant {

@@ -10,13 +10,14 @@ use axum::body::HttpBody;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use plinth_api::error::ErrorCode;
 use plinth_api::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, STORED_BATCH_BYTES_MAX};
 use plinth_api::records::{Durability, PublishBatch, PublishResults, Receipt, StoredBatches};
 use plinth_api::topics::TopicName;
+use plinth_storage::Durability as Class;
 use plinth_storage::record::{Batch, NewRecord};
 use serde::de::IgnoredAny;
 
@@ -49,7 +50,8 @@ enum Form {
     Stored,
 }
 
-/// Publish records. The answer comes when they are in the object store.
+/// Publish records. The answer comes when they have reached the durability class of the topic, or the one asked for if it
+/// is stronger; a weaker one is refused. The receipt names the class that was reached, which may be a stronger one.
 ///
 /// The body is one payload of any type, which is kept as it is, unless its media type is one of the three batch types. For
 /// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header.
@@ -75,7 +77,8 @@ enum Form {
         ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
         ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
         ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
-        ("durability" = Option<Durability>, Header, description = "The least durability class to answer for"),
+        ("durability" = Option<Durability>, Header, description = "The least durability class to answer for; not a weaker one than \
+            the topic's"),
         ("idempotency-key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
             24 hours, by 1 to 255 visible ASCII characters, quoted or bare; with other content it is refused"),
         ("producer-id" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Names the producer, 1 to 255 visible ASCII characters. \
@@ -126,11 +129,11 @@ where
     let topic = extract::caller(front, &parts.headers)?.authorize(Action::Publish, name)?;
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
-    let terms = check_headers(&parts.headers, form)?;
+    let (durability, terms) = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
     let (records, stored) = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
-    let publish = Publish { partition, sticky: connection.0, records, stored, terms };
+    let publish = Publish { partition, sticky: connection.0, records, stored, durability, terms };
     let published = front.broker.publish(&topic, publish).await?;
     note(front, &published, bytes, began);
     receipt(Answer::new(name, count, published))
@@ -198,9 +201,9 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     }
 }
 
-/// Refuses headers that are not known, and gives the terms if there are any.
-fn check_headers(headers: &HeaderMap, form: Form) -> Result<Option<Box<Terms>>, ApiError> {
-    let mut has_terms = false;
+/// Refuses headers that are not known, and gives the durability class and the terms if there are any.
+fn check_headers(headers: &HeaderMap, form: Form) -> Result<(Option<Class>, Option<Box<Terms>>), ApiError> {
+    let (mut class, mut has_terms) = (None, false);
     for (name, value) in headers {
         let name = name.as_str();
         if name.starts_with("record-") {
@@ -210,15 +213,22 @@ fn check_headers(headers: &HeaderMap, form: Form) -> Result<Option<Box<Terms>>, 
         } else if name.starts_with("ce-") {
             // To ignore it would break what the client relies on.
             return Err(unknown(format!("the header `{name}` is not offered here")));
-        } else if name == DURABILITY && value.as_bytes() != b"object" {
-            let detail = format!("the durability {value:?} is not offered here; there is `object`");
-            return Err(ApiError::new(ErrorCode::Unprocessable, detail));
+        } else if name == DURABILITY {
+            if class.is_some() {
+                return Err(ApiError::invalid(format!("the header `{DURABILITY}` is given more than once")));
+            }
+            class = Some(read_class(value)?);
         }
     }
-    if !has_terms {
-        return Ok(None);
-    }
-    terms::terms(headers).map(|terms| Some(Box::new(terms)))
+    let terms = has_terms.then(|| terms::terms(headers)).transpose()?;
+    Ok((class, terms.map(Box::new)))
+}
+
+fn read_class(value: &HeaderValue) -> Result<Class, ApiError> {
+    value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let detail = format!("the durability {value:?} is none of `object`, `local` and `memory`");
+        ApiError::new(ErrorCode::Unprocessable, detail)
+    })
 }
 
 fn check_record_header(name: &str, form: Form) -> Result<(), ApiError> {
@@ -314,8 +324,6 @@ fn line_record(body: &Bytes, number: usize, line: &str) -> Result<NewRecord, Api
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -391,9 +399,15 @@ mod tests {
             assert_eq!(error.code(), ErrorCode::UnknownField, "{name}");
             assert!(error.problem().detail.contains(&format!("`{name}`")), "{error:?}");
         }
-        let error = check_headers(&headers(&[("durability", "memory")]), Form::One).unwrap_err();
+        for class in Class::ALL {
+            let read = check_headers(&headers(&[("durability", class.as_str())]), Form::One).unwrap();
+            assert_eq!(read, (Some(class), None));
+        }
+        let error = check_headers(&headers(&[("durability", "paper")]), Form::One).unwrap_err();
         assert_eq!(error.code(), ErrorCode::Unprocessable);
-        assert!(check_headers(&headers(&[("durability", "object")]), Form::One).is_ok());
+        let mut twice = headers(&[("durability", "memory")]);
+        twice.append("durability", HeaderValue::from_static("object"));
+        assert_eq!(check_headers(&twice, Form::One).unwrap_err().code(), ErrorCode::InvalidRequest);
         let error = check_headers(&headers(&[("record-key", "k")]), Form::Lines).unwrap_err();
         assert_eq!(error.code(), ErrorCode::UnknownField);
     }

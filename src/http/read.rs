@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use hyper::body::{Frame, SizeHint};
 use plinth_api::batch::HEAD_BYTES;
 use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
-use plinth_api::records::{EventFormat, RecordPage, StoredBatches, Wait};
+use plinth_api::records::{EventFormat, Gap, RecordPage, StoredBatches, Wait};
 use plinth_api::topics::TopicName;
 
 use super::accept::{MediaType, negotiate};
@@ -25,11 +25,12 @@ use super::extract::{Name, Params};
 use super::front::Front;
 use super::live::{self, LiveRequest};
 use crate::auth::{Action, TopicRef};
-use crate::broker::{From as Start, Page, PageRequest, Unit};
+use crate::broker::{From as Start, Page, PageGap, PageRequest, Unit};
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
 const NEXT: HeaderName = HeaderName::from_static("plinth-next");
+const GAP: HeaderName = HeaderName::from_static("plinth-gap");
 const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
 
 /// Read the records of a topic, or follow it.
@@ -39,7 +40,8 @@ const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
 /// `Last-Event-ID` wins over `from`.
 ///
 /// `application/vnd.plinth.batch` answers a page of whole batches in the form in which they are stored, with their checksums
-/// (docs/format.md, section 8); what comes next is in the headers `Plinth-Next` and `Plinth-Caught-Up`. A batch is never
+/// (docs/format.md, section 8); what comes next is in the headers `Plinth-Next` and `Plinth-Caught-Up`, and where records
+/// are missing in `Plinth-Gap`. A batch is never
 /// cut: the first one of a partition may begin before `from`, and the first one of the page is sent whatever its size.
 ///
 /// A browser's `EventSource` that is opened with a ticket comes back by itself after a broken connection: the answer sets
@@ -75,6 +77,8 @@ const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
         ), headers(
             ("Plinth-Next" = String, description = "Of a page of stored batches: the cursor after it"),
             ("Plinth-Caught-Up" = bool, description = "Of a page of stored batches: whether it reached every tail"),
+            ("Plinth-Gap" = String, description = "Of a page of stored batches, once for each place where records are \
+                missing: `partition=0; requested=5; resumed_at=1029; reason=lost`"),
         )),
     )
 )]
@@ -152,7 +156,7 @@ fn wait(text: &str) -> Result<Duration, ApiError> {
     Ok(wait)
 }
 
-/// `{"records":[…],"next":"…","caught_up":…}` in pieces: the records are slices of what all readers share.
+/// `{"records":[…],"next":"…","caught_up":…,"gaps":[…]}` in pieces: the records are slices of what all readers share.
 fn page_answer(page: &Page) -> Response {
     let mut pieces = VecDeque::with_capacity(2 * page.slices.len() + 2);
     pieces.push_back(Bytes::from_static(br#"{"records":["#));
@@ -163,7 +167,13 @@ fn page_answer(page: &Page) -> Response {
         pieces.push_back(slice.json_items());
     }
     let next = serde_json::to_string(&page.next).expect("a string is valid JSON");
-    pieces.push_back(Bytes::from(format!(r#"],"next":{next},"caught_up":{}}}"#, page.caught_up)));
+    pieces.push_back(Bytes::from(format!(r#"],"next":{next},"caught_up":{}"#, page.caught_up)));
+    if !page.gaps.is_empty() {
+        let gaps: Vec<Gap> = page.gaps.iter().map(shown).collect();
+        let gaps = serde_json::to_string(&gaps).expect("strings and numbers are valid JSON");
+        pieces.push_back(Bytes::from(format!(r#","gaps":{gaps}"#)));
+    }
+    pieces.push_back(Bytes::from_static(b"}"));
     let mut response = Response::new(Body::new(Pieces(pieces)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -183,7 +193,17 @@ fn batches_answer(page: &Page) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::Batch.as_str()));
     headers.insert(NEXT, HeaderValue::from_str(&page.next).expect("a cursor is base64url"));
     headers.insert(CAUGHT_UP, HeaderValue::from_static(if page.caught_up { "true" } else { "false" }));
+    for gap in &page.gaps {
+        let PageGap { partition, requested, resumed_at, reason, .. } = gap;
+        let text = format!("partition={partition}; requested={requested}; resumed_at={resumed_at}; reason={reason}");
+        headers.append(GAP, HeaderValue::from_str(&text).expect("numbers and a word are visible ASCII"));
+    }
     response
+}
+
+fn shown(gap: &PageGap) -> Gap {
+    let PageGap { ref topic, partition, requested, resumed_at, reason } = *gap;
+    Gap { topic: topic.to_string(), partition, requested, resumed_at, reason: reason.to_owned() }
 }
 
 /// A body of known length in several pieces, none of them copied.

@@ -83,7 +83,7 @@ pub(super) async fn change(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let patch: TopicPatch = extract::json(&front, &parts, body).await?;
-    let view = front.broker.change_topic(&topic, patch.max_record_bytes).await?;
+    let view = front.broker.change_topic(&topic, convert::topic_patch(&patch)).await?;
     Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
 }
 

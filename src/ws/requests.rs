@@ -11,7 +11,7 @@ use plinth_api::records::PublishResult;
 
 use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
-use crate::parse::new_records;
+use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
 use crate::receipt::Answer;
 use crate::telemetry::Transport;
@@ -201,14 +201,15 @@ impl Session {
     fn publish(&mut self, mut frame: PublishFrame<'_>, body: &Bytes) -> Result<(), Refusal> {
         let caller = self.caller()?;
         let terms = terms(&mut frame);
-        let PublishFrame { id, topic, records, partition, .. } = frame;
+        let PublishFrame { id, topic, records, partition, durability, .. } = frame;
+        let durability = durability.map(class);
         check_id(&id)?;
         let allowed = caller.authorize(Action::Publish, &topic)?;
         let records = new_records(records, body)?;
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
         let broker = self.front.broker.clone();
-        let publish = Publish { partition, sticky: self.sticky, records, stored: None, terms };
+        let publish = Publish { partition, sticky: self.sticky, records, stored: None, durability, terms };
         self.request_bytes += frame_bytes;
         self.requests.push(Box::pin(async move {
             let result = broker.publish(&allowed, publish).await;

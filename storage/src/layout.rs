@@ -83,6 +83,7 @@ const TERMS: u8 = 10;
 const PRODUCER: u8 = 11;
 const IDEMPOTENCY: u8 = 12;
 const DIRTY: u8 = 13;
+const GAPS: u8 = 17;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
@@ -219,8 +220,35 @@ pub(crate) fn idempotency_keys_before(partition: Partition, bucket: u32) -> (Byt
     (idempotency_key(partition, 0, 0), idempotency_key(partition, bucket, 0))
 }
 
+/// How far the owner of a partition may have shown offsets that the bucket does not have.
+pub(crate) fn reservation_key(partition: Partition) -> Bytes {
+    partition_bytes(GAPS, partition, 0).freeze()
+}
+
+/// A gap of a partition, by its first offset.
+pub(crate) fn gap_key(partition: Partition, from: Offset) -> Bytes {
+    let mut out = partition_bytes(GAPS, partition, 8);
+    out.put_u64(from.0);
+    out.freeze()
+}
+
+/// The key range in which the reservations stand, between the gaps of their partitions.
+pub(crate) fn reservations() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[GAPS]), Bytes::from_static(&[GAPS + 1]))
+}
+
+/// The partition of a reservation's key, or `None` for one of a gap.
+pub(crate) fn reserved_partition(mut key: &[u8]) -> Option<Partition> {
+    if key.len() != 21 {
+        return None;
+    }
+    bytes::Buf::advance(&mut key, 1);
+    let topic = TopicId(get_ulid(&mut key));
+    Some(Partition { topic, index: PartitionIndex(bytes::Buf::get_u32(&mut key)) })
+}
+
 /// The key ranges of all that is kept per partition of `topic`.
-pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 5] {
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 6] {
     let range = |kind: u8| {
         let mut from = BytesMut::with_capacity(17);
         from.put_u8(kind);
@@ -229,14 +257,14 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 5] {
         to.put_slice(&[0xff; 13]);
         (from.freeze(), to.freeze())
     };
-    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY].map(range)
+    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS].map(range)
 }
 
 /// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
         DOCUMENT | TOPIC => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY => Some(partition_of(key)?.shard(shards)),
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS => Some(partition_of(key)?.shard(shards)),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //! the gateway calls.
 
 pub mod cache;
+pub mod durability;
 pub mod env;
 pub mod error;
 pub mod feed;
@@ -27,5 +28,6 @@ pub mod terms;
 pub mod testing;
 mod wal;
 
+pub use durability::{Durability, Gap, GapReason};
 pub use error::{Error, Kind, Refusal, Result};
 pub use log::Log;

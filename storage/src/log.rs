@@ -3,6 +3,8 @@
 //! It opens a session on a bucket, appends batches and commits state changes through its write-ahead log, and reads what
 //! is committed. It knows nothing of names, tokens or formats of clients.
 
+mod append;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use tokio::task::JoinSet;
 use ulid::Ulid;
 
 use crate::cache::{PageCache, PageCacheOptions};
+use crate::durability::Durability;
 use crate::env::{Clock, Rng, SystemClock, SystemRng, new_ulid};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feeds, Follow};
@@ -23,18 +26,20 @@ use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
 use crate::open;
 use crate::read::Reader;
-use crate::record::{Batch, StoredBatch};
+use crate::record::StoredBatch;
 use crate::segment::compaction::{Compactor, Request};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
+use crate::shard::rows::PartitionRow;
 use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
 use crate::tail::Tail;
-use crate::terms::Terms;
-use crate::wal::buffer::terms::Offer;
+use crate::wal::journal::Journal;
+use crate::wal::journal::files::Owner;
 use crate::wal::pipeline::Pipeline;
+use crate::wal::recover;
 pub use crate::wal::writer::StopReason;
 use crate::wal::writer::{Writer, WriterOptions, WriterParts};
 
@@ -69,6 +74,10 @@ pub struct LogOptions {
     pub in_flight_max: usize,
     /// Most bytes that wait to be stored; more are refused as `Busy`.
     pub pending_bytes_max: usize,
+    /// Most bytes that are acknowledged before they are stored; more wait, and are refused as `Busy`.
+    pub unstored_bytes_max: usize,
+    /// When the oldest of them has waited so long, later ones wait, and are refused as `Busy`.
+    pub unstored_age_max: Duration,
     /// After this an append whose slot has no answer fails as `Unknown`.
     pub append_timeout: Duration,
     /// How often an idle session looks whether it was ended.
@@ -104,18 +113,20 @@ pub struct Appended {
     pub timestamp: Timestamp,
     /// Whether it was an append that had been accepted before: nothing was stored by this one.
     pub duplicate: bool,
+    /// The durability class that was reached; not a weaker one than was asked for.
+    pub durability: Durability,
 }
 
-/// The committed bounds of a partition.
+/// The bounds of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The first offset that is kept.
     pub start: Offset,
-    /// The next offset to be given.
+    /// The end of what may be read: what is committed, and what is acknowledged before that.
     pub tail: Offset,
     /// Stored bytes.
     pub bytes: u64,
-    /// The time of the last record.
+    /// The time of the last stored record.
     pub last_timestamp: Timestamp,
 }
 
@@ -148,7 +159,7 @@ struct Inner {
     compaction: mpsc::Sender<Request>,
     checkpoint_durable: watch::Receiver<Option<Slot>>,
     /// Held for as long as the caches of the directory are in use.
-    _cache_lock: Option<std::fs::File>,
+    _cache_lock: Option<Arc<std::fs::File>>,
 }
 
 impl LogOptions {
@@ -165,6 +176,8 @@ impl LogOptions {
             slot_bytes: 4 * 1024 * 1024,
             in_flight_max: 4,
             pending_bytes_max: 64 * 1024 * 1024,
+            unstored_bytes_max: 256 * 1024 * 1024,
+            unstored_age_max: Duration::from_secs(5),
             append_timeout: Duration::from_secs(10),
             fence_check_interval: Duration::from_secs(if local { 2 } else { 15 }),
             tail_bytes_max: 64 * 1024 * 1024,
@@ -202,8 +215,14 @@ impl Log {
         let (state, restored) = open::restore_state(&starter, &plan, options.cache_dir.as_deref(), &metrics).await?;
         metrics.replayed_slots.set(i64::try_from(restored.slots).unwrap_or(i64::MAX));
         tracing::info!(%session, slots = restored.slots, bytes = restored.bytes, "state is restored");
-        let log = Self::start(&options, (cluster, session, shards), (state, cache_lock), (health, metrics));
+        let cache_lock = cache_lock.map(Arc::new);
+        let log = Self::start(&options, (cluster, session, shards), (state, cache_lock.clone()), (health, metrics));
         log.acquire(&plan).await?;
+        let journal_dir = options.cache_dir.filter(|_| cache_lock.is_some()).map(|dir| dir.join("journal"));
+        recover::recover(&log.inner.writer, cluster, journal_dir.as_deref()).await?;
+        if let Some(dir) = journal_dir {
+            log.begin_journal(dir, Owner { cluster, session }, cache_lock).await;
+        }
         if plan.sessions() >= LOGS_UNTIL_CHECKPOINT || restored.bytes >= options.checkpoint_wal_bytes {
             log.inner.checkpoint_requested.notify_one();
         }
@@ -213,7 +232,7 @@ impl Log {
     fn start(
         options: &LogOptions,
         (cluster, session, shards): (ClusterId, SessionId, u16),
-        (state, cache_lock): (Arc<dyn StateStore>, Option<std::fs::File>),
+        (state, cache_lock): (Arc<dyn StateStore>, Option<Arc<std::fs::File>>),
         (health, metrics): (Arc<Health>, StorageMetrics),
     ) -> Self {
         let tail = Arc::new(Tail::new(options.tail_bytes_max));
@@ -225,9 +244,12 @@ impl Log {
             feeds: Arc::clone(&feeds),
             health: Arc::clone(&health),
             metrics: metrics.clone(),
+            journal: cache_lock.as_ref().map(|_| Arc::new(Journal::new())),
         };
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
         let writer = Writer::new(writer_options(options, cluster, session, shards), parts);
+        let weak = Arc::downgrade(&writer);
+        metrics.upload_lag.look_by(move || weak.upgrade().map(|writer| writer.upload_lag()).unwrap_or_default());
         let checkpoint_requested = Arc::<Notify>::default();
         let (durable, checkpoint_durable) = watch::channel(None);
         let checkpointer = Checkpointer {
@@ -282,28 +304,6 @@ impl Log {
         self.inner.writer.commit_entries(plan.acquire_entries()).await
     }
 
-    /// Appends a batch and returns when it is committed. Cancel safe: a dropped call may still store the batch.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such partition, `Busy`, `Unavailable`, `Fenced`, `Closed`: not stored; `Unknown`: open.
-    pub async fn append(&self, partition: Partition, batch: Batch) -> Result<Appended> {
-        let count = batch.count();
-        let stored = self.inner.writer.append(partition, batch, self.now()).await?;
-        Ok(Appended { base: stored.base, count, timestamp: stored.timestamp, duplicate: false })
-    }
-
-    /// Appends a batch if its terms hold, once: the same append again waits for the first and has its place, whatever
-    /// its batch holds. Cancel safe as [`Log::append`].
-    ///
-    /// # Errors
-    /// `Refused` when a term does not hold: nothing was stored by this call. `Busy` also when the partition can remember
-    /// no more. Else as [`Log::append`]; the same append again settles one that is `Unknown`.
-    pub async fn append_if(&self, partition: Partition, batch: Batch, terms: &Terms) -> Result<Appended> {
-        let offer = Offer { partition, terms, now: self.now() };
-        let (receipt, duplicate) = self.inner.writer.append_if(offer, batch).await?;
-        Ok(Appended { base: receipt.base, count: receipt.count, timestamp: receipt.timestamp, duplicate })
-    }
-
     /// Commits a change of documents and topics, whole or not at all. Cancel safe as [`Log::append`].
     ///
     /// # Errors
@@ -333,24 +333,24 @@ impl Log {
         Ok(rows.into_iter().map(|(key, value)| (layout::document_of(&key), value)).collect())
     }
 
-    /// The committed bounds of a partition.
+    /// The bounds of a partition.
     ///
     /// # Errors
     /// `NotFound` when there is no such partition.
     pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
-        let row = self.inner.writer.committed(partition)?;
-        Ok(Bounds { start: row.start, tail: row.tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
+        let (row, tail) = self.inner.writer.bounds(partition)?;
+        Ok(Bounds { start: row.start, tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
     }
 
-    /// Committed batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
+    /// Batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
     /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
     ///
     /// # Errors
-    /// `NotFound` when there is no such partition, `OutOfRange` below its start and above its tail, `Unavailable` when
+    /// `NotFound` when there is no such partition, `OutOfRange` below its start, above its tail and in a gap, `Unavailable` when
     /// the bucket cannot be read, `Corrupt` when what is stored is broken.
     pub async fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        let bounds = self.inner.writer.committed(partition)?;
-        self.inner.reader.read(partition, &bounds, from, bytes_max).await
+        let (committed, tail) = self.inner.writer.bounds(partition)?;
+        self.inner.reader.read(partition, &PartitionRow { tail, ..committed }, from, bytes_max).await
     }
 
     /// The first offset whose record is not older than `at`, or the tail. Cancel safe.
@@ -358,8 +358,8 @@ impl Log {
     /// # Errors
     /// As [`Log::read`].
     pub async fn offset_at(&self, partition: Partition, at: Timestamp) -> Result<Offset> {
-        let bounds = self.inner.writer.committed(partition)?;
-        self.inner.reader.offset_at(partition, &bounds, at).await
+        let (committed, tail) = self.inner.writer.bounds(partition)?;
+        self.inner.reader.offset_at(partition, (&committed, tail), at).await
     }
 
     /// Something that tells when partitions move.
@@ -490,6 +490,8 @@ fn writer_options(options: &LogOptions, cluster: ClusterId, session: SessionId, 
         flush_interval: options.flush_interval,
         in_flight_max: options.in_flight_max,
         pending_bytes_max: options.pending_bytes_max,
+        unstored_bytes_max: options.unstored_bytes_max,
+        unstored_age_max: options.unstored_age_max,
         append_timeout: options.append_timeout,
         fence_check_interval: options.fence_check_interval,
     }

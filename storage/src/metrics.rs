@@ -1,12 +1,16 @@
 //! What the core counts: requests and bytes of the object store by purpose, slots, and whether the store answers.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use object_store::path::Path;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
@@ -68,6 +72,60 @@ pub struct StorageMetrics {
     pub store_available: Gauge,
     /// Failed tries of object store writes.
     pub failed_puts: Counter,
+    /// Gaps that starts have left.
+    pub gaps: Counter,
+    /// Offsets in them.
+    pub gap_offsets: Counter,
+    /// What is acknowledged and not stored.
+    pub upload_lag: Arc<UploadLag>,
+}
+
+/// What is acknowledged and not stored yet, looked up when it is asked for: it grows while nothing happens.
+#[derive(Default)]
+pub struct UploadLag {
+    look: OnceLock<Box<dyn Fn() -> Lag + Send + Sync>>,
+}
+
+/// How much is acknowledged and not stored yet, and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// About how many bytes.
+    pub bytes: u64,
+    /// The age of the oldest.
+    pub age: Duration,
+}
+
+impl UploadLag {
+    /// What it is now.
+    #[must_use]
+    pub fn now(&self) -> Lag {
+        self.look.get().map(|look| look()).unwrap_or_default()
+    }
+
+    pub(crate) fn look_by(&self, look: impl Fn() -> Lag + Send + Sync + 'static) {
+        // A second log on the same metrics does not exist.
+        let _first = self.look.set(Box::new(look));
+    }
+}
+
+impl fmt::Debug for UploadLag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.now().fmt(f)
+    }
+}
+
+impl Collector for UploadLag {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let lag = self.now();
+        let seconds = ConstGauge::new(lag.age.as_secs_f64());
+        let help = "Age of the oldest record that is acknowledged and not stored";
+        let metric = encoder.encode_descriptor("plinth_upload_lag_seconds", help, None, seconds.metric_type())?;
+        seconds.encode(metric)?;
+        let bytes = ConstGauge::new(i64::try_from(lag.bytes).unwrap_or(i64::MAX));
+        let help = "Bytes that are acknowledged and not stored";
+        let metric = encoder.encode_descriptor("plinth_upload_lag_bytes", help, None, bytes.metric_type())?;
+        bytes.encode(metric)
+    }
 }
 
 impl StorageMetrics {
@@ -99,6 +157,9 @@ impl StorageMetrics {
         r.register("plinth_state_on_disk", "1 while the state is on the local disk", self.state_on_disk.clone());
         r.register("plinth_store_available", "1 when the object store answers", self.store_available.clone());
         r.register("plinth_object_store_failed_puts", "Failed tries of writes", self.failed_puts.clone());
+        r.register("plinth_gaps", "Gaps that starts have left, of records that may be lost", self.gaps.clone());
+        r.register("plinth_gap_offsets", "Offsets in these gaps", self.gap_offsets.clone());
+        r.register_collector(Box::new(Arc::clone(&self.upload_lag)));
     }
 }
 

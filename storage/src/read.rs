@@ -10,6 +10,7 @@ use crate::ids::{Offset, Partition, Timestamp};
 use crate::layout;
 use crate::record::StoredBatch;
 use crate::segment::read::SegmentCache;
+use crate::shard::gaps;
 use crate::shard::rows::{IndexRow, PartitionRow, Place};
 use crate::state::StateStore;
 use crate::tail::Tail;
@@ -49,7 +50,10 @@ impl Reader {
         if let Some(batches) = self.tail.read(partition, from, bytes_max) {
             return Ok(batches);
         }
-        let (base, row) = self.locate(partition, from)?;
+        let (base, row) = match self.locate(partition, from) {
+            Err(error) if error.kind() == Kind::Corrupt => return Err(self.gap_or(partition, from, error)),
+            located => located?,
+        };
         match self.read_run(partition, (base, &row), from, bytes_max).await {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
                 tracing::warn!(%partition, %from, %error, "what was read is broken, reading it again from the bucket");
@@ -69,61 +73,90 @@ impl Reader {
         }
     }
 
-    /// The first offset whose record is not older than `at`, or the tail.
+    /// What it means that an offset is not in the index: it lies in a gap, or the state is broken.
+    fn gap_or(&self, partition: Partition, offset: Offset, missing: Error) -> Error {
+        match gaps::covering(&*self.state, partition, offset) {
+            Ok(Some(gap)) => {
+                let text = format!("offset {offset} is in a gap of the partition, from {} to {}", gap.from, gap.to);
+                Error::new(Kind::OutOfRange, text)
+            }
+            Ok(None) => missing,
+            Err(error) => error,
+        }
+    }
+
+    /// The first offset whose record is not older than `at`, or `shown`, the end of what may be read.
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub(crate) async fn offset_at(&self, partition: Partition, bounds: &PartitionRow, at: Timestamp) -> Result<Offset> {
-        if bounds.start == bounds.tail || bounds.last_timestamp < at {
-            return Ok(bounds.tail);
-        }
-        // Rows are ordered by offset and time alike: find the last one that begins before `at`.
-        let (mut low, mut high) = (bounds.start.0, bounds.tail.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let (base, row) = self.locate(partition, Offset(middle))?;
-            if row.first_timestamp < at {
-                low = base.plus(row.count).0;
-            } else {
-                high = base.0;
-            }
-        }
-        let mut from = match low.checked_sub(1) {
-            Some(before) if before >= bounds.start.0 => self.not_after(partition, Offset(before), at).await?,
-            Some(_) | None => bounds.start,
-        };
-        from = from.max(bounds.start);
-        while from < bounds.tail {
-            for batch in self.read(partition, bounds, from, OFFSET_AT_BYTES).await? {
+    pub(crate) async fn offset_at(
+        &self,
+        partition: Partition,
+        (bounds, shown): (&PartitionRow, Offset),
+        at: Timestamp,
+    ) -> Result<Offset> {
+        let readable = PartitionRow { tail: shown, ..*bounds };
+        let is_older = bounds.start == bounds.tail || bounds.last_timestamp < at;
+        let mut from = if is_older { bounds.tail } else { self.last_run_before(partition, bounds, at).await? };
+        while from < shown {
+            let batches = match self.read(partition, &readable, from, OFFSET_AT_BYTES).await {
+                Err(error) if error.kind() == Kind::OutOfRange => {
+                    from = gaps::covering(&*self.state, partition, from)?.ok_or(error)?.to;
+                    continue;
+                }
+                read => read?,
+            };
+            for batch in batches {
                 if batch.timestamp >= at {
                     return Ok(batch.base.max(bounds.start));
                 }
                 from = batch.next();
             }
         }
-        Ok(bounds.tail)
+        Ok(shown)
     }
 
-    /// An offset in the run of `within` before which all records are older than `at`.
-    async fn not_after(&self, partition: Partition, within: Offset, at: Timestamp) -> Result<Offset> {
-        let (base, row) = self.locate(partition, within)?;
-        let Place::Segment { segment, .. } = row.place else { return Ok(base) };
+    /// Before which all committed records are older than `at`, or the start.
+    async fn last_run_before(&self, partition: Partition, bounds: &PartitionRow, at: Timestamp) -> Result<Offset> {
+        // Rows are ordered by offset and time alike; between them may be gaps. Find the last one that begins before `at`.
+        let (mut low, mut high) = (bounds.start.0, bounds.tail.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.last_run(partition, Offset(middle))? {
+                Some((base, row)) if row.first_timestamp >= at => high = base.0,
+                Some((base, row)) => low = base.plus(row.count).0.max(middle + 1),
+                None => low = middle + 1,
+            }
+        }
+        let last = match low.checked_sub(1) {
+            Some(before) if before >= bounds.start.0 => self.last_run(partition, Offset(before))?,
+            Some(_) | None => None,
+        };
+        let Some((base, row)) = last else { return Ok(bounds.start) };
+        Ok(self.not_after(base, &row, at).await.max(bounds.start))
+    }
+
+    /// An offset in a run before which all records are older than `at`.
+    async fn not_after(&self, base: Offset, row: &IndexRow, at: Timestamp) -> Offset {
+        let Place::Segment { segment, .. } = row.place else { return base };
         // The read that follows tells what is wrong with a segment that cannot be opened.
-        let opened = self.segments.open(&self.cache, segment, &row).await;
-        Ok(opened.map_or(base, |opened| opened.not_after(base, at)))
+        let opened = self.segments.open(&self.cache, segment, row).await;
+        opened.map_or(base, |opened| opened.not_after(base, at))
     }
 
     fn locate(&self, partition: Partition, offset: Offset) -> Result<(Offset, IndexRow)> {
+        let found = self.last_run(partition, offset)?.filter(|(base, row)| base.plus(row.count) > offset);
+        found.ok_or_else(|| Error::new(Kind::Corrupt, format!("offset {offset} of {partition} is not in the index")))
+    }
+
+    /// The last run that begins at an offset or before it.
+    fn last_run(&self, partition: Partition, offset: Offset) -> Result<Option<(Offset, IndexRow)>> {
         let from = layout::index_key(partition, Offset(0));
-        let row = self.state.last_at_or_before(&from, &layout::index_key(partition, offset))?;
-        let missing = || Error::new(Kind::Corrupt, format!("offset {offset} of {partition} is not in the index"));
-        let (key, value) = row.ok_or_else(missing)?;
-        let base = layout::index_base(&key).ok_or_else(missing)?;
-        let row = IndexRow::parse(value)?;
-        if base.plus(row.count) <= offset {
-            return Err(missing());
-        }
-        Ok((base, row))
+        let Some((key, value)) = self.state.last_at_or_before(&from, &layout::index_key(partition, offset))? else {
+            return Ok(None);
+        };
+        let broken = || Error::new(Kind::Corrupt, format!("index of {partition} is broken"));
+        Ok(Some((layout::index_base(&key).ok_or_else(broken)?, IndexRow::parse(value)?)))
     }
 
     async fn read_run(

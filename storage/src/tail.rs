@@ -1,6 +1,8 @@
 //! The newest committed batches, in memory, bounded in bytes: what live readers are served from.
 //!
-//! Whole slots leave, the oldest first, so a partition's batches here are always its newest ones without a hole.
+//! Whole slots leave, the oldest first, so a partition's batches here are always its newest ones without a hole, but for
+//! gaps. Beside them stand those that are shown before they are committed (ADR 18): nowhere else can they be read from, so
+//! they do not leave before; the writer's room bounds them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,8 @@ pub(crate) struct Tail {
 #[derive(Debug, Default)]
 struct Inner {
     partitions: HashMap<Partition, VecDeque<Arc<StoredBatch>>>,
+    /// Shown and not committed.
+    early: HashMap<Partition, VecDeque<Arc<StoredBatch>>>,
     slots: VecDeque<SlotEntry>,
     bytes: usize,
 }
@@ -55,6 +59,7 @@ impl Tail {
             let Some(base) = batches.first().map(|batch| batch.base) else { continue };
             slot.bytes += batches.iter().map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
             slot.runs.push(SlotRun { partition, base, count: batches.len() });
+            inner.committed(partition, &batches);
             inner.partitions.entry(partition).or_default().extend(batches);
         }
         inner.bytes += slot.bytes;
@@ -65,24 +70,27 @@ impl Tail {
         }
     }
 
-    /// Batches from the one that holds `from` on, up to about `bytes_max`, or `None` when that one is not here.
+    /// Adds a batch that is shown before it is committed; those before it were.
+    pub(crate) fn show(&self, partition: Partition, batch: Arc<StoredBatch>) {
+        self.lock().early.entry(partition).or_default().push_back(batch);
+    }
+
+    /// Batches from the one that holds `from` on, up to about `bytes_max`, or `None` when that one is not here. They stand
+    /// side by side: at a gap the read ends.
     pub(crate) fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Option<Vec<Arc<StoredBatch>>> {
         let inner = self.lock();
-        let batches = inner.partitions.get(&partition)?;
-        let first = batches.partition_point(|batch| batch.next() <= from);
-        if batches.get(first)?.base > from {
-            return None;
-        }
-        let mut out = Vec::new();
-        let mut bytes = 0;
-        for batch in batches.range(first..) {
-            if !out.is_empty() && bytes + batch.batch.len() > bytes_max {
+        let (committed, early) = (inner.partitions.get(&partition), inner.early.get(&partition));
+        let (mut out, mut bytes, mut next) = (Vec::new(), 0, None);
+        for batch in [committed, early].into_iter().flatten().flat_map(|batches| from_on(batches, from)) {
+            let full = !out.is_empty() && bytes + batch.batch.len() > bytes_max;
+            if full || next.map_or(batch.base > from, |next| next != batch.base) {
                 break;
             }
             bytes += batch.batch.len();
+            next = Some(batch.next());
             out.push(Arc::clone(batch));
         }
-        Some(out)
+        (!out.is_empty()).then_some(out)
     }
 
     /// The batches of a slot of this session, without those of topics that are gone; `None` when it is not here.
@@ -96,7 +104,8 @@ impl Tail {
     /// Forgets the partitions of a topic.
     pub(crate) fn remove_topic(&self, topic: TopicId) {
         let mut inner = self.lock();
-        let Inner { partitions, slots, bytes } = &mut *inner;
+        let Inner { partitions, early, slots, bytes } = &mut *inner;
+        early.retain(|partition, _| partition.topic != topic);
         let mut freed: HashMap<Partition, VecDeque<Arc<StoredBatch>>> =
             partitions.extract_if(|partition, _| partition.topic == topic).collect();
         for slot in slots {
@@ -122,6 +131,17 @@ impl Tail {
 }
 
 impl Inner {
+    /// These are committed, and no longer among those that are not.
+    fn committed(&mut self, partition: Partition, batches: &[Arc<StoredBatch>]) {
+        let (Some(early), Some(last)) = (self.early.get_mut(&partition), batches.last()) else { return };
+        while early.front().is_some_and(|batch| batch.base <= last.base) {
+            early.pop_front();
+        }
+        if early.is_empty() {
+            self.early.remove(&partition);
+        }
+    }
+
     fn drop_slot(&mut self, slot: SlotEntry) {
         self.bytes -= slot.bytes;
         for run in slot.runs {
@@ -138,6 +158,11 @@ impl Inner {
         let first = batches.partition_point(|batch| batch.base < run.base);
         (batches.len() - first >= run.count).then(|| batches.range(first..first + run.count).cloned().collect())
     }
+}
+
+/// The batches from the one that holds `from` on.
+fn from_on(batches: &VecDeque<Arc<StoredBatch>>, from: Offset) -> impl Iterator<Item = &Arc<StoredBatch>> {
+    batches.range(batches.partition_point(|batch| batch.next() <= from)..)
 }
 
 #[cfg(test)]

@@ -138,7 +138,9 @@ fn headers() -> Vec<Case> {
         header("Producer-Seq", "1", expected(400, "invalid_request", &[&"`producer-id`", &"together"])),
         header("Expected-Tail", "x", expected(400, "invalid_request", &[&"`expected-tail`", &"\"x\""])),
         header("Record-Delay", "30s", expected(400, "unknown_field", &[&"`record-delay`"])),
-        header("Durability", "memory", expected(422, "unprocessable", &[&"memory", &"`object`"])),
+        header("Durability", "paper", expected(422, "unprocessable", &[&"paper", &"`object`"])),
+        header("Durability", "Memory", expected(422, "unprocessable", &[&"Memory", &"`memory`"])),
+        header("Durability", "memory", expected(422, "unprocessable", &[&"memory", &"topic t", &"object"])),
         header("Record-Key", &long, expected(413, "too_large", &[&"key", &1025, &RECORD_KEY_BYTES_MAX])),
     ]
 }
@@ -327,6 +329,13 @@ fn settings(server: &Server) -> Vec<Setting> {
         ("no room", put(json!({"max_record_bytes": 0})), SENSELESS, "max_record_bytes"),
         ("an unknown field", put(json!({"partition": 1})), &[(400, "unknown_field")], "`partition`"),
         ("an unknown durability", put(json!({"durability": "paper"})), SENSELESS, "paper"),
+        ("a durability of another case", put(json!({"durability": "Local"})), SENSELESS, "Local"),
+        (
+            "a change to an unknown durability",
+            client.patch("/v1/topics/t").json(&json!({"durability": "paper"})),
+            SENSELESS,
+            "paper",
+        ),
         ("another media type", raw("text/plain", "{}"), &[(415, "unsupported_media_type")], "text/plain"),
         ("broken JSON", raw("application/json", "{\"partitions\":"), UNREADABLE, "line 1"),
         ("an array for settings", raw("application/json", "[3]"), UNREADABLE, "not a JSON object"),

@@ -13,21 +13,21 @@ use tokio::task::JoinSet;
 use crate::client::{payload, texts, within};
 use crate::harness::{Options, ROOT_KEY, Server, refused};
 
-const TRANSPORTS: [&str; 4] = ["sse", "ndjson", "ws", "poll"];
+pub(crate) const TRANSPORTS: [&str; 4] = ["sse", "ndjson", "ws", "poll"];
 
 /// How a command ended.
-struct Ended {
-    code: i32,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
     stdout: Vec<u8>,
-    stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         String::from_utf8_lossy(&self.stdout).lines().map(str::to_owned).collect()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {:?} {}", self.lines(), self.stderr))
     }
@@ -62,7 +62,7 @@ async fn run(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ended {
 }
 
 /// A command for the tenant `default` of `server`.
-async fn client(server: &Server, args: &[&str], stdin: &[u8]) -> Ended {
+pub(crate) async fn client(server: &Server, args: &[&str], stdin: &[u8]) -> Ended {
     run(args, &[("PLINTH_URL", server.url()), ("PLINTH_KEY", server.key())], stdin).await
 }
 

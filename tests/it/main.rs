@@ -11,6 +11,7 @@ mod client;
 mod cookie;
 mod debian;
 mod disks;
+mod durability;
 mod harness;
 mod kill_loop;
 mod live;

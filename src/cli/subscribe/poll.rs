@@ -2,6 +2,7 @@
 
 use async_stream::try_stream;
 use futures::stream::StreamExt;
+use plinth_api::records::Gap;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,6 +19,15 @@ struct Page {
     records: Vec<Box<RawValue>>,
     next: String,
     caught_up: bool,
+    #[serde(default)]
+    gaps: Vec<Gap>,
+}
+
+/// Where a record is.
+#[derive(Deserialize)]
+struct Place {
+    partition: u32,
+    offset: u64,
 }
 
 pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream {
@@ -32,9 +42,15 @@ pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream 
                 request = request.query(&[("partition", partition)]);
             }
             let request = request.header("accept", "application/json");
-            let page: Page = send(request).await?.json().await.map_err(Fault::of)?;
+            let mut page: Page = send(request).await?.json().await.map_err(Fault::of)?;
             for record in page.records {
+                for gap in before(&mut page.gaps, record.get()) {
+                    yield Incoming::Gap(gap);
+                }
                 yield Incoming::Record(record.get().to_owned());
+            }
+            for gap in page.gaps {
+                yield Incoming::Gap(gap);
             }
             from = format!("cursor:{}", page.next);
             yield Incoming::Cursor(page.next);
@@ -44,4 +60,12 @@ pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream 
         }
     }
     .boxed()
+}
+
+/// Takes out the gaps that are to be told before a record.
+fn before(gaps: &mut Vec<Gap>, record: &str) -> Vec<Gap> {
+    let Some(place) = (!gaps.is_empty()).then(|| serde_json::from_str::<Place>(record).ok()).flatten() else {
+        return Vec::new();
+    };
+    gaps.extract_if(.., |gap| gap.partition == place.partition && gap.resumed_at <= place.offset).collect()
 }

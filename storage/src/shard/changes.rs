@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ulid::Ulid;
 
+use crate::durability::{Gap, GapReason};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{
     Epoch, FencingToken, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, ShardId, Timestamp, TopicId,
@@ -107,6 +108,17 @@ pub(crate) enum Entry {
     },
     /// Runs of batches stand in a segment from here on.
     Link(Link),
+    /// Offsets from the partition's tail on name no record; the tail goes on behind them.
+    Gap {
+        partition: Partition,
+        gap: Gap,
+    },
+    /// What the session shows of the partition before it is committed is below `to`.
+    Reserve {
+        partition: Partition,
+        to: Offset,
+        memory: bool,
+    },
 }
 
 /// Where a batch was stored.
@@ -168,15 +180,30 @@ impl Entry {
                 put_entry(out, 12, &partition_key(*partition, &[]), &token.0.to_le_bytes());
             }
             Self::Link(link) => put_entry(out, 22, &link.key(), &link.value()),
+            Self::Gap { partition, gap } => {
+                let mut value = BytesMut::with_capacity(17);
+                value.put_u64_le(gap.from.0);
+                value.put_u64_le(gap.to.0);
+                value.put_u8(gap.reason.code());
+                put_entry(out, 23, &partition_key(*partition, &[]), &value);
+            }
+            Self::Reserve { partition, to, memory } => {
+                let mut value = BytesMut::with_capacity(9);
+                value.put_u64_le(to.0);
+                value.put_u8(u8::from(*memory));
+                put_entry(out, 24, &partition_key(*partition, &[]), &value);
+            }
         }
     }
 
     /// The partition in whose shard the entry is committed, or `None` for the catalog.
     pub(crate) fn partition(&self) -> Option<Partition> {
         match self {
-            Self::Produced { partition, .. } | Self::Keyed { partition, .. } | Self::Fenced { partition, .. } => {
-                Some(*partition)
-            }
+            Self::Produced { partition, .. }
+            | Self::Keyed { partition, .. }
+            | Self::Fenced { partition, .. }
+            | Self::Gap { partition, .. }
+            | Self::Reserve { partition, .. } => Some(*partition),
             Self::Link(link) => Some(link.partition()),
             Self::PutDocument { .. }
             | Self::DeleteDocument { .. }
@@ -187,7 +214,10 @@ impl Entry {
     }
 
     /// The changes blocks of entries of partitions, one per shard.
-    pub(crate) fn encode_by_shard(entries: &[Self], shards: u16) -> BTreeMap<ShardId, Bytes> {
+    pub(crate) fn encode_by_shard<'a>(
+        entries: impl IntoIterator<Item = &'a Self>,
+        shards: u16,
+    ) -> BTreeMap<ShardId, Bytes> {
         let mut blocks = BTreeMap::<ShardId, BytesMut>::new();
         for entry in entries {
             let partition = entry.partition().expect("only entries of partitions are gathered here");
@@ -230,7 +260,7 @@ impl Entry {
                 shard: ShardId(u16::from_le_bytes(key[..].try_into().ok()?)),
                 epoch: Epoch(u64::from_le_bytes(value[..].try_into().ok()?)),
             }),
-            10..=12 => Self::parse_of_partition(kind, key, value),
+            10..=12 | 23 | 24 => Self::parse_of_partition(kind, key, value),
             22 => Link::parse(key, value).map(Self::Link),
             _ => None,
         }
@@ -257,6 +287,16 @@ impl Entry {
             }),
             12 if key.is_empty() => {
                 Some(Self::Fenced { partition, token: FencingToken(u64::from_le_bytes(value[..].try_into().ok()?)) })
+            }
+            23 if key.is_empty() && value.len() == 17 => {
+                let (from, to) = (Offset(value.get_u64_le()), Offset(value.get_u64_le()));
+                let reason = GapReason::of_code(value.get_u8())?;
+                Some(Self::Gap { partition, gap: Gap { from, to, reason } })
+            }
+            24 if key.is_empty() && value.len() == 9 => {
+                let to = Offset(value.get_u64_le());
+                let memory = value.get_u8() != 0;
+                Some(Self::Reserve { partition, to, memory })
             }
             _ => None,
         }

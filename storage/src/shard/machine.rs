@@ -5,6 +5,7 @@ use crate::ids::{ClusterId, ObjectHash, Offset, Partition, SessionId, Slot, Time
 use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::checkpoint::dirty;
+use crate::shard::gaps::{self, Reservation};
 use crate::shard::once::Remember;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, Row, TopicRow};
 use crate::state::{StateOp, StateStore};
@@ -62,7 +63,10 @@ pub(crate) fn apply(
     let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 2);
     let mut rows = Vec::with_capacity(slot.runs.len());
     for run in &slot.runs {
-        let row = partition_row(state, run.partition)?.unwrap_or_default();
+        let mut row = partition_row(state, run.partition)?.unwrap_or_default();
+        if let Some(gap) = gaps::at_tail(&slot.entries, run.partition, row.tail) {
+            row.tail = gap.to;
+        }
         if row.tail != run.base {
             let text = format!("slot {} puts offset {} after {} of {}", slot.slot, run.base, row.tail, run.partition);
             return Err(Error::new(Kind::Corrupt, text));
@@ -77,6 +81,7 @@ pub(crate) fn apply(
         ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run).encode()));
         rows.push((run.partition, row));
     }
+    apply_gaps(state, slot, &mut rows, &mut ops)?;
     // First what partitions remember: a topic that the same slot deletes takes it along.
     if slot.entries.iter().any(|entry| entry.partition().is_some()) {
         let mut remember = Remember::new(state);
@@ -96,6 +101,43 @@ pub(crate) fn apply(
     ops.push(StateOp::Put(layout::position_key(), position.encode()));
     state.write(&ops)?;
     Ok(rows)
+}
+
+/// Moves tails behind gaps, and notes what is reserved. A gap stands before or after the run of its partition.
+fn apply_gaps(
+    state: &dyn StateStore,
+    slot: &SlotSummary,
+    rows: &mut Vec<(Partition, PartitionRow)>,
+    ops: &mut Vec<StateOp>,
+) -> Result<()> {
+    for entry in &slot.entries {
+        let (Entry::Gap { partition, .. } | Entry::Reserve { partition, .. }) = entry else { continue };
+        let at = rows.iter().position(|(with_run, _)| with_run == partition);
+        let mut row = match at {
+            Some(at) => rows[at].1,
+            None => partition_row(state, *partition)?.unwrap_or_default(),
+        };
+        if let Entry::Reserve { to, memory, .. } = entry {
+            let reservation = Reservation { to: *to, session: slot.session, memory: *memory };
+            ops.push(gaps::reservation_op(*partition, reservation, row.tail));
+        }
+        let Entry::Gap { gap, .. } = entry else { continue };
+        ops.push(gaps::gap_op(*partition, gap));
+        if slot.runs.iter().any(|run| run.partition == *partition && run.base == gap.to) {
+            continue;
+        }
+        if row.tail != gap.from {
+            let text = format!("slot {} puts a gap at {} after {} of {partition}", slot.slot, gap.from, row.tail);
+            return Err(Error::new(Kind::Corrupt, text));
+        }
+        row.tail = gap.to;
+        ops.push(StateOp::Put(layout::partition_key(*partition), row.encode()));
+        match at {
+            Some(at) => rows[at].1 = row,
+            None => rows.push((*partition, row)),
+        }
+    }
+    Ok(())
 }
 
 fn index_row(slot: &SlotSummary, run: &Run) -> IndexRow {
@@ -124,7 +166,11 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         Entry::Acquire { .. } => {}
         // Applied over what the state holds, above.
         Entry::Link(_) => {}
-        // `Remember` has applied these.
-        Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {}
+        // `Remember` and `apply_gaps` have applied these.
+        Entry::Produced { .. }
+        | Entry::Keyed { .. }
+        | Entry::Fenced { .. }
+        | Entry::Gap { .. }
+        | Entry::Reserve { .. } => {}
     }
 }

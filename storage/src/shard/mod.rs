@@ -3,6 +3,7 @@
 pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod claim;
+pub(crate) mod gaps;
 pub(crate) mod machine;
 pub(crate) mod once;
 pub(crate) mod rows;

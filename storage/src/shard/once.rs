@@ -272,7 +272,9 @@ impl<'a> Remember<'a> {
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
-            | Entry::Link(_) => Ok(()),
+            | Entry::Link(_)
+            | Entry::Gap { .. }
+            | Entry::Reserve { .. } => Ok(()),
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! All of it stands under one short lock. It knows nothing of the store.
 
+pub(crate) mod early;
 pub(crate) mod terms;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use indexmap::IndexMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::durability::Durability;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::layout;
@@ -22,6 +24,9 @@ use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
 use crate::terms::REMEMBERED_MAX;
+use crate::wal::journal::Journal;
+
+use self::early::{Ack, At, EarlyHalf, Reserved};
 
 /// What is known of the slot that an append or a change went into.
 #[derive(Clone, Debug)]
@@ -43,6 +48,11 @@ pub(crate) fn room_of(bytes: usize) -> usize {
     bytes.div_ceil(PERMIT_BYTES).max(1)
 }
 
+/// About how many bytes have so many permits.
+pub(crate) fn bytes_of(room: usize) -> u64 {
+    (room * PERMIT_BYTES) as u64
+}
+
 /// What is accepted and not sealed.
 #[derive(Debug)]
 pub(crate) struct OpenBuffer {
@@ -55,16 +65,29 @@ pub(crate) struct OpenBuffer {
     pub(crate) bytes: usize,
     /// Appends and changes that wait for this buffer.
     pub(crate) waiting: usize,
-    /// Permits of the writer's room that are given back when the outcome is known.
-    pub(crate) room: usize,
+    /// Given back when the outcome is known.
+    pub(crate) room: Room,
     pub(crate) opened: Option<Instant>,
     pub(crate) outcome: watch::Sender<Outcome>,
+    /// The appends that are acknowledged before the outcome is known; all else is late.
+    pub(crate) early: EarlyHalf,
+}
+
+/// Permits of the writer's room: for what waits to be stored, and for appends of the weaker durability classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) pending: usize,
+    pub(crate) unstored: usize,
 }
 
 /// A partition as its owner sees it: what is committed and what is given out.
 #[derive(Clone, Copy, Debug)]
 struct PartitionTail {
     committed: PartitionRow,
+    /// Those below may be read: committed, or acknowledged before.
+    shown: Offset,
+    /// Where the last batch ends that is not acknowledged before it is committed.
+    held: Offset,
     next: Offset,
     last_timestamp: Timestamp,
 }
@@ -73,8 +96,17 @@ struct PartitionTail {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) open: OpenBuffer,
+    /// Buffers that are full and not sealed, the oldest first.
+    full: VecDeque<OpenBuffer>,
+    pub(crate) slot_bytes: usize,
     pub(crate) stopped: Option<(Kind, Arc<str>)>,
+    pub(crate) journal: Option<Arc<Journal>>,
+    /// The number of the last batch that was given to the journal.
+    journaled: u64,
     partitions: HashMap<Partition, PartitionTail>,
+    reserved: HashMap<Partition, Reserved>,
+    /// Since when each buffer with early appends that is not committed has had them.
+    unstored: VecDeque<(u64, Instant)>,
     pending_docs: HashMap<Bytes, Vec<(u64, Option<Bytes>)>>,
     deleting: HashMap<TopicId, u64>,
     remembered: terms::Pending,
@@ -86,7 +118,9 @@ pub(crate) struct Core {
 pub(crate) struct Submitted {
     pub(crate) base: Offset,
     pub(crate) timestamp: Timestamp,
-    pub(crate) outcome: watch::Receiver<Outcome>,
+    pub(crate) ack: Ack,
+    /// The batch, when it is acknowledged before it is committed.
+    pub(crate) early: Option<Arc<StoredBatch>>,
 }
 
 impl OpenBuffer {
@@ -99,9 +133,10 @@ impl OpenBuffer {
             partition_entries: Vec::new(),
             bytes: 0,
             waiting: 0,
-            room: 0,
+            room: Room::default(),
             opened: None,
             outcome: watch::channel(Outcome::Pending).0,
+            early: EarlyHalf::new(),
         }
     }
 
@@ -120,8 +155,14 @@ impl Core {
     pub(crate) fn new() -> Self {
         Self {
             open: OpenBuffer::new(0),
+            full: VecDeque::new(),
+            slot_bytes: usize::MAX,
             stopped: None,
+            journal: None,
+            journaled: 0,
             partitions: HashMap::new(),
+            reserved: HashMap::new(),
+            unstored: VecDeque::new(),
             pending_docs: HashMap::new(),
             deleting: HashMap::new(),
             remembered: terms::Pending::default(),
@@ -132,25 +173,43 @@ impl Core {
     /// Gives a batch its place.
     ///
     /// # Errors
-    /// `NotFound` when there is no such partition; the reason of the stop after one.
-    pub(crate) fn append(
-        &mut self,
-        state: &dyn StateStore,
-        partition: Partition,
-        batch: Batch,
-        now: Timestamp,
-    ) -> Result<Submitted> {
+    /// `NotFound` when there is no such partition; `Unavailable` when it must be committed first and the store is away;
+    /// the reason of the stop after one.
+    pub(crate) fn append(&mut self, state: &dyn StateStore, at: At, batch: Batch) -> Result<Submitted> {
         self.check_running()?;
+        let At { partition, want, .. } = at;
         let tail = self.tail(state, partition)?;
-        let base = tail.next;
-        let timestamp = now.max(tail.last_timestamp);
-        tail.next = base.plus(batch.count());
-        tail.last_timestamp = timestamp;
-        self.open.grew(batch.len() + BATCH_OVERHEAD_BYTES);
-        self.open.room += room_of(batch.len());
+        let (base, timestamp) = (tail.next, at.now.max(tail.last_timestamp));
+        let next = base.plus(batch.count());
+        let weaker = want.durability < Durability::Object;
+        let ack = match weaker {
+            true => self.early_ack(partition, (base, next), want.durability),
+            false => Ack::Late(self.open.outcome.subscribe()),
+        };
+        if weaker && want.away && !ack.is_early() {
+            return Err(Error::new(Kind::Unavailable, "the object store cannot be reached"));
+        }
+        let tail = self.tail(state, partition)?;
+        (tail.next, tail.last_timestamp) = (next, timestamp);
+        match ack {
+            Ack::Late(_) => tail.held = next,
+            Ack::Now(_) => tail.shown = next,
+            Ack::Journal(..) => {}
+        }
+        let (len, room) = (batch.len() + BATCH_OVERHEAD_BYTES, room_of(batch.len()));
         let stored = Arc::new(StoredBatch { base, timestamp, batch });
+        let early = ack.is_early().then(|| Arc::clone(&stored));
         self.open.groups.entry(partition).or_default().push(stored);
-        Ok(Submitted { base, timestamp, outcome: self.open.outcome.subscribe() })
+        self.open.grew(len);
+        if early.is_some() {
+            self.grew_early(partition, len);
+        }
+        let half = if early.is_some() { &mut self.open.early.room } else { &mut self.open.room };
+        *if weaker { &mut half.unstored } else { &mut half.pending } += room;
+        if weaker {
+            self.reserve_ahead(partition, next, want.durability);
+        }
+        Ok(Submitted { base, timestamp, ack, early })
     }
 
     /// Accepts a change when its guards hold.
@@ -163,7 +222,7 @@ impl Core {
             self.check(state, guard)?;
         }
         self.put_entries(change.entries());
-        self.open.room += room_of(change.len());
+        self.open.room.pending += room_of(change.len());
         Ok(self.open.outcome.subscribe())
     }
 
@@ -184,7 +243,9 @@ impl Core {
                 | Entry::Produced { .. }
                 | Entry::Keyed { .. }
                 | Entry::Fenced { .. }
-                | Entry::Link(_) => {}
+                | Entry::Link(_)
+                | Entry::Gap { .. }
+                | Entry::Reserve { .. } => {}
             }
         }
         self.open.entries.extend(entries);
@@ -203,18 +264,28 @@ impl Core {
         Ok(self.open.outcome.subscribe())
     }
 
-    /// The committed bounds of a partition.
+    /// The committed bounds of a partition, and the end of what may be read.
     ///
     /// # Errors
     /// `NotFound` when there is no such partition.
-    pub(crate) fn committed(&mut self, state: &dyn StateStore, partition: Partition) -> Result<PartitionRow> {
-        self.tail(state, partition).map(|tail| tail.committed)
+    pub(crate) fn bounds(&mut self, state: &dyn StateStore, partition: Partition) -> Result<(PartitionRow, Offset)> {
+        self.tail(state, partition).map(|tail| (tail.committed, tail.shown))
     }
 
-    /// Takes the open buffer away to be sealed.
+    /// Whether all that was accepted is sealed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.full.is_empty()
+    }
+
+    /// Whether a buffer is full.
+    pub(crate) fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Takes the oldest buffer away to be sealed.
     pub(crate) fn take(&mut self) -> OpenBuffer {
-        let next = OpenBuffer::new(self.open.sequence + 1);
-        std::mem::replace(&mut self.open, next)
+        let next = self.open.sequence + 1;
+        self.full.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.open, OpenBuffer::new(next)))
     }
 
     /// Notes that the buffer `sequence` is committed and applied.
@@ -222,7 +293,11 @@ impl Core {
         for (partition, row) in rows {
             if let Some(tail) = self.partitions.get_mut(partition) {
                 tail.committed = *row;
+                tail.shown = tail.shown.max(row.tail);
             }
+        }
+        while self.unstored.front().is_some_and(|(buffer, _)| *buffer <= sequence) {
+            self.unstored.pop_front();
         }
         for entry in entries {
             match entry {
@@ -230,41 +305,45 @@ impl Core {
                 Entry::DeleteTopic { topic } => {
                     self.deleting.remove(topic);
                     self.partitions.retain(|partition, _| partition.topic != *topic);
+                    self.reserved.retain(|partition, _| partition.topic != *topic);
                 }
                 Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
                     self.remembered.settle(entry, |s| s > sequence);
                 }
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Link(_) => {}
+                Entry::Reserve { partition, to, .. } => self.reserved_up_to(sequence, *partition, *to),
+                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Gap { .. } | Entry::Link(_) => {}
             }
         }
         if self.partitions.len() > PARTITIONS_KEPT_MAX {
-            self.partitions.retain(|_, tail| tail.next != tail.committed.tail);
+            let reserved = &self.reserved;
+            self.partitions.retain(|partition, tail| !tail.is_idle() || reserved.contains_key(partition));
         }
     }
 
-    /// Undoes what the open buffer did: its offsets are free again. Gives the buffer so that its waiters can be told.
-    pub(crate) fn undo_open(&mut self) -> OpenBuffer {
-        let open = self.take();
-        for (partition, batches) in &open.groups {
-            if let (Some(tail), Some(first)) = (self.partitions.get_mut(partition), batches.first()) {
-                tail.next = first.base;
+    /// Takes back what an entry of the buffer `sequence` did, which will not be committed.
+    fn undo_entry(&mut self, sequence: u64, entry: &Entry) {
+        match entry {
+            Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => self.settle(key, |s| s != sequence),
+            Entry::DeleteTopic { topic } => {
+                self.deleting.remove(topic);
             }
-        }
-        for entry in open.entries.iter().chain(&open.partition_entries) {
-            match entry {
-                Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => {
-                    self.settle(key, |s| s != open.sequence);
-                }
-                Entry::DeleteTopic { topic } => {
-                    self.deleting.remove(topic);
-                }
-                Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
-                    self.remembered.settle(entry, |s| s != open.sequence);
-                }
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Link(_) => {}
+            Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
+                self.remembered.undo(sequence, entry);
             }
+            Entry::Reserve { partition, to, .. } => self.not_reserved(sequence, *partition, *to),
+            Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Gap { .. } | Entry::Link(_) => {}
         }
-        open
+    }
+
+    fn grew_early(&mut self, partition: Partition, bytes: usize) {
+        let OpenBuffer { sequence, early, .. } = &mut self.open;
+        if early.since.is_none() {
+            let now = Instant::now();
+            early.since = Some(now);
+            self.unstored.push_back((*sequence, now));
+        }
+        early.bytes += bytes;
+        *early.batches.entry(partition).or_default() += 1;
     }
 
     /// The value of a document as the next change would find it.
@@ -305,8 +384,8 @@ impl Core {
                 let topic = machine::topic_row(state, partition.topic)?;
                 topic.filter(|topic| partition.index.0 < topic.partitions).ok_or_else(|| no_partition(partition))?;
                 let committed = machine::partition_row(state, partition)?.unwrap_or_default();
-                let last_timestamp = committed.last_timestamp;
-                Ok(entry.insert(PartitionTail { committed, next: committed.tail, last_timestamp }))
+                let (tail, last_timestamp) = (committed.tail, committed.last_timestamp);
+                Ok(entry.insert(PartitionTail { committed, shown: tail, held: tail, next: tail, last_timestamp }))
             }
         }
     }

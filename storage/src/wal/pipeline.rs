@@ -100,7 +100,7 @@ impl Pipeline {
         if self.writer.stopped.borrow().is_some() {
             return true;
         }
-        *self.writer.closing.borrow() && self.in_flight.is_empty() && self.writer.core().open.is_empty()
+        *self.writer.closing.borrow() && self.in_flight.is_empty() && self.writer.core().is_empty()
     }
 
     fn seal_what_is_due(&mut self) {
@@ -115,6 +115,9 @@ impl Pipeline {
             return None;
         }
         let mut core = self.writer.core();
+        if core.has_full() {
+            return Some(core.take());
+        }
         let opened = core.open.opened?;
         let waited = options.flush_interval.is_some_and(|interval| opened.elapsed() >= interval);
         let waiting = core.open.waiting;
@@ -165,7 +168,8 @@ impl Pipeline {
             }
             runs.extend(run);
         }
-        for (shard, changes) in Entry::encode_by_shard(&buffer.partition_entries, options.shards) {
+        let partition_entries = buffer.early.entries.iter().chain(&buffer.partition_entries);
+        for (shard, changes) in Entry::encode_by_shard(partition_entries.clone(), options.shards) {
             body.changes(shard, &changes);
         }
         if !buffer.changes.is_empty() {
@@ -180,7 +184,7 @@ impl Pipeline {
             slot,
             object_len: object.header.object_len(),
             runs,
-            entries: buffer.partition_entries.iter().chain(&buffer.entries).cloned().collect(),
+            entries: partition_entries.chain(&buffer.entries).cloned().collect(),
         };
         self.in_flight.push_back(Sealed {
             summary,
@@ -224,14 +228,27 @@ impl Pipeline {
     fn commit(&self, sealed: Sealed) -> Result<()> {
         let writer = &self.writer;
         let Sealed { summary, buffer, hash, .. } = sealed;
-        let OpenBuffer { sequence, groups, room, outcome, .. } = buffer;
+        let OpenBuffer { sequence, groups, room, outcome, early, .. } = buffer;
         let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
         let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
-        writer.parts.tail.push(summary.slot, groups.into_iter().collect());
-        writer.core().committed_up_to(sequence, &rows, &summary.entries);
-        writer.room.add_permits(room);
+        let groups = groups.into_iter().collect();
+        if early.is_empty() {
+            writer.parts.tail.push(summary.slot, groups);
+            writer.core().committed_up_to(sequence, &rows, &summary.entries);
+        } else {
+            // In one: what the journal shows meanwhile would stay as not committed.
+            let mut core = writer.core();
+            writer.parts.tail.push(summary.slot, groups);
+            core.committed_up_to(sequence, &rows, &summary.entries);
+        }
+        writer.give_back(room);
+        writer.give_back(early.room);
         outcome.send_replace(Outcome::Committed);
+        early.outcome.send_replace(Outcome::Committed);
+        if let Some(journal) = writer.parts.journal.as_ref().filter(|_| !early.is_empty()) {
+            journal.committed(sequence);
+        }
         writer.parts.feeds.moved(rows.iter().map(|(partition, _)| *partition));
         for entry in &summary.entries {
             if let Entry::DeleteTopic { topic } = entry {
@@ -271,15 +288,13 @@ impl Pipeline {
         }
     }
 
-    /// The store went away: what is not sealed was never sent, so it is given back.
+    /// The store went away: what is not sealed was never sent, so what is not acknowledged of it is given back.
     fn store_changed(&self) {
         if !self.writer.parts.health.is_away() {
             return;
         }
-        let open = self.writer.core().undo_open();
-        if !open.is_empty() {
-            self.writer.fail_buffer(open, Kind::Unavailable, "the object store cannot be reached");
-        }
+        let late = self.writer.core().undo_late();
+        self.writer.fail_late(late, Kind::Unavailable, "the object store cannot be reached");
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -313,6 +328,8 @@ impl Pipeline {
         self.check_at = Instant::now() + self.writer.options.fence_check_interval;
         let generation = self.writer.parts.health.generation();
         let moved = std::mem::replace(&mut self.checked_generation, generation) != generation;
+        // Idle for some time: a crash from now on is to leave no gap.
+        self.writer.core().release(false);
         if moved || !self.checks.is_empty() {
             return;
         }

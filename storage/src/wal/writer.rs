@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::durability::{Durability, Gap};
 use crate::error::{Error, Kind, Result};
 use crate::feed::Feeds;
-use crate::ids::{ClusterId, Partition, SessionId, Timestamp};
-use crate::metrics::{Health, StorageMetrics};
+use crate::ids::{ClusterId, Offset, Partition, SessionId};
+use crate::metrics::{Health, Lag, StorageMetrics};
 use crate::record::Batch;
 use crate::segment::link::Link;
 use crate::shard::changes::{Change, Entry, Receipt};
@@ -18,8 +19,11 @@ use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
 use crate::store::ObjectStores;
 use crate::tail::Tail;
+use crate::wal::buffer::early::{Ack, At, LateHalf, Want};
 use crate::wal::buffer::terms::{Accepted, Known, Offer};
-use crate::wal::buffer::{Core, OpenBuffer, Outcome, Submitted, room_of};
+use crate::wal::buffer::{Core, OpenBuffer, Outcome, Room, Submitted, bytes_of, room_of};
+use crate::wal::journal::{Journal, Journaled};
+use crate::wal::recover::Recovered;
 
 /// How long an append may wait for room in the buffer before it is refused.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +50,9 @@ pub(crate) struct WriterOptions {
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) in_flight_max: usize,
     pub(crate) pending_bytes_max: usize,
+    /// Bounds of what is acknowledged before it is stored.
+    pub(crate) unstored_bytes_max: usize,
+    pub(crate) unstored_age_max: Duration,
     /// After this an open outcome is answered as unknown.
     pub(crate) append_timeout: Duration,
     /// An idle writer looks this often whether its session was ended.
@@ -61,6 +68,8 @@ pub(crate) struct WriterParts {
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: StorageMetrics,
+    /// Where records of the class `local` go first; `None` without a local disk.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 /// The side of the writer that callers use.
@@ -68,6 +77,8 @@ pub(crate) struct Writer {
     pub(super) options: WriterOptions,
     pub(super) parts: WriterParts,
     pub(super) room: Semaphore,
+    /// The room of what is acknowledged before it is stored.
+    unstored_room: Semaphore,
     pub(super) wake: Notify,
     pub(super) closing: watch::Sender<bool>,
     pub(super) stopped: watch::Sender<Option<StopReason>>,
@@ -78,11 +89,16 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(options: WriterOptions, parts: WriterParts) -> Arc<Self> {
         let room = Semaphore::new(room_of(options.pending_bytes_max));
+        let unstored_room = Semaphore::new(room_of(options.unstored_bytes_max));
+        let mut core = Core::new();
+        core.slot_bytes = options.slot_bytes;
+        core.journal.clone_from(&parts.journal);
         Arc::new(Self {
             options,
             parts,
-            core: Mutex::new(Core::new()),
+            core: Mutex::new(core),
             room,
+            unstored_room,
             wake: Notify::new(),
             closing: watch::channel(false).0,
             stopped: watch::channel(None).0,
@@ -90,26 +106,35 @@ impl Writer {
         })
     }
 
-    /// Appends a batch; returns when it is committed. Dropping the future does not undo it.
-    pub(crate) async fn append(&self, partition: Partition, batch: Batch, now: Timestamp) -> Result<Submitted> {
-        let room = room_of(batch.len());
-        self.take_room(room).await?;
-        let submitted = self.core().append(&*self.parts.state, partition, batch, now);
-        let mut submitted = match submitted {
-            Ok(submitted) => submitted,
-            Err(error) => {
-                self.room.add_permits(room);
-                return Err(error);
+    /// Appends a batch; returns when it is acknowledged, with the class that was reached. Dropping the future does not
+    /// undo it.
+    pub(crate) async fn append(&self, mut at: At, batch: Batch) -> Result<(Receipt, Durability)> {
+        let count = batch.count();
+        let room = self.take_room_of(&mut at.want, batch.len()).await?;
+        let (submitted, early) = {
+            let mut core = self.core();
+            core.roll();
+            let remembered = core.open.early.entries.len();
+            match core.append(&*self.parts.state, at, batch) {
+                Ok(submitted) => {
+                    let early = self.show_or_journal(&core, at.partition, &submitted, remembered);
+                    (submitted, early)
+                }
+                Err(error) => {
+                    self.give_back(room);
+                    return Err(error);
+                }
             }
         };
-        self.wake.notify_one();
-        settled(&mut submitted.outcome).await?;
-        Ok(submitted)
+        self.submitted(at.partition, early);
+        let Submitted { base, timestamp, ack, .. } = submitted;
+        let reached = self.acknowledged(ack).await?;
+        Ok((Receipt { base, count, timestamp }, reached))
     }
 
     /// Appends a batch if its terms hold; true when it is an append that was accepted before. Dropping the future does not
     /// undo it.
-    pub(crate) async fn append_if(&self, offer: Offer<'_>, batch: Batch) -> Result<(Receipt, bool)> {
+    pub(crate) async fn append_if(&self, offer: Offer<'_>, batch: Batch) -> Result<(Receipt, bool, Durability)> {
         let count = batch.count();
         // What was accepted before needs no room and no store: it is answered while there is neither.
         let known = self.core().known(&*self.parts.state, offer)?;
@@ -118,32 +143,155 @@ impl Writer {
             None => self.offer(offer, batch).await?,
         };
         match accepted {
-            Accepted::New(Submitted { base, timestamp, mut outcome }) => {
-                self.wake.notify_one();
-                settled(&mut outcome).await?;
-                Ok((Receipt { base, count, timestamp }, false))
+            Accepted::New(Submitted { base, timestamp, ack, .. }) => {
+                let reached = self.acknowledged(ack).await?;
+                Ok((Receipt { base, count, timestamp }, false, reached))
             }
-            Accepted::Known(Known::Stored(receipt)) => Ok((receipt, true)),
-            Accepted::Known(Known::Pending(receipt, mut outcome)) => {
+            Accepted::Known(Known::Stored(receipt)) => Ok((receipt, true, Durability::Object)),
+            Accepted::Known(Known::Pending(receipt, ack)) => {
                 let limit = self.options.append_timeout;
-                let ended = tokio::time::timeout(limit, certain(&mut outcome)).await;
-                ended.unwrap_or_else(|_| {
+                let ended = tokio::time::timeout(limit, self.certain(ack)).await;
+                let reached = ended.unwrap_or_else(|_| {
                     let text = format!("the object store gave no answer within {limit:?}");
                     Err(Error::new(Kind::Unknown, text))
                 })?;
-                Ok((receipt, true))
+                Ok((receipt, true, reached))
             }
         }
     }
 
-    async fn offer(&self, offer: Offer<'_>, batch: Batch) -> Result<Accepted> {
-        let room = room_of(batch.len());
-        self.take_room(room).await?;
-        let accepted = self.core().append_if(&*self.parts.state, offer, batch);
-        if !matches!(accepted, Ok(Accepted::New(_))) {
-            self.room.add_permits(room);
-        }
+    async fn offer(&self, mut offer: Offer<'_>, batch: Batch) -> Result<Accepted> {
+        let room = self.take_room_of(&mut offer.want, batch.len()).await?;
+        let (accepted, early) = {
+            let mut core = self.core();
+            core.roll();
+            let remembered = core.open.early.entries.len();
+            let accepted = core.append_if(&*self.parts.state, offer, batch);
+            let early = match &accepted {
+                Ok(Accepted::New(submitted)) => self.show_or_journal(&core, offer.partition, submitted, remembered),
+                Ok(Accepted::Known(_)) | Err(_) => {
+                    self.give_back(room);
+                    return accepted;
+                }
+            };
+            (accepted, early)
+        };
+        self.submitted(offer.partition, early);
         accepted
+    }
+
+    /// Shows a batch that is acknowledged at once, true, or gives it to the journal. Under the lock: in the order of offsets.
+    fn show_or_journal(&self, core: &Core, partition: Partition, submitted: &Submitted, remembered: usize) -> bool {
+        let Some(batch) = &submitted.early else { return false };
+        match &submitted.ack {
+            Ack::Late(_) => false,
+            Ack::Now(_) => {
+                self.parts.tail.show(partition, Arc::clone(batch));
+                true
+            }
+            Ack::Journal(number, _) => {
+                let journal = self.parts.journal.as_ref().expect("only a journal gives numbers");
+                let entries = core.open.early.entries[remembered..].to_vec();
+                journal.push(Journaled {
+                    number: *number,
+                    buffer: core.open.sequence,
+                    partition,
+                    batch: Arc::clone(batch),
+                    entries,
+                });
+                false
+            }
+        }
+    }
+
+    fn submitted(&self, partition: Partition, shown: bool) {
+        self.wake.notify_one();
+        if shown {
+            self.parts.feeds.moved([partition]);
+        }
+    }
+
+    /// The journal has these: shows them, in order, and wakes those who follow.
+    pub(super) fn journaled(&self, batches: &[Journaled]) {
+        let mut moved = Vec::new();
+        {
+            let mut core = self.core();
+            for Journaled { partition, batch, .. } in batches {
+                if core.journaled(*partition, batch) {
+                    self.parts.tail.show(*partition, Arc::clone(batch));
+                    moved.push(*partition);
+                }
+            }
+        }
+        self.parts.feeds.moved(moved);
+    }
+
+    async fn acknowledged(&self, ack: Ack) -> Result<Durability> {
+        match ack {
+            Ack::Late(mut outcome) => settled(&mut outcome).await.map(|()| Durability::Object),
+            Ack::Now(outcome) => match &*outcome.borrow() {
+                Outcome::Pending => Ok(Durability::Memory),
+                Outcome::Committed => Ok(Durability::Object),
+                Outcome::Failed(kind, why) => Err(Error::new(*kind, why.to_string())),
+            },
+            Ack::Journal(number, mut outcome) => {
+                let journal = self.parts.journal.as_ref().expect("only a journal gives numbers");
+                let either = async {
+                    tokio::select! {
+                        biased;
+                        settled = settled(&mut outcome) => settled.map(|()| Durability::Object),
+                        () = journal.has(number) => Ok(Durability::Local),
+                    }
+                };
+                let limit = self.options.append_timeout;
+                tokio::time::timeout(limit, either).await.unwrap_or_else(|_| {
+                    let text = format!("neither the journal nor the object store gave an answer within {limit:?}");
+                    Err(Error::new(Kind::Unknown, text))
+                })
+            }
+        }
+    }
+
+    /// The outcome of an append of someone else: one that he was told is not known may still be known in time.
+    async fn certain(&self, ack: Ack) -> Result<Durability> {
+        if let Ack::Late(mut outcome) = ack {
+            let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
+            // An error says that there will be no other outcome: the last one is it.
+            drop(outcome.wait_for(|outcome| !open(outcome)).await);
+            return settled(&mut outcome).await.map(|()| Durability::Object);
+        }
+        self.acknowledged(ack).await
+    }
+
+    /// Commits again what an earlier session had journaled; returns when it is.
+    pub(crate) async fn recover(&self, batches: Vec<Recovered>) -> Result<()> {
+        let mut outcome = {
+            let mut core = self.core();
+            for batch in batches {
+                core.recover(&*self.parts.state, batch)?;
+            }
+            core.open.outcome.subscribe()
+        };
+        self.wake.notify_one();
+        settled(&mut outcome).await
+    }
+
+    /// Commits where partitions end that an earlier session owned; returns when it is.
+    pub(crate) async fn recover_tails(&self, tails: Vec<(Partition, Option<Gap>)>) -> Result<()> {
+        let mut outcome = {
+            let mut core = self.core();
+            for (partition, gap) in tails {
+                core.recover_tail(&*self.parts.state, partition, gap)?;
+            }
+            core.open.outcome.subscribe()
+        };
+        self.wake.notify_one();
+        settled(&mut outcome).await
+    }
+
+    /// The next offset of a partition.
+    pub(crate) fn next_offset(&self, partition: Partition) -> Result<Offset> {
+        self.core().next_offset(&*self.parts.state, partition)
     }
 
     /// Commits a change.
@@ -174,9 +322,25 @@ impl Writer {
         settled(&mut outcome).await
     }
 
-    /// The committed bounds of a partition.
-    pub(crate) fn committed(&self, partition: Partition) -> Result<PartitionRow> {
-        self.core().committed(&*self.parts.state, partition)
+    /// The committed bounds of a partition, and the end of what may be read.
+    pub(crate) fn bounds(&self, partition: Partition) -> Result<(PartitionRow, Offset)> {
+        self.core().bounds(&*self.parts.state, partition)
+    }
+
+    /// Where records of the class `local` go first.
+    pub(crate) fn journal(&self) -> Option<&Arc<Journal>> {
+        self.parts.journal.as_ref()
+    }
+
+    /// How many shards the cluster has.
+    pub(crate) fn shards(&self) -> u16 {
+        self.options.shards
+    }
+
+    /// What is acknowledged and not stored.
+    pub(crate) fn upload_lag(&self) -> Lag {
+        let taken = room_of(self.options.unstored_bytes_max) - self.unstored_room.available_permits();
+        Lag { bytes: bytes_of(taken), age: self.core().lag().unwrap_or_default() }
     }
 
     /// Resolves when the log takes nothing more.
@@ -191,9 +355,15 @@ impl Writer {
         self.committed_bytes.subscribe()
     }
 
-    /// Takes nothing new, commits what was taken.
+    /// Takes nothing new, commits what was taken, and that no offset is reserved any more.
     pub(crate) fn close(&self) {
-        self.core().stopped.get_or_insert_with(|| (Kind::Closed, Arc::from("the log is closed")));
+        {
+            let mut core = self.core();
+            if core.stopped.is_none() {
+                core.stopped = Some((Kind::Closed, Arc::from("the log is closed")));
+                core.release(true);
+            }
+        }
         self.closing.send_replace(true);
     }
 
@@ -204,12 +374,15 @@ impl Writer {
             StopReason::Fenced(why) => (Kind::Fenced, why.as_str()),
             StopReason::Broken(why) => (Kind::Closed, why.as_str()),
         };
-        let open = {
+        let (late, rest) = {
             let mut core = self.core();
             core.stopped.get_or_insert_with(|| (kind, Arc::from(why)));
-            core.undo_open()
+            (core.undo_late(), core.take_all())
         };
-        self.fail_buffer(open, kind, why);
+        self.fail_late(late, kind, why);
+        for buffer in rest {
+            self.fail_buffer(buffer, kind, why);
+        }
         self.stopped.send_if_modified(|stopped| {
             let first = stopped.is_none();
             stopped.get_or_insert(reason);
@@ -220,21 +393,43 @@ impl Writer {
 
     async fn take_room(&self, room: usize) -> Result<()> {
         self.check_available()?;
-        let count = u32::try_from(room).expect("a batch is bounded far below 4 TiB");
-        if let Ok(permit) = self.room.try_acquire_many(count) {
-            permit.forget();
-            return Ok(());
+        let limit = self.options.pending_bytes_max;
+        acquire(&self.room, room)
+            .await
+            .map_err(|()| Error::new(Kind::Busy, format!("more than {limit} bytes wait to be stored")))
+    }
+
+    /// Room for an append of a class. One of a weaker class needs no store, but waits when what is acknowledged before it
+    /// is stored has reached its bound.
+    async fn take_room_of(&self, want: &mut Want, len: usize) -> Result<Room> {
+        let room = room_of(len);
+        if want.durability == Durability::Object {
+            self.take_room(room).await?;
+            return Ok(Room { pending: room, unstored: 0 });
         }
-        match tokio::time::timeout(ROOM_TIMEOUT, self.room.acquire_many(count)).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => {
-                let limit = self.options.pending_bytes_max;
-                Err(Error::new(Kind::Busy, format!("more than {limit} bytes wait to be stored")))
+        let (limit, age) = (self.options.unstored_bytes_max, self.options.unstored_age_max);
+        if !self.in_time() {
+            let mut committed = self.committed_bytes.subscribe();
+            let waited = tokio::time::timeout(ROOM_TIMEOUT, committed.wait_for(|_| self.in_time())).await;
+            if !matches!(waited, Ok(Ok(_))) {
+                return Err(Error::new(Kind::Busy, format!("records have waited longer than {age:?} to be stored")));
             }
         }
+        acquire(&self.unstored_room, room)
+            .await
+            .map_err(|()| Error::new(Kind::Busy, format!("more than {limit} acknowledged bytes wait to be stored")))?;
+        want.away = self.parts.health.is_away();
+        Ok(Room { pending: 0, unstored: room })
+    }
+
+    /// Whether what is acknowledged before it is stored has not waited too long.
+    fn in_time(&self) -> bool {
+        self.core().lag().is_none_or(|lag| lag < self.options.unstored_age_max)
+    }
+
+    pub(super) fn give_back(&self, room: Room) {
+        self.room.add_permits(room.pending);
+        self.unstored_room.add_permits(room.unstored);
     }
 
     fn check_available(&self) -> Result<()> {
@@ -244,14 +439,38 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn fail_buffer(&self, open: OpenBuffer, kind: Kind, why: &str) {
-        self.room.add_permits(open.room);
-        open.outcome.send_replace(Outcome::Failed(kind, Arc::from(why)));
+    /// The slot of a buffer will not be committed. What is early was acknowledged, or may be in the journal: it is lost, or
+    /// comes back.
+    pub(super) fn fail_buffer(&self, buffer: OpenBuffer, kind: Kind, why: &str) {
+        self.give_back(buffer.room);
+        self.give_back(buffer.early.room);
+        buffer.outcome.send_replace(Outcome::Failed(kind, Arc::from(why)));
+        buffer.early.outcome.send_replace(Outcome::Failed(Kind::Unknown, Arc::from(why)));
+    }
+
+    pub(super) fn fail_late(&self, late: Vec<LateHalf>, kind: Kind, why: &str) {
+        for half in late {
+            self.give_back(half.room);
+            half.outcome.send_replace(Outcome::Failed(kind, Arc::from(why)));
+        }
     }
 
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes permits, if there are some in time.
+async fn acquire(room: &Semaphore, count: usize) -> std::result::Result<(), ()> {
+    let count = u32::try_from(count).expect("a batch is bounded far below 4 TiB");
+    let taken = match room.try_acquire_many(count) {
+        Ok(permit) => Ok(permit),
+        Err(_) => match tokio::time::timeout(ROOM_TIMEOUT, room.acquire_many(count)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(()),
+        },
+    };
+    taken.map(tokio::sync::SemaphorePermit::forget)
 }
 
 async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
@@ -261,12 +480,4 @@ async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
         Ok(Outcome::Failed(kind, why)) => Err(Error::new(*kind, why.to_string())),
         Ok(Outcome::Pending) | Err(_) => Err(Error::new(Kind::Unknown, "the log ended before the outcome was known")),
     }
-}
-
-/// The outcome of an append of someone else: one that he was told is not known may still be known in time.
-async fn certain(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
-    let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
-    // An error says that there will be no other outcome: the last one is it.
-    drop(outcome.wait_for(|outcome| !open(outcome)).await);
-    settled(outcome).await
 }

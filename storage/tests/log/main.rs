@@ -3,6 +3,8 @@
 mod checkpoints;
 mod commit_faults;
 mod common;
+mod durability;
+mod durability_model;
 mod model;
 mod once;
 mod once_model;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
+use plinth_storage::Durability;
 use plinth_storage::Refusal;
 use plinth_storage::env::Clock;
 use plinth_storage::error::Kind;
@@ -41,7 +42,7 @@ async fn open(store: &FaultStore) -> Log {
 }
 
 async fn append_if(log: &Log, text: &str, terms: &Terms) -> plinth_storage::Result<Appended> {
-    log.append_if(partition(0), batch(&[Bytes::from(text.to_owned())]), terms).await
+    log.append_if(partition(0), batch(&[Bytes::from(text.to_owned())]), terms, Durability::Object).await
 }
 
 fn is_wal(path: &Path) -> bool {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use plinth_storage::Durability;
 use plinth_storage::error::Kind;
 use plinth_storage::log::{Appended, Log};
 use plinth_storage::terms::{PRODUCER_RECEIPTS_MAX, Terms};
@@ -206,7 +207,7 @@ impl Rig {
         self.store.on_put(|path| path.as_ref().contains("/wal/"), PutFault::ApplyLater);
         let pending = tokio::spawn({
             let (log, terms, batch) = (self.log().clone(), terms.clone(), batch(payloads));
-            async move { log.append_if(partition(index), batch, &terms).await }
+            async move { log.append_if(partition(index), batch, &terms, Durability::Object).await }
         });
         self.store.until(|store| store.put_off() == 1).await;
         pending.abort();
@@ -228,7 +229,7 @@ impl Rig {
     }
 
     async fn try_append(&self, index: u32, payloads: &[Bytes], terms: &Terms) -> plinth_storage::Result<Appended> {
-        self.log().append_if(partition(index), batch(payloads), terms).await
+        self.log().append_if(partition(index), batch(payloads), terms, Durability::Object).await
     }
 
     async fn repeat(&self, back: usize) {

@@ -45,23 +45,26 @@ export interface components {
         /** @enum {string} */
         CreditType: "credit";
         /**
-         * @description Where the bytes are when a publish is acknowledged.
+         * @description Where the bytes are when a publish is acknowledged. A request may ask for more than its topic's class, not for less.
          * @enum {string}
          */
-        Durability: "object";
+        Durability: "object" | "local" | "memory";
         /**
          * @description Why a request failed. The list is closed and its names are stable.
          * @enum {string}
          */
         ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
-        /** @description A place where a live stream could not continue and where it went on. */
+        /** @description A place where reading could not continue and where it went on. */
         Gap: {
             /**
              * Format: int32
              * @description The partition.
              */
             partition: number;
-            /** @description Why: `trimmed`, `above_tail` or `slow_consumer`. */
+            /**
+             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+             *     or `slow_consumer`.
+             */
             reason: string;
             /**
              * Format: int64
@@ -70,7 +73,7 @@ export interface components {
             requested: number;
             /**
              * Format: int64
-             * @description The offset at which the stream goes on.
+             * @description The offset at which it goes on.
              */
             resumed_at: number;
             /** @description The topic. */
@@ -146,6 +149,7 @@ export interface components {
         };
         /** @description Publish records. */
         PublishFrame: {
+            durability?: components["schemas"]["Durability"] | null;
             /**
              * Format: int64
              * @description As the header `Expected-Tail`.
@@ -213,7 +217,7 @@ export interface components {
             cursor: string;
             /** @description True when the records were already stored by an earlier request. */
             duplicate: boolean;
-            /** @description The durability class that was reached. */
+            /** @description The durability class that was reached: the one that was asked for, or a stronger one. */
             durability: components["schemas"]["Durability"];
             /**
              * Format: int64

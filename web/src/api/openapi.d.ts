@@ -72,10 +72,10 @@ export interface components {
         /** @enum {string} */
         CreditType: "credit";
         /**
-         * @description Where the bytes are when a publish is acknowledged.
+         * @description Where the bytes are when a publish is acknowledged. A request may ask for more than its topic's class, not for less.
          * @enum {string}
          */
-        Durability: "object";
+        Durability: "object" | "local" | "memory";
         /**
          * @description Why a request failed. The list is closed and its names are stable.
          * @enum {string}
@@ -88,14 +88,17 @@ export interface components {
         EventFormat: "value";
         /** @description Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`. */
         From: string;
-        /** @description A place where a live stream could not continue and where it went on. */
+        /** @description A place where reading could not continue and where it went on. */
         Gap: {
             /**
              * Format: int32
              * @description The partition.
              */
             partition: number;
-            /** @description Why: `trimmed`, `above_tail` or `slow_consumer`. */
+            /**
+             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+             *     or `slow_consumer`.
+             */
             reason: string;
             /**
              * Format: int64
@@ -104,7 +107,7 @@ export interface components {
             requested: number;
             /**
              * Format: int64
-             * @description The offset at which the stream goes on.
+             * @description The offset at which it goes on.
              */
             resumed_at: number;
             /** @description The topic. */
@@ -323,6 +326,7 @@ export interface components {
         };
         /** @description Publish records. */
         PublishFrame: {
+            durability?: components["schemas"]["Durability"] | null;
             /**
              * Format: int64
              * @description As the header `Expected-Tail`.
@@ -395,7 +399,7 @@ export interface components {
             cursor: string;
             /** @description True when the records were already stored by an earlier request. */
             duplicate: boolean;
-            /** @description The durability class that was reached. */
+            /** @description The durability class that was reached: the one that was asked for, or a stronger one. */
             durability: components["schemas"]["Durability"];
             /**
              * Format: int64
@@ -453,6 +457,8 @@ export interface components {
         RecordPage: {
             /** @description True when the page reached the tail of every partition. */
             caught_up: boolean;
+            /** @description Places where records are missing, and where the page went on; left out when there are none. */
+            gaps?: components["schemas"]["Gap"][];
             /** @description The position after them, valid on every transport. */
             next: string;
             /** @description The records, in order within each partition. */
@@ -658,6 +664,7 @@ export interface components {
         TopicName: string;
         /** @description What `PATCH /v1/topics/{topic}` changes. */
         TopicPatch: {
+            durability?: components["schemas"]["Durability"] | null;
             /**
              * Format: int32
              * @description The largest payload of a record from now on, 1 byte to 1 MiB.

@@ -70,3 +70,32 @@ fn entries_of_partitions_are_committed_in_the_shards_of_their_partitions() {
     }
     assert_eq!(found, 40);
 }
+
+// A later build must read this: it is version 1 of the stored form.
+#[test]
+fn the_entries_of_gaps_and_reservations_are_what_they_were_in_version_1() {
+    let gap = Gap { from: Offset(0x1122), to: Offset(0x3344), reason: GapReason::Lost };
+    let entries = [
+        Entry::Gap { partition: partition(3), gap },
+        Entry::Reserve { partition: partition(3), to: Offset(9), memory: true },
+    ];
+    let at = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 3, 0, 0, 0];
+    let golden = [
+        &[23, 20, 0, 0, 0, 17, 0, 0, 0][..],
+        &at,
+        &[0x22, 0x11, 0, 0, 0, 0, 0, 0, 0x44, 0x33, 0, 0, 0, 0, 0, 0, 1],
+        &[24, 20, 0, 0, 0, 9, 0, 0, 0],
+        &at,
+        &[9, 0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+    .concat();
+    let mut out = BytesMut::new();
+    entries.iter().for_each(|entry| entry.encode(&mut out));
+    assert_eq!(out[..], golden);
+    assert_eq!(Entry::parse_all(Bytes::from(golden.clone())).expect("valid"), entries);
+    for (at, wrong) in [(45, 2), (0, 25)] {
+        let mut broken = golden.clone();
+        broken[at] = wrong;
+        assert!(Entry::parse_all(Bytes::from(broken)).is_err(), "a reason or kind that is not known, at {at}");
+    }
+}

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
-use super::{Core, Outcome, Submitted};
+use super::early::{Ack, At, Want};
+use super::{Core, Submitted};
 use crate::error::{Error, Kind, Refusal, Result};
 use crate::ids::{FencingToken, Partition, ProducerEpoch, ProducerSeq, Timestamp};
 use crate::record::Batch;
@@ -29,14 +29,22 @@ pub(crate) struct Offer<'a> {
     pub(crate) partition: Partition,
     pub(crate) terms: &'a Terms,
     pub(crate) now: Timestamp,
+    pub(crate) want: Want,
+}
+
+impl Offer<'_> {
+    /// Where the append goes.
+    pub(crate) fn at(&self) -> At {
+        At { partition: self.partition, now: self.now, want: self.want }
+    }
 }
 
 /// An append that was accepted before.
 #[derive(Debug)]
 pub(crate) enum Known {
     Stored(Receipt),
-    /// Not committed yet; the outcome is that of its slot.
-    Pending(Receipt, watch::Receiver<Outcome>),
+    /// Not committed yet.
+    Pending(Receipt, Ack),
 }
 
 /// What became of an append with terms.
@@ -60,14 +68,14 @@ struct PendingBatch {
     epoch: ProducerEpoch,
     seq: ProducerSeq,
     receipt: Receipt,
-    outcome: watch::Receiver<Outcome>,
+    ack: Ack,
 }
 
 #[derive(Debug)]
 struct PendingKey {
     buffer: u64,
     row: KeyRow,
-    outcome: watch::Receiver<Outcome>,
+    ack: Ack,
 }
 
 impl Core {
@@ -108,17 +116,18 @@ impl Core {
         self.check_tail(state, offer)?;
         self.check_room_to_remember(state, offer, now)?;
         let count = batch.count();
-        let submitted = self.append(state, offer.partition, batch, offer.now)?;
+        let submitted = self.append(state, offer.at(), batch)?;
+        let ack = &submitted.ack;
         let receipt = Receipt { base: submitted.base, count, timestamp: submitted.timestamp };
         match &offer.terms.once {
             None => {}
-            Some(Once::Producer(producer)) => self.remember_batch(offer.partition, producer, receipt),
-            Some(Once::Key(key)) => self.remember_request(state, offer, key, receipt)?,
+            Some(Once::Producer(producer)) => self.remember_batch(offer.partition, producer, receipt, ack),
+            Some(Once::Key(key)) => self.remember_request(state, offer, key, (receipt, ack))?,
         }
         if let Some(token) = raises {
             let buffer = self.open.sequence;
             self.remembered.tokens.entry(offer.partition).or_default().push((buffer, token));
-            self.remember(Entry::Fenced { partition: offer.partition, token });
+            self.remember(Entry::Fenced { partition: offer.partition, token }, ack);
         }
         Ok(Accepted::New(submitted))
     }
@@ -132,7 +141,7 @@ impl Core {
     ) -> Result<Option<Known>> {
         let pending = self.pending_batches(partition, &producer.id);
         if let Some(same) = pending.iter().find(|batch| (batch.epoch, batch.seq) == (producer.epoch, producer.seq)) {
-            return Ok(Some(Known::Pending(same.receipt, same.outcome.clone())));
+            return Ok(Some(Known::Pending(same.receipt, same.ack.clone())));
         }
         let Some(row) = self.producer(state, partition, &producer.id, now)? else { return Ok(None) };
         if row.epoch != producer.epoch || producer.seq > row.last {
@@ -153,8 +162,8 @@ impl Core {
         now: Timestamp,
     ) -> Result<Option<Known>> {
         let pending = self.remembered.keys.get(&(partition, key.key)).and_then(|pending| pending.last());
-        let (row, outcome) = match pending {
-            Some(pending) => (pending.row, Some(pending.outcome.clone())),
+        let (row, ack) = match pending {
+            Some(pending) => (pending.row, Some(pending.ack.clone())),
             None => match once::key_row(state, partition, key.key, now)? {
                 Some(row) => (row, None),
                 None => return Ok(None),
@@ -164,9 +173,9 @@ impl Core {
             let text = "the idempotency key was used for a request with other content";
             return Err(Error::new(Kind::Refused(Refusal::OtherContent), text));
         }
-        let known = match outcome {
+        let known = match ack {
             _ if row.receipt.count == 0 => None,
-            Some(outcome) => Some(Known::Pending(row.receipt, outcome)),
+            Some(ack) => Some(Known::Pending(row.receipt, ack)),
             None => Some(Known::Stored(row.receipt)),
         };
         Ok(known)
@@ -270,12 +279,11 @@ impl Core {
         Err(Error::new(Kind::Busy, format!("the partition remembers {remembered} {what}, the limit is {limit}")))
     }
 
-    fn remember_batch(&mut self, partition: Partition, producer: &Producer, receipt: Receipt) {
+    fn remember_batch(&mut self, partition: Partition, producer: &Producer, receipt: Receipt, ack: &Ack) {
         let Producer { id, epoch, seq } = producer.clone();
-        let (buffer, outcome) = (self.open.sequence, self.open.outcome.subscribe());
-        let pending = PendingBatch { buffer, epoch, seq, receipt, outcome };
+        let pending = PendingBatch { buffer: self.open.sequence, epoch, seq, receipt, ack: ack.clone() };
         self.remembered.producers.entry((partition, id.clone())).or_default().push(pending);
-        self.remember(Entry::Produced { partition, id, epoch, seq, receipt });
+        self.remember(Entry::Produced { partition, id, epoch, seq, receipt }, ack);
     }
 
     fn remember_request(
@@ -283,31 +291,36 @@ impl Core {
         state: &dyn StateStore,
         offer: Offer<'_>,
         key: &IdempotencyKey,
-        receipt: Receipt,
+        (receipt, ack): (Receipt, &Ack),
     ) -> Result<()> {
         if key.home != offer.partition {
             let at = self.stamp(state, key.home, offer.now)?;
             let known = self.remembered.keys.contains_key(&(key.home, key.key))
                 || once::key_row(state, key.home, key.key, at)?.is_some();
             if !known {
-                self.remember_key(key.home, key, Receipt { count: 0, timestamp: at, ..receipt });
+                self.remember_key(key.home, key, Receipt { count: 0, timestamp: at, ..receipt }, ack);
             }
         }
-        self.remember_key(offer.partition, key, receipt);
+        self.remember_key(offer.partition, key, receipt, ack);
         Ok(())
     }
 
-    fn remember_key(&mut self, partition: Partition, key: &IdempotencyKey, receipt: Receipt) {
+    fn remember_key(&mut self, partition: Partition, key: &IdempotencyKey, receipt: Receipt, ack: &Ack) {
         let IdempotencyKey { key, content, .. } = *key;
-        let (buffer, outcome) = (self.open.sequence, self.open.outcome.subscribe());
-        let pending = PendingKey { buffer, row: KeyRow { content, receipt }, outcome };
+        let pending = PendingKey { buffer: self.open.sequence, row: KeyRow { content, receipt }, ack: ack.clone() };
         self.remembered.keys.entry((partition, key)).or_default().push(pending);
-        self.remember(Entry::Keyed { partition, key, content, receipt });
+        self.remember(Entry::Keyed { partition, key, content, receipt }, ack);
     }
 
-    fn remember(&mut self, entry: Entry) {
+    /// What is remembered of an append is undone with it, or not at all.
+    fn remember(&mut self, entry: Entry, ack: &Ack) {
         self.open.bytes += ENTRY_BYTES;
-        self.open.partition_entries.push(entry);
+        if ack.is_early() {
+            self.open.early.bytes += ENTRY_BYTES;
+            self.open.early.entries.push(entry);
+        } else {
+            self.open.partition_entries.push(entry);
+        }
     }
 
     /// The time that a batch would get.
@@ -330,7 +343,34 @@ impl Pending {
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
-            | Entry::Link(_) => {}
+            | Entry::Link(_)
+            | Entry::Gap { .. }
+            | Entry::Reserve { .. } => {}
+        }
+    }
+
+    /// Forgets what one entry of the buffer `number` stands for. Others of the same producer in that buffer stay.
+    pub(super) fn undo(&mut self, number: u64, entry: &Entry) {
+        match entry {
+            Entry::Produced { partition, id, receipt, .. } => {
+                settle(&mut self.producers, &(*partition, id.clone()), |batch| {
+                    batch.buffer != number || batch.receipt != *receipt
+                });
+            }
+            Entry::Keyed { partition, key, receipt, .. } => {
+                settle(&mut self.keys, &(*partition, *key), |key| key.buffer != number || key.row.receipt != *receipt);
+            }
+            Entry::Fenced { partition, token } => {
+                settle(&mut self.tokens, partition, |(buffer, seen)| *buffer != number || seen != token);
+            }
+            Entry::PutDocument { .. }
+            | Entry::DeleteDocument { .. }
+            | Entry::CreateTopic { .. }
+            | Entry::DeleteTopic { .. }
+            | Entry::Acquire { .. }
+            | Entry::Link(_)
+            | Entry::Gap { .. }
+            | Entry::Reserve { .. } => {}
         }
     }
 }

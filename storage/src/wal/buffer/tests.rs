@@ -2,6 +2,7 @@
 
 use ulid::Ulid;
 
+use super::early::Want;
 use super::*;
 use crate::ids::PartitionIndex;
 use crate::record::NewRecord;
@@ -20,6 +21,10 @@ fn state() -> MemoryState {
     state
 }
 
+fn at(now: u64) -> At {
+    At { partition: partition(), now: Timestamp(now), want: Want::default() }
+}
+
 fn batch(records: usize) -> Batch {
     Batch::of(&vec![NewRecord::default(); records]).expect("valid")
 }
@@ -33,13 +38,13 @@ fn put(key: &'static [u8], value: &'static [u8], guards: Vec<Guard>) -> Change {
 #[test]
 fn what_is_undone_gives_its_offsets_and_documents_back() {
     let (state, mut core) = (state(), Core::new());
-    core.append(&state, partition(), batch(2), Timestamp(5)).expect("accepted");
+    core.append(&state, at(5), batch(2)).expect("accepted");
     core.change(&state, &put(b"k", b"1", vec![])).expect("accepted");
     core.take();
-    core.append(&state, partition(), batch(3), Timestamp(5)).expect("accepted");
+    core.append(&state, at(5), batch(3)).expect("accepted");
     core.change(&state, &put(b"k", b"2", vec![])).expect("accepted");
-    core.undo_open();
-    let again = core.append(&state, partition(), batch(1), Timestamp(4)).expect("accepted");
+    core.undo_late();
+    let again = core.append(&state, at(4), batch(1)).expect("accepted");
     assert_eq!((again.base, again.timestamp), (Offset(2), Timestamp(5)));
     let sealed = Guard::Equals(Bytes::from_static(b"k"), Bytes::from_static(b"1"));
     core.change(&state, &put(b"x", b"", vec![sealed])).expect("the sealed value is what counts");
@@ -58,16 +63,16 @@ fn a_guard_sees_what_is_pending_and_a_failed_one_changes_nothing() {
 #[test]
 fn a_topic_that_is_being_deleted_takes_nothing() {
     let (state, mut core) = (state(), Core::new());
-    core.append(&state, partition(), batch(1), Timestamp(0)).expect("accepted");
+    core.append(&state, at(0), batch(1)).expect("accepted");
     let delete = Change { topics: vec![TopicOp::Delete { topic: partition().topic }], ..Change::default() };
     core.change(&state, &delete).expect("accepted");
-    assert_eq!(core.append(&state, partition(), batch(1), Timestamp(0)).expect_err("gone").kind(), Kind::NotFound);
+    assert_eq!(core.append(&state, at(0), batch(1)).expect_err("gone").kind(), Kind::NotFound);
 }
 
 #[test]
 fn nothing_is_accepted_after_a_stop_and_the_reason_is_given() {
     let (state, mut core) = (state(), Core::new());
     core.stopped = Some((Kind::Fenced, Arc::from("session 1 was ended by session 2")));
-    let error = core.append(&state, partition(), batch(1), Timestamp(0)).expect_err("stopped");
+    let error = core.append(&state, at(0), batch(1)).expect_err("stopped");
     assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Fenced, "session 1 was ended by session 2"));
 }

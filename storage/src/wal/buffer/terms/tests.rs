@@ -49,7 +49,7 @@ impl Rig {
     }
 
     fn offer_to(&mut self, index: u32, terms: &Terms) -> Result<Accepted> {
-        let offer = Offer { partition: partition(index), terms, now: Timestamp(self.now) };
+        let offer = Offer { partition: partition(index), terms, now: Timestamp(self.now), want: Want::default() };
         self.core.append_if(&self.state, offer, batch(1))
     }
 
@@ -146,7 +146,7 @@ fn what_is_given_back_is_not_remembered() {
     rig.core.take();
     let token = Terms { fencing_token: Some(FencingToken(7)), ..producer("p", 0, 1) };
     assert_eq!((rig.new_at(&token), rig.new_at(&key(1, 1))), (1, 2));
-    rig.core.undo_open();
+    rig.core.undo_late();
     assert_eq!(rig.new_at(&Terms { fencing_token: Some(FencingToken(3)), ..producer("p", 0, 1) }), 1);
     assert_eq!(rig.new_at(&key(1, 2)), 2);
     assert_eq!(rig.known_at(&producer("p", 0, 0)), (0, false), "what was sealed before is still there");

@@ -1,0 +1,109 @@
+//! The part of the façade that appends: in a durability class, with terms; and what a loss leaves, the gaps (ADR 18).
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use super::{Appended, Log};
+use crate::durability::{Durability, Gap};
+use crate::error::Result;
+use crate::ids::{Offset, Partition};
+use crate::record::Batch;
+use crate::shard::changes::Receipt;
+use crate::shard::gaps;
+use crate::terms::Terms;
+use crate::wal::buffer::early::{At, Want};
+use crate::wal::buffer::terms::Offer;
+use crate::wal::journal::JournalTask;
+use crate::wal::journal::files::{Files, Owner};
+
+impl Log {
+    /// Appends a batch and returns when it is committed. Cancel safe: a dropped call may still store the batch.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition, `Busy`, `Unavailable`, `Fenced`, `Closed`: not stored; `Unknown`: open.
+    pub async fn append(&self, partition: Partition, batch: Batch) -> Result<Appended> {
+        self.append_as(partition, batch, Durability::Object).await
+    }
+
+    /// Appends a batch if its terms hold, once: the same append again waits for the first and has its place, whatever
+    /// its batch holds. Cancel safe as [`Log::append`]. A loss of a weaker class takes what is remembered along.
+    ///
+    /// # Errors
+    /// `Refused` when a term does not hold: nothing was stored by this call. `Busy` also when the partition can remember
+    /// no more. Else as [`Log::append`]; the same append again settles one that is `Unknown`.
+    pub async fn append_if(
+        &self,
+        partition: Partition,
+        batch: Batch,
+        terms: &Terms,
+        class: Durability,
+    ) -> Result<Appended> {
+        let want = Want { durability: class, away: false };
+        let offer = Offer { partition, terms, now: self.now(), want };
+        let (receipt, duplicate, reached) = self.inner.writer.append_if(offer, batch).await?;
+        Ok(appended(receipt, duplicate, reached))
+    }
+
+    /// Appends a batch and returns when it has reached a durability class, or a stronger one. Cancel safe as
+    /// [`Log::append`].
+    ///
+    /// # Errors
+    /// As [`Log::append`]. `Busy` also when too much is acknowledged and not stored.
+    pub async fn append_as(&self, partition: Partition, batch: Batch, class: Durability) -> Result<Appended> {
+        let at = At { partition, now: self.now(), want: Want { durability: class, away: false } };
+        let (receipt, reached) = self.inner.writer.append(at, batch).await?;
+        Ok(appended(receipt, false, reached))
+    }
+
+    /// Whether a topic may have a durability class on this node: `local` needs a cache directory that can be written.
+    #[must_use]
+    pub fn offers(&self, class: Durability) -> bool {
+        match class {
+            Durability::Memory | Durability::Object => true,
+            Durability::Local => self.inner.writer.journal().is_some_and(|journal| journal.is_usable()),
+        }
+    }
+
+    /// The gap in which an offset lies.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    pub fn gap_at(&self, partition: Partition, offset: Offset) -> Result<Option<Gap>> {
+        gaps::covering(&*self.inner.state, partition, offset)
+    }
+
+    /// The gaps of a partition that end above `from`, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    pub fn gaps(&self, partition: Partition, from: Offset) -> Result<Vec<Gap>> {
+        gaps::after(&*self.inner.state, partition, from)
+    }
+
+    /// Begins the journal of this session. Without one, records of the class `local` wait until they are stored.
+    pub(super) async fn begin_journal(&self, dir: PathBuf, owner: Owner, lock: Option<Arc<File>>) {
+        let writer = &self.inner.writer;
+        let Some(journal) = writer.journal() else { return };
+        let shown = dir.display().to_string();
+        match tokio::task::spawn_blocking(move || Files::create(&dir, owner, lock)).await {
+            Ok(Ok(files)) => {
+                let task = JournalTask { journal: Arc::clone(journal), files, shards: writer.shards() };
+                let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(tasks) = tasks.as_mut() {
+                    tasks.spawn(task.run(Arc::clone(writer)));
+                    journal.begin();
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(dir = shown, %error, "there is no journal, the class local is not offered")
+            }
+            Err(error) => tracing::warn!(dir = shown, %error, "the journal was not begun"),
+        }
+    }
+}
+
+fn appended(receipt: Receipt, duplicate: bool, durability: Durability) -> Appended {
+    let Receipt { base, count, timestamp } = receipt;
+    Appended { base, count, timestamp, duplicate, durability }
+}

@@ -1,0 +1,146 @@
+//! What a partition knows of offsets that name no record: how far its owner may have shown offsets that the bucket does not
+//! have (the reservation), and the gaps that losses have left (ADR 18).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::durability::{Gap, GapReason};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{Offset, Partition, SessionId};
+use crate::layout;
+use crate::shard::changes::Entry;
+use crate::shard::rows::Row;
+use crate::state::{StateOp, StateStore};
+use crate::wal::format::get_ulid;
+
+/// Rows that one look at a list takes.
+const SCAN_STEP: usize = 1000;
+
+/// A promise of the owner: what it shows of the partition beyond the committed tail is below `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) to: Offset,
+    /// The owner.
+    pub(crate) session: SessionId,
+    /// Whether some of it may be shown that is in no journal.
+    pub(crate) memory: bool,
+}
+
+/// The value of a gap's row; the key says where it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct GapRow {
+    to: Offset,
+    reason: u8,
+}
+
+impl Row for Reservation {
+    const NAME: &'static str = "reservation row";
+    const LEN: usize = 25;
+
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.to.0);
+        out.put_slice(&self.session.0.to_bytes());
+        out.put_u8(u8::from(self.memory));
+    }
+
+    fn get(bytes: &mut Bytes) -> Self {
+        Self { to: Offset(bytes.get_u64_le()), session: SessionId(get_ulid(bytes)), memory: bytes.get_u8() != 0 }
+    }
+}
+
+impl Row for GapRow {
+    const NAME: &'static str = "gap row";
+    const LEN: usize = 9;
+
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.to.0);
+        out.put_u8(self.reason);
+    }
+
+    fn get(bytes: &mut Bytes) -> Self {
+        Self { to: Offset(bytes.get_u64_le()), reason: bytes.get_u8() }
+    }
+}
+
+/// The gap of a slot that begins at the tail of a partition.
+pub(crate) fn at_tail(entries: &[Entry], partition: Partition, tail: Offset) -> Option<Gap> {
+    entries.iter().filter_map(|entry| gap_of(entry, partition)).find(|gap| gap.from == tail)
+}
+
+fn gap_of(entry: &Entry, of: Partition) -> Option<Gap> {
+    if let Entry::Gap { partition, gap } = entry { (*partition == of).then_some(*gap) } else { None }
+}
+
+/// What a committed gap changes besides the tail.
+pub(crate) fn gap_op(partition: Partition, gap: &Gap) -> StateOp {
+    let row = GapRow { to: gap.to, reason: gap.reason.code() };
+    StateOp::Put(layout::gap_key(partition, gap.from), row.encode())
+}
+
+/// What a committed reservation changes; one that ends at the tail is none.
+pub(crate) fn reservation_op(partition: Partition, reservation: Reservation, tail: Offset) -> StateOp {
+    let key = layout::reservation_key(partition);
+    if reservation.to > tail { StateOp::Put(key, reservation.encode()) } else { StateOp::Delete(key) }
+}
+
+/// The gap in which an offset lies.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn covering(state: &dyn StateStore, partition: Partition, offset: Offset) -> Result<Option<Gap>> {
+    let (first, upto) = (layout::gap_key(partition, Offset(0)), layout::gap_key(partition, offset));
+    let row = state.last_at_or_before(&first, &upto)?;
+    let gap = row.map(|(key, value)| parse_gap(&key, value)).transpose()?;
+    Ok(gap.filter(|gap| gap.to > offset))
+}
+
+/// The gaps of a partition that end above `from`, ascending.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn after(state: &dyn StateStore, partition: Partition, from: Offset) -> Result<Vec<Gap>> {
+    let mut gaps: Vec<Gap> = covering(state, partition, from)?.into_iter().collect();
+    let mut next = layout::gap_key(partition, Offset(from.0.saturating_add(1)));
+    let end = layout::gap_key(partition, Offset(u64::MAX));
+    loop {
+        let rows = state.scan(&next, &end, SCAN_STEP)?;
+        for (key, value) in &rows {
+            gaps.push(parse_gap(key, value.clone())?);
+        }
+        match gaps.last() {
+            Some(last) if rows.len() == SCAN_STEP => next = layout::gap_key(partition, last.to),
+            Some(_) | None => return Ok(gaps),
+        }
+    }
+}
+
+/// All reservations, with those that tails have long passed.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn reservations(state: &dyn StateStore) -> Result<Vec<(Partition, Reservation)>> {
+    let (mut next, end) = layout::reservations();
+    let mut found = Vec::new();
+    loop {
+        let rows = state.scan(&next, &end, SCAN_STEP)?;
+        for (key, value) in &rows {
+            if let Some(partition) = layout::reserved_partition(key) {
+                found.push((partition, Reservation::parse(value.clone())?));
+            }
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == SCAN_STEP => next = layout::after(last),
+            Some(_) | None => return Ok(found),
+        }
+    }
+}
+
+fn parse_gap(key: &[u8], value: Bytes) -> Result<Gap> {
+    let broken = || Error::new(Kind::Corrupt, "gap row in the state store is broken");
+    let row = GapRow::parse(value)?;
+    let from = layout::index_base(key).ok_or_else(broken)?;
+    let reason = GapReason::of_code(row.reason).ok_or_else(broken)?;
+    if row.to > from { Ok(Gap { from, to: row.to, reason }) } else { Err(broken()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What a start does for partitions whose last owner may have shown more than the bucket has: it appends again what the
+//! journal of that owner holds, at the same offsets, and tells by a gap what may be lost (ADR 18). Nothing else is
+//! accepted before it is done, and doing a part of it again changes nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::durability::{Gap, GapReason};
+use crate::error::{Error, Kind, Result};
+use crate::ids::{ClusterId, Offset, Partition, SessionId};
+use crate::record::StoredBatch;
+use crate::shard::changes::Entry;
+use crate::shard::gaps::{self, Reservation};
+use crate::wal::blocks::{Block, parse_body};
+use crate::wal::journal::files::{self, FoundSession, Owner};
+use crate::wal::writer::Writer;
+
+/// A batch of an earlier session, and the gap before it.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) partition: Partition,
+    pub(crate) gap: Option<Gap>,
+    pub(crate) batch: StoredBatch,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// A partition on its way.
+struct Open {
+    reservation: Reservation,
+    next: Offset,
+}
+
+struct Recovery<'a> {
+    writer: &'a Writer,
+    open: HashMap<Partition, Open>,
+    chunk: Vec<Recovered>,
+    chunk_bytes: usize,
+}
+
+/// Closes the reservations of earlier sessions; then their journals in `dir` are removed.
+///
+/// # Errors
+/// Those of a commit.
+pub(crate) async fn recover(writer: &Writer, cluster: ClusterId, dir: Option<&Path>) -> Result<()> {
+    let found = dir.map(files::find).unwrap_or_default();
+    let mut recovery = Recovery { writer, open: HashMap::new(), chunk: Vec::new(), chunk_bytes: 0 };
+    for (partition, reservation) in gaps::reservations(&*writer.parts.state)? {
+        match writer.next_offset(partition) {
+            Ok(next) if next < reservation.to => {
+                recovery.open.insert(partition, Open { reservation, next });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if !recovery.open.is_empty() {
+        let wanted: HashSet<SessionId> = recovery.open.values().map(|open| open.reservation.session).collect();
+        let mut whole = HashSet::new();
+        for (session, files) in found.iter().filter(|(session, _)| wanted.contains(session)) {
+            if recovery.replay(Owner { cluster, session: *session }, files).await? {
+                whole.insert(*session);
+            }
+        }
+        recovery.flush().await?;
+        recovery.end(&whole).await?;
+    }
+    tokio::task::spawn_blocking(move || found.values().for_each(FoundSession::remove))
+        .await
+        .map_err(|error| Error::new(Kind::Closed, "removing old journals was cut off").with_source(error))
+}
+
+impl Recovery<'_> {
+    async fn replay(&mut self, owner: Owner, files: &FoundSession) -> Result<bool> {
+        let mut whole = files.len() > 0;
+        for index in 0..files.len() {
+            let (bodies, ends_well) = files.read(index, owner).await;
+            for body in bodies {
+                self.take(owner.session, &body).await?;
+            }
+            whole &= ends_well;
+        }
+        if !whole {
+            tracing::warn!(session = %owner.session, "the journal of an earlier session is damaged or not complete");
+        }
+        Ok(whole)
+    }
+
+    /// Appends what a frame holds, if the bucket lacks it.
+    async fn take(&mut self, session: SessionId, body: &Bytes) -> Result<()> {
+        let (mut batches, mut entries) = (Vec::new(), Vec::new());
+        for placed in parse_body(body)? {
+            match placed.block {
+                Block::Records { partition, batch } => batches.push((partition, batch)),
+                Block::Changes(changes) => entries.extend(Entry::parse_all(changes)?),
+            }
+        }
+        for (partition, batch) in batches {
+            let Some(open) = self.open.get_mut(&partition) else { continue };
+            // The reservation is of that session, so nobody else has given these offsets to another batch.
+            let reserved = open.reservation.session == session && batch.next() <= open.reservation.to;
+            if !reserved || batch.base < open.next {
+                continue;
+            }
+            let gap = (batch.base > open.next).then_some(lost(open.next, batch.base));
+            open.next = batch.next();
+            // Batches of a partition stand side by side in a slot, so a gap is at their beginning.
+            let begun = self.chunk.iter().any(|recovered| recovered.partition == partition);
+            if self.chunk_bytes >= self.writer.options.slot_bytes || (gap.is_some() && begun) {
+                self.flush().await?;
+            }
+            self.chunk_bytes += batch.batch.len();
+            self.chunk.push(Recovered { partition, gap, batch, entries: std::mem::take(&mut entries) });
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.chunk_bytes = 0;
+        let chunk = std::mem::take(&mut self.chunk);
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let records: u64 = chunk.iter().map(|recovered| u64::from(recovered.batch.batch.count())).sum();
+        chunk.iter().filter_map(|recovered| recovered.gap).for_each(|gap| self.count(&gap));
+        self.writer.recover(chunk).await?;
+        tracing::info!(records, "records of the journal of an earlier session are stored");
+        Ok(())
+    }
+
+    /// Ends each partition: where the journal ends if nothing else can have been shown, else behind a gap.
+    async fn end(self, whole: &HashSet<SessionId>) -> Result<()> {
+        let mut tails = Vec::with_capacity(self.open.len());
+        for (partition, Open { reservation, next }) in &self.open {
+            let complete = !reservation.memory && whole.contains(&reservation.session);
+            let gap = (!complete && *next < reservation.to).then_some(lost(*next, reservation.to));
+            if let Some(gap) = &gap {
+                self.count(gap);
+                tracing::warn!(%partition, from = %gap.from, to = %gap.to, "records of a weaker class may be lost");
+            }
+            tails.push((*partition, gap));
+        }
+        self.writer.recover_tails(tails).await
+    }
+
+    fn count(&self, gap: &Gap) {
+        self.writer.parts.metrics.gaps.inc();
+        self.writer.parts.metrics.gap_offsets.inc_by(gap.to.0 - gap.from.0);
+    }
+}
+
+fn lost(from: Offset, to: Offset) -> Gap {
+    Gap { from, to, reason: GapReason::Lost }
+}
