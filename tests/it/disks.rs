@@ -70,6 +70,11 @@ async fn a_full_or_read_only_cache_disk_stops_nothing_and_loses_nothing() {
 }
 
 impl Disk {
+    /// A disk that loses its power up to so many times; `None` for who may not mount.
+    pub(crate) async fn power_cuts(cuts: u64) -> Option<Self> {
+        Image::make(cuts + 2).await.map(Self::PowerCut)
+    }
+
     /// Where the server's files go.
     pub(crate) fn options(&self) -> Options {
         match self {

@@ -106,6 +106,9 @@ impl JournalTask {
             }
             let batches = journal.take();
             let committed = journal.committed.load(Ordering::Acquire);
+            if batches.is_empty() && !files.has_ended() {
+                continue;
+            }
             let to_write = batches.clone();
             let written = tokio::task::spawn_blocking(move || {
                 let frames = to_write.iter().map(|batch| frame(batch, shards));

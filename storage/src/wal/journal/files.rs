@@ -130,6 +130,11 @@ impl Files {
         self.file.sync_data()
     }
 
+    /// Whether there is a file besides the one that is written.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// Removes files all of whose batches are in buffers below `committed`.
     pub(crate) fn remove_committed(&mut self, committed: u64) {
         while let Some((path, last)) = self.ended.front() {
