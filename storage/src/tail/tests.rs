@@ -81,3 +81,33 @@ fn a_slot_is_found_as_it_was_committed_until_it_leaves() {
     tail.remove_topic(TopicId(Ulid(2)));
     assert_eq!(found(2), Some(vec![(partition(1), 1, 1)]));
 }
+
+// Fails when a read goes on behind a gap as if nothing were missing.
+#[test]
+fn a_read_ends_at_a_gap() {
+    let tail = Tail::new(usize::MAX);
+    tail.push(Slot(0), vec![group(1, 0, &[1, 1])]);
+    tail.push(Slot(1), vec![group(1, 10, &[1, 1])]);
+    assert_eq!(bases(&tail, 1, 0, usize::MAX), Some(vec![0, 1]));
+    assert_eq!(bases(&tail, 1, 5, usize::MAX), None);
+    assert_eq!(bases(&tail, 1, 10, usize::MAX), Some(vec![10, 11]));
+}
+
+// Fails when what is shown early is not read, is read twice once it is committed, or leaves before it is.
+#[test]
+fn what_is_shown_early_is_read_until_it_is_committed_and_from_there_on() {
+    let tail = Tail::new(2 * (1000 + 14 + BATCH_OVERHEAD_BYTES));
+    let show = |(partition, batches): (Partition, Vec<Arc<StoredBatch>>)| {
+        batches.into_iter().for_each(|batch| tail.show(partition, batch));
+    };
+    tail.push(Slot(0), vec![group(1, 0, &[1000])]);
+    show(group(1, 1, &[1000, 1000, 1000]));
+    assert_eq!(bases(&tail, 1, 0, usize::MAX), Some(vec![0, 1, 2, 3]));
+    tail.push(Slot(1), vec![group(1, 1, &[1000, 1000])]);
+    assert_eq!(bases(&tail, 1, 1, usize::MAX), Some(vec![1, 2, 3]));
+    tail.push(Slot(2), vec![group(2, 0, &[1000, 1000])]);
+    assert_eq!(bases(&tail, 1, 1, usize::MAX), None, "committed, and the oldest");
+    assert_eq!(bases(&tail, 1, 3, usize::MAX), Some(vec![3]), "nowhere else yet");
+    tail.remove_topic(TopicId(Ulid(1)));
+    assert_eq!(bases(&tail, 1, 3, usize::MAX), None);
+}
