@@ -277,7 +277,7 @@ impl Log {
             disk_bytes: options.page_disk_bytes,
         };
         let cache = PageCache::open(pages, Arc::clone(&options.stores.read));
-        let segments = SegmentCache::new(segment_memory_bytes);
+        let segments = SegmentCache::new(segment_memory_bytes, &options.stores);
         let reader = Reader { state: Arc::clone(&state), tail, cache, segments };
         let inner = Inner {
             cluster,

@@ -1,4 +1,5 @@
 //! Reads runs out of segments: frame table and decompressed frames are kept in memory, the objects come from the page cache.
+//! Of a run that is smaller than a page exactly the frames are read from a directory, where a request costs nothing.
 //!
 //! Both caches are bounded in bytes and load each thing once for all who ask at the same time.
 
@@ -8,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use moka::future::Cache;
 
-use crate::cache::PageCache;
+use crate::cache::{PAGE_BYTES, PageCache};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, SegmentId, Timestamp};
 use crate::segment::format::{FrameTable, Trailer};
 use crate::shard::rows::IndexRow;
+use crate::slot::read_range;
+use crate::store::ObjectStores;
 
 /// So much of the memory for segments is for their frame tables.
 const TABLES_SHARE: u64 = 8;
@@ -21,6 +24,8 @@ const DECOMPRESS_INLINE_BYTES_MAX: usize = 1 << 20;
 
 /// What is kept of segments in memory.
 pub(crate) struct SegmentCache {
+    /// The store, if small reads need no page cache.
+    direct: Option<ObjectStores>,
     tables: Cache<SegmentId, Arc<FrameTable>>,
     frames: Cache<(SegmentId, usize), Bytes>,
 }
@@ -35,10 +40,12 @@ pub(crate) struct OpenSegment<'a> {
 }
 
 impl SegmentCache {
-    pub(crate) fn new(memory_bytes: u64) -> Self {
+    /// A cache of so many bytes over these stores.
+    pub(crate) fn new(memory_bytes: u64, stores: &ObjectStores) -> Self {
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let tables = memory_bytes / TABLES_SHARE;
         Self {
+            direct: stores.local.then(|| stores.clone()),
             tables: Cache::builder()
                 .max_capacity(tables)
                 .weigher(move |_: &SegmentId, table: &Arc<FrameTable>| weight(table.memory_bytes()))
@@ -61,13 +68,20 @@ impl SegmentCache {
         row: &'a IndexRow,
     ) -> Result<OpenSegment<'a>> {
         let load = async {
-            let (path, len) = (row.object(), row.object_len);
-            let trailer = Trailer::parse(pages.read(&path, len, Trailer::range(len)).await?, len)?;
-            let table = pages.read(&path, len, trailer.table.clone()).await?;
+            let len = row.object_len;
+            let trailer = Trailer::parse(self.bytes(pages, row, Trailer::range(len)).await?, len)?;
+            let table = self.bytes(pages, row, trailer.table.clone()).await?;
             FrameTable::parse(table, &trailer).map(Arc::new)
         };
         let table = self.tables.try_get_with(segment, load).await.map_err(|error| shared(&error))?;
         Ok(OpenSegment { cache: self, pages, segment, row, table })
+    }
+
+    async fn bytes(&self, pages: &PageCache, row: &IndexRow, range: Range<u64>) -> Result<Bytes> {
+        match &self.direct {
+            Some(stores) if u64::from(row.len) < PAGE_BYTES => read_range(stores, &row.object(), range).await,
+            Some(_) | None => pages.read(&row.object(), row.object_len, range).await,
+        }
     }
 
     /// Drops what is kept of a segment: what was read from it was broken.
@@ -105,7 +119,7 @@ impl OpenSegment<'_> {
     pub(crate) async fn read(&self, index: usize) -> Result<Bytes> {
         let frame = self.table.frames()[index];
         let load = async {
-            let bytes = self.pages.read(&self.row.object(), self.row.object_len, frame.range()).await?;
+            let bytes = self.cache.bytes(self.pages, self.row, frame.range()).await?;
             if frame.content_len as usize <= DECOMPRESS_INLINE_BYTES_MAX {
                 return frame.decompress(&bytes);
             }

@@ -11,6 +11,7 @@ use object_store::path::Path;
 use plinth_storage::error::Kind;
 use plinth_storage::ids::{Offset, Partition, Timestamp, TopicId};
 use plinth_storage::log::{Change, Log, LogOptions, TopicOp};
+use plinth_storage::store::ObjectStores;
 use plinth_storage::testing::fault::{FaultStore, GetFault, Op, PutFault};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -273,16 +274,23 @@ async fn damage_on_the_way_from_a_segment_is_read_again_and_in_the_store_is_told
     make_topic(&log, 1).await;
     let all = fill(&log, 0, 20, 300).await;
     log.compact().await.expect("compacted");
-    let log = open(&store).await;
-    store.on_get(is_segment, GetFault::FlipBit);
-    assert_eq!(read_all(&log, partition(0)).await, all);
-    assert_eq!(store.unfired(), 0);
-    let log = open(&store).await;
-    for _ in 0..2 {
+    // Through the page cache, and past it as from a directory, where trailer and table are a request each.
+    for (local, damages) in [(false, 2), (true, 4)] {
+        let open = async || {
+            let stores = ObjectStores::of(Arc::new(store.clone()), local);
+            Log::open(LogOptions { stores, ..small(&store) }).await.expect("the log opens")
+        };
+        let log = open().await;
         store.on_get(is_segment, GetFault::FlipBit);
+        assert_eq!(read_all(&log, partition(0)).await, all);
+        assert_eq!(store.unfired(), 0);
+        let log = open().await;
+        for _ in 0..damages {
+            store.on_get(is_segment, GetFault::FlipBit);
+        }
+        assert_eq!(log.read(partition(0), Offset(0), 1).await.expect_err("broken twice").kind(), Kind::Corrupt);
+        assert_eq!(read_all(&log, partition(0)).await, all, "and whole when the store is");
     }
-    assert_eq!(log.read(partition(0), Offset(0), 1).await.expect_err("broken twice").kind(), Kind::Corrupt);
-    assert_eq!(read_all(&log, partition(0)).await, all, "and whole when the store is");
 }
 
 // Fails when a missing object is told as a missing partition.
