@@ -1,7 +1,7 @@
 //! The kill loop on disks that fail: the power goes, the disk is full, the disk becomes read-only.
 //!
-//! A power cut is an ext4 in a file, copied while the server stands still, and the copy mounted in its place: what was
-//! only in the kernel's memory is gone. A bad disk is a small ext4 under the cache directory, which is filled, or made
+//! A power cut is an ext4 in a file that is told, while the server stands still, to write nothing more, its journal included,
+//! and is mounted again: what was only in the kernel's memory is gone. A bad disk is a small ext4 under the cache directory, which is filled, or made
 //! read-only as an error of the disk does it. To mount takes root; for anybody else these tests say that they are left out.
 //!
 //! Each of these changes to the code makes a test here fail: a directory store without `fsync` (the power cut); a start
@@ -24,6 +24,10 @@ const FILES_PER_LIFE: u64 = 600;
 /// The small disk.
 const SMALL_DISK_MB: u64 = 24;
 
+/// `EXT4_IOC_SHUTDOWN` without writing the journal: from here on the kernel gives the disk nothing more.
+const SHUT_DOWN: &str = "import fcntl, os, struct, sys
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
+
 /// What the server of a kill loop lies on.
 pub(crate) enum Disk {
     /// The disk of the test's directory.
@@ -36,9 +40,9 @@ pub(crate) enum Disk {
 
 /// An ext4 in a file of a tmpfs.
 pub(crate) struct Image {
-    files: Mount,
+    file: PathBuf,
     disk: Mount,
-    number: u64,
+    _files: Mount,
 }
 
 /// A small disk under the cache directory.
@@ -143,22 +147,18 @@ impl Image {
     }
 
     async fn of_size(megabytes: u64, files_max: u64) -> Option<Self> {
-        let files = Mount::tmpfs(2 * megabytes + 16).await?;
-        let image = files.at.path().join("0");
-        std::fs::File::create(&image).and_then(|file| file.set_len(megabytes << 20)).expect("an image can be made");
-        run("mkfs.ext4", &["-q", "-N", &files_max.to_string(), text(&image)]).await;
+        let files = Mount::tmpfs(megabytes + 16).await?;
+        let file = files.at.path().join("disk");
+        std::fs::File::create(&file).and_then(|file| file.set_len(megabytes << 20)).expect("an image can be made");
+        run("mkfs.ext4", &["-q", "-N", &files_max.to_string(), text(&file)]).await;
         let disk = Mount { at: tempfile::tempdir().expect("a directory can be made") };
-        let made = Self { files, disk, number: 0 };
+        let made = Self { file, disk, _files: files };
         made.mount().await;
         Some(made)
     }
 
-    fn file(&self) -> PathBuf {
-        self.files.at.path().join(self.number.to_string())
-    }
-
     async fn mount(&self) {
-        run("mount", &["-o", "loop,errors=remount-ro", text(&self.file()), text(self.disk.at.path())]).await;
+        run("mount", &["-o", "loop,errors=remount-ro", text(&self.file), text(self.disk.at.path())]).await;
     }
 
     async fn unmount(&self) {
@@ -168,12 +168,9 @@ impl Image {
     /// Keeps of the disk what it has been given up to now, and goes on with that.
     async fn cut(&mut self, server: &mut Server) {
         server.signal("STOP").await;
-        let before = self.file();
-        self.number += 1;
-        run("cp", &["--sparse=always", text(&before), text(&self.file())]).await;
+        run("python3", &["-c", SHUT_DOWN, text(self.disk.at.path())]).await;
         server.kill9().await;
         self.unmount().await;
-        std::fs::remove_file(before).expect("the image before can be removed");
         self.mount().await;
     }
 }
