@@ -3,8 +3,12 @@
 //! The text of a batch is one `Bytes` of lines, `{..}\n{..}\n`, so that NDJSON, one record and (with commas for line
 //! ends) the items of an array are slices of it. A payload of a JSON type that is JSON stands in it byte for byte; one
 //! with a line break in it, which would end an NDJSON line or an SSE field, or nested so deep that clients refuse it,
-//! comes as `text`. The cache is bounded in bytes.
+//! comes as `text`. The cache is bounded in bytes. A record is written without a serializer: this is most of what a reader
+//! who catches up costs.
 
+mod json;
+
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
@@ -12,17 +16,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use plinth_storage::ids::{Offset, Partition, TenantId};
-use plinth_storage::record::{RecordView, StoredBatch};
+use plinth_storage::record::{RecordRef, StoredBatch};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use serde::de::IgnoredAny;
 
+use self::json::{is_json, plain};
 use crate::broker::cursor::CursorKey;
 
 /// Deepest nesting of a payload that is embedded as JSON; many parsers stop at 128.
-const JSON_DEPTH_MAX: usize = 100;
-/// About how many bytes the envelope of a record takes.
-const ENVELOPE_BYTES: usize = 160;
+const JSON_DEPTH_MAX: u32 = 100;
+/// About how many bytes the envelope of a record takes besides what all records of the batch begin with.
+const ENVELOPE_BYTES: usize = 64;
 /// About how many bytes an SSE event takes beyond the record.
 const SSE_EVENT_BYTES: usize = 120;
 
@@ -96,15 +100,20 @@ impl RenderCache {
 impl Rendered {
     pub(crate) fn new(topic: &str, scene: &Scene, batch: &StoredBatch) -> Self {
         let count = batch.batch.count();
-        let mut out = Vec::with_capacity(batch.batch.len() + batch.batch.len() / 8 + ENVELOPE_BYTES * count as usize);
-        let mut ends = Vec::with_capacity(count as usize);
         let mut head = Vec::with_capacity(64);
         head.extend_from_slice(b"{\"topic\":");
         push_string(&mut head, topic);
         push(&mut head, format_args!(",\"partition\":{},\"offset\":", scene.partition.index.0));
-        for record in batch.records() {
+        let timestamp = format!(",\"timestamp\":{}", batch.timestamp.0);
+        // What is to be escaped or encoded is rare enough for an eighth.
+        let envelope = head.len() + timestamp.len() + ENVELOPE_BYTES;
+        let mut out = Vec::with_capacity(batch.batch.len() + batch.batch.len() / 8 + envelope * count as usize);
+        let mut ends = Vec::with_capacity(count as usize);
+        let mut number = itoa::Buffer::new();
+        for record in batch.record_refs() {
             out.extend_from_slice(&head);
-            push(&mut out, format_args!("{},\"timestamp\":{}", record.offset.0, batch.timestamp.0));
+            out.extend_from_slice(number.format(record.offset.0).as_bytes());
+            out.extend_from_slice(timestamp.as_bytes());
             push_fields(&mut out, &record);
             push_payload(&mut out, &record);
             out.extend_from_slice(b"}\n");
@@ -197,30 +206,31 @@ pub(crate) fn push_event(out: &mut Vec<u8>, cursor: &str, named: bool, line: &[u
     out.push(b'\n');
 }
 
-fn push_fields(out: &mut Vec<u8>, record: &RecordView) {
-    if let Some(key) = &record.key {
+fn push_fields(out: &mut Vec<u8>, record: &RecordRef<'_>) {
+    if let Some(key) = record.key {
         out.extend_from_slice(b",\"key\":");
-        push_string(out, &String::from_utf8_lossy(key));
+        push_string(out, &lossy(key));
     }
-    if !record.headers.is_empty() {
+    let mut headers = record.headers().peekable();
+    if headers.peek().is_some() {
         out.extend_from_slice(b",\"headers\":");
-        for (place, (name, value)) in record.headers.iter().enumerate() {
+        for (place, (name, value)) in headers.enumerate() {
             out.push(if place == 0 { b'{' } else { b',' });
-            push_string(out, &String::from_utf8_lossy(name));
+            push_string(out, &lossy(name));
             out.push(b':');
-            push_string(out, &String::from_utf8_lossy(value));
+            push_string(out, &lossy(value));
         }
         out.push(b'}');
     }
     if !record.content_type.is_empty() {
         out.extend_from_slice(b",\"content_type\":");
-        push_string(out, &String::from_utf8_lossy(&record.content_type));
+        push_string(out, &lossy(record.content_type));
     }
 }
 
-fn push_payload(out: &mut Vec<u8>, record: &RecordView) {
-    let payload = &record.payload;
-    let form = Form::of(&record.content_type);
+fn push_payload(out: &mut Vec<u8>, record: &RecordRef<'_>) {
+    let payload = record.payload;
+    let form = Form::of(record.content_type);
     let text = match form {
         Form::Json | Form::Text => std::str::from_utf8(payload).ok(),
         Form::Octets => None,
@@ -245,6 +255,10 @@ fn push_payload(out: &mut Vec<u8>, record: &RecordView) {
     }
 }
 
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
@@ -255,6 +269,9 @@ enum Form {
 impl Form {
     fn of(content_type: &[u8]) -> Self {
         let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        if essence == b"application/json" {
+            return Self::Json;
+        }
         let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
         let begins = |with: &str| essence.get(..with.len()).is_some_and(|b| b.eq_ignore_ascii_case(with.as_bytes()));
         let suffix = essence.iter().rposition(|&byte| byte == b'+').map_or(&[][..], |place| &essence[place..]);
@@ -279,34 +296,34 @@ const TEXTUAL: [&str; 7] = [
 
 /// Whether `text` is one JSON value that may stand in a line of JSON.
 fn can_embed(text: &str) -> bool {
-    !text.as_bytes().contains(&b'\n')
-        && !text.as_bytes().contains(&b'\r')
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-        && (text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= JSON_DEPTH_MAX
-            || depth(text) <= JSON_DEPTH_MAX)
+    memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() && is_json(text, JSON_DEPTH_MAX)
 }
 
-/// How deep the brackets of a valid JSON text are nested.
-fn depth(text: &str) -> usize {
-    let (mut deepest, mut now, mut in_string, mut escaped) = (0, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                now += 1;
-                deepest = deepest.max(now);
-            }
-            b']' | b'}' if !in_string => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
+/// A JSON string, escaped where it must be and as `serde_json` does it.
 fn push_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    loop {
+        let (as_it_is, special) = rest.split_at(plain(rest));
+        out.extend_from_slice(as_it_is);
+        let Some((&byte, after)) = special.split_first() else { break };
+        push_escape(out, byte);
+        rest = after;
+    }
+    out.push(b'"');
+}
+
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x09 => b't',
+        0x0a => b'n',
+        0x0c => b'f',
+        0x0d => b'r',
+        other => return push(out, format_args!("\\u{other:04x}")),
+    };
+    out.extend_from_slice(&[b'\\', short]);
 }
 
 fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

@@ -1,5 +1,6 @@
 use plinth_storage::ids::{PartitionIndex, Timestamp, TopicId};
 use plinth_storage::record::{Batch, NewRecord};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -162,4 +163,64 @@ fn the_cache_is_bounded_in_bytes() {
         cache.render("orders", &scene(), &stored, true);
     }
     assert!(cache.rendered.weight() <= 1 << 20, "{}", cache.rendered.weight());
+}
+
+/// The same record, written by `serde_json`.
+fn as_serde_writes_it(record: &NewRecord, offset: u64) -> String {
+    let string = |bytes: &[u8]| serde_json::to_string(&String::from_utf8_lossy(bytes)).expect("a string is JSON");
+    let mut line = format!("{{\"topic\":\"orders\",\"partition\":2,\"offset\":{offset},\"timestamp\":99");
+    if let Some(key) = &record.key {
+        line += &format!(",\"key\":{}", string(key));
+    }
+    let headers = record.headers.iter().map(|(name, value)| format!("{}:{}", string(name), string(value)));
+    if !record.headers.is_empty() {
+        line += &format!(",\"headers\":{{{}}}", headers.collect::<Vec<_>>().join(","));
+    }
+    if !record.content_type.is_empty() {
+        line += &format!(",\"content_type\":{}", string(&record.content_type));
+    }
+    let (payload, text) = (&record.payload[..], std::str::from_utf8(&record.payload));
+    let form = Form::of(&record.content_type);
+    let value =
+        |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() && !text.contains(['\n', '\r']);
+    match text {
+        Ok(text) if form == Form::Json && value(text) => line += &format!(",\"value\":{text}}}\n"),
+        Ok(_) if form != Form::Octets => line += &format!(",\"text\":{}}}\n", string(payload)),
+        Ok(_) | Err(_) => line += &format!(",\"base64\":\"{}\"}}\n", STANDARD.encode(payload)),
+    }
+    line
+}
+
+fn any_payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..80),
+        ".{0,80}".prop_map(String::into_bytes),
+        "[a-z\"\\\\\u{0}-\u{1f}\u{7f}]{0,80}".prop_map(String::into_bytes),
+        "(\\[|\\]|\\{|\\}|,|:|1|\"a\"| |\n){0,9}".prop_map(String::into_bytes),
+        "\\{\"a\":(1|\"[a-z]{0,70}\"|\\[ \\])(,\"b\":-1\\.5e9)?\\}".prop_map(String::into_bytes),
+    ]
+}
+
+fn any_record() -> impl Strategy<Value = NewRecord> {
+    let kinds =
+        vec!["", "application/json", "Application/JSON; x=y", "text/plain", "application/octet-stream", "a/b+json"];
+    let any_bytes = || any_payload().prop_map(Bytes::from);
+    let headers = prop::collection::vec((any_bytes(), any_bytes()), 0..3);
+    (prop::option::of(any_bytes()), prop::sample::select(kinds), headers, any_bytes()).prop_map(
+        |(key, content_type, headers, payload)| NewRecord {
+            key,
+            content_type: Bytes::from_static(content_type.as_bytes()),
+            headers,
+            payload,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_record_is_written_as_serde_json_writes_it(records in prop::collection::vec(any_record(), 1..5)) {
+        let expected: String = records.iter().zip(7..).map(|(record, offset)| as_serde_writes_it(record, offset)).collect();
+        let written = render(&records).ndjson(0, u32::try_from(records.len()).unwrap());
+        prop_assert_eq!(text(&written), &expected);
+    }
 }

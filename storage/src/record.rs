@@ -70,6 +70,21 @@ pub struct RecordView {
     pub payload: Bytes,
 }
 
+/// A record as it was stored, all of it borrowed: for those who only look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// The place in the partition.
+    pub offset: Offset,
+    /// The key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// The media type; empty for none.
+    pub content_type: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+    /// In their stored form, which was checked.
+    headers: &'a [u8],
+}
+
 /// Puts records into their stored form one after the other.
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
@@ -171,11 +186,7 @@ impl Batch {
         for _ in 0..count {
             reader.skip().ok_or_else(|| Error::new(Kind::Corrupt, "batch is cut short"))?;
         }
-        if reader.remaining() == 0 {
-            Ok(batch)
-        } else {
-            Err(Error::new(Kind::Corrupt, "batch has bytes after its end"))
-        }
+        if reader.is_at_end() { Ok(batch) } else { Err(Error::new(Kind::Corrupt, "batch has bytes after its end")) }
     }
 
     /// How many records it has, at least 1.
@@ -219,11 +230,29 @@ impl StoredBatch {
             RecordView { offset: self.base.plus(index), ..record }
         })
     }
+
+    /// The records, in order, borrowed.
+    pub fn record_refs(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let mut reader = Reader::new(&self.batch);
+        (0..self.batch.count).map(move |index| {
+            let record = reader.read_ref().expect("the form was checked when the batch was made");
+            RecordRef { offset: self.base.plus(index), ..record }
+        })
+    }
+}
+
+impl<'a> RecordRef<'a> {
+    /// Names and values, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let mut rest = self.headers;
+        std::iter::from_fn(move || take_header(&mut rest))
+    }
 }
 
 struct Reader<'a> {
     chunks: &'a [Bytes],
-    current: Bytes,
+    /// Where it is in the first of them.
+    at: usize,
 }
 
 struct Head {
@@ -236,21 +265,28 @@ struct Head {
 
 impl<'a> Reader<'a> {
     fn new(batch: &'a Batch) -> Self {
-        let (first, chunks) = batch.chunks.split_first().map_or((Bytes::new(), &[][..]), |(f, c)| (f.clone(), c));
-        Self { chunks, current: first }
+        Self { chunks: &batch.chunks, at: 0 }
     }
 
-    fn remaining(&self) -> usize {
-        self.current.len() + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    fn is_at_end(&self) -> bool {
+        self.at == self.chunks.iter().map(Bytes::len).sum::<usize>()
     }
 
-    fn take(&mut self, len: usize) -> Option<Bytes> {
-        while self.current.is_empty() && len > 0 {
-            let (first, rest) = self.chunks.split_first()?;
-            self.current = first.clone();
-            self.chunks = rest;
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        if len == 0 {
+            return Some(&[]);
         }
-        (self.current.len() >= len).then(|| self.current.split_to(len))
+        while self.chunks.first()?.len() == self.at {
+            (self.chunks, self.at) = (&self.chunks[1..], 0);
+        }
+        let taken = self.chunks[0].get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(taken)
+    }
+
+    fn take_shared(&mut self, len: usize) -> Option<Bytes> {
+        let taken = self.take(len)?;
+        Some(if taken.is_empty() { Bytes::new() } else { self.chunks[0].slice_ref(taken) })
     }
 
     fn head(&mut self) -> Option<Head> {
@@ -265,38 +301,52 @@ impl<'a> Reader<'a> {
     fn skip(&mut self) -> Option<()> {
         let head = self.head()?;
         self.take(head.key.unwrap_or(0) + head.content_type)?;
-        let headers = self.take(head.header_bytes)?;
-        split_headers(headers, head.headers)?;
+        let mut headers = self.take(head.header_bytes)?;
+        for _ in 0..head.headers {
+            take_header(&mut headers)?;
+        }
         self.take(head.payload)?;
-        Some(())
+        headers.is_empty().then_some(())
     }
 
-    fn read(&mut self) -> Option<RecordView> {
+    fn read_ref(&mut self) -> Option<RecordRef<'a>> {
         let head = self.head()?;
         let key = match head.key {
             Some(len) => Some(self.take(len)?),
             None => None,
         };
         let content_type = self.take(head.content_type)?;
-        let headers = split_headers(self.take(head.header_bytes)?, head.headers)?;
+        let headers = self.take(head.header_bytes)?;
         let payload = self.take(head.payload)?;
+        Some(RecordRef { offset: Offset(0), key, content_type, payload, headers })
+    }
+
+    fn read(&mut self) -> Option<RecordView> {
+        let head = self.head()?;
+        let key = match head.key {
+            Some(len) => Some(self.take_shared(len)?),
+            None => None,
+        };
+        let content_type = self.take_shared(head.content_type)?;
+        let all = self.take_shared(head.header_bytes)?;
+        let (mut rest, mut headers) = (&all[..], Vec::with_capacity(head.headers));
+        while let Some((name, value)) = take_header(&mut rest) {
+            headers.push((all.slice_ref(name), all.slice_ref(value)));
+        }
+        let payload = self.take_shared(head.payload)?;
         Some(RecordView { offset: Offset(0), key, content_type, headers, payload })
     }
 }
 
-fn split_headers(mut bytes: Bytes, count: usize) -> Option<Vec<(Bytes, Bytes)>> {
-    let mut headers = Vec::with_capacity(count);
-    for _ in 0..count {
-        if bytes.len() < 4 {
-            return None;
-        }
-        let (name, value) = (usize::from(bytes.get_u16_le()), usize::from(bytes.get_u16_le()));
-        if bytes.len() < name + value {
-            return None;
-        }
-        headers.push((bytes.split_to(name), bytes.split_to(value)));
-    }
-    bytes.is_empty().then_some(headers)
+/// The header at the start of `rest`, none at its end or where it is broken off.
+fn take_header<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (lengths, after) = rest.split_first_chunk::<4>()?;
+    let mut lengths = &lengths[..];
+    let (name, value) = (usize::from(lengths.get_u16_le()), usize::from(lengths.get_u16_le()));
+    let (name, after) = after.split_at_checked(name)?;
+    let (value, after) = after.split_at_checked(value)?;
+    *rest = after;
+    Some((name, value))
 }
 
 fn length<T: TryFrom<usize>>(what: &str, len: usize) -> Result<T> {

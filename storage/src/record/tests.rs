@@ -41,11 +41,17 @@ fn a_batch_reads_back_what_was_pushed_from_its_chunks_and_from_one_piece() {
     let batch = Batch::of(&records).expect("valid");
     let whole = Batch::parse(joined(&batch), batch.count(), batch.crc()).expect("valid");
     for batch in [batch, whole] {
-        let read: Vec<RecordView> = stored(batch).records().collect();
+        let read: Vec<RecordView> = stored(batch.clone()).records().collect();
         for (index, (view, record)) in read.iter().zip(&records).enumerate() {
             assert_eq!(view.offset, Offset(7 + index as u64));
             assert_eq!((&view.key, &view.content_type), (&record.key, &record.content_type));
             assert_eq!((&view.headers, &view.payload), (&record.headers, &record.payload));
+        }
+        let stored = stored(batch);
+        for (borrowed, view) in stored.record_refs().zip(&read) {
+            assert_eq!((borrowed.offset, borrowed.content_type), (view.offset, &view.content_type[..]));
+            let headers: Vec<_> = borrowed.headers().collect();
+            assert!(headers.into_iter().eq(view.headers.iter().map(|(name, value)| (&name[..], &value[..]))));
         }
         assert_eq!(read.len(), records.len());
     }
@@ -95,7 +101,9 @@ proptest! {
         let batch = Batch::of(&records).expect("valid");
         let batch = Batch::parse(joined(&batch), batch.count(), batch.crc()).expect("valid");
         let read = stored(batch);
-        for (view, record) in read.records().zip(&records) {
+        for ((view, borrowed), record) in read.records().zip(read.record_refs()).zip(&records) {
+            prop_assert_eq!(borrowed.payload, &record.payload[..]);
+            prop_assert_eq!((borrowed.offset, borrowed.key), (view.offset, record.key.as_deref()));
             prop_assert_eq!(view.payload, record.payload.clone());
             prop_assert_eq!(view.key, record.key.clone());
         }
