@@ -115,7 +115,7 @@ pub struct Given {
     /// Most bytes of the page cache on disk [default: 8GiB]
     #[arg(long, env = "PLINTH_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<ByteSize>,
-    /// Most bytes of the page cache in memory [default: 64MiB]
+    /// Most bytes of the page cache in memory, and of what is read ahead [default: 64MiB]
     #[arg(long, env = "PLINTH_MEMORY_BYTES", value_name = "BYTES")]
     pub memory_bytes: Option<ByteSize>,
     /// Most bytes of the newest records in memory [default: 64MiB]

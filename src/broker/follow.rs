@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plinth_api::limits::{STREAM_PARTITIONS_MAX, STREAM_TOPICS_MAX};
 use plinth_storage::Kind;
+use plinth_storage::ahead::Scan;
 use plinth_storage::feed::Follow;
 use plinth_storage::ids::{Offset, Partition, TenantId, TopicId};
 use plinth_storage::log::Bounds;
@@ -115,6 +116,7 @@ struct Patterns {
 struct Lane {
     topic: Arc<Topic>,
     place: Partition,
+    scan: Scan,
     next: Offset,
     /// Where it would have gone on, while its gap waits in `events`: whoever leaves now is told of the gap next time.
     untold: Option<Offset>,
@@ -273,7 +275,7 @@ impl Follower {
                 return self.give_up(index, bounds);
             }
         }
-        let read = log.read(lane.place, lane.next, self.batch_bytes_max).await;
+        let read = log.read_on(&mut lane.scan, lane.next, self.batch_bytes_max).await;
         match read {
             Ok(batches) if batches.is_empty() => {
                 (lane.queued, lane.live, lane.reads) = (false, true, 0);
@@ -417,7 +419,8 @@ impl Follower {
                 Begin::AboveTail { requested, tail } => (requested, tail, "above_tail"),
             };
             let untold = (requested != next).then_some(requested);
-            let lane = Lane { topic: Arc::clone(&topic), place, next, untold, queued: true, live: false, reads: 0 };
+            let (topic, scan) = (Arc::clone(&topic), Scan::new(place));
+            let lane = Lane { topic, place, scan, next, untold, queued: true, live: false, reads: 0 };
             let index = self.wake.add(place);
             if untold.is_some() {
                 self.events.push_back((index, gap(&lane, requested, next, reason)));

@@ -1,9 +1,12 @@
 //! One page of records, at once or as soon as there is one (long-poll).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plinth_storage::ahead::Scan;
 use plinth_storage::ids::{Offset, Partition};
+use plinth_storage::record::StoredBatch;
 use plinth_storage::{Gap, Kind};
 use tokio::time::{Instant, timeout_at};
 
@@ -86,6 +89,9 @@ struct Found {
 struct Place {
     partition: Partition,
     next: Offset,
+    scan: Scan,
+    /// What was read and is not in the page.
+    rest: VecDeque<Arc<StoredBatch>>,
 }
 
 /// What may still go into the page.
@@ -125,7 +131,12 @@ impl Broker {
             };
             if !more {
                 let positions = places.iter().map(|place| (place.partition, place.next));
-                return Ok(Page { slices, next: self.cursors().write(topic.tenant, positions), caught_up, gaps });
+                let next = self.cursors().write(topic.tenant, positions);
+                // The client will likely come back for the next page.
+                for Place { next, scan, rest, .. } in places.into_iter().filter(|_| !caught_up) {
+                    self.log().park(scan, next, rest);
+                }
+                return Ok(Page { slices, next, caught_up, gaps });
             }
         }
     }
@@ -141,7 +152,8 @@ impl Broker {
         let mut places = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let begin = origin.begin(self.log(), partition).await.map_err(|error| named(&topic.name, error))?;
-            places.push(Place { partition, next: begin.exactly()? });
+            let next = begin.exactly()?;
+            places.push(Place { partition, next, scan: self.log().reader_at(partition, next), rest: VecDeque::new() });
         }
         Ok(places)
     }
@@ -167,10 +179,10 @@ impl Broker {
         let mut room = Room { unit, records: limit.max(1), bytes: bytes_max, empty: true };
         while !unread.is_empty() {
             let share = (room.bytes / unread.len()).clamp(1, READ_BYTES);
-            let mut rest = Vec::with_capacity(unread.len());
+            let mut unread_next = Vec::with_capacity(unread.len());
             for index in unread {
                 let place = &mut places[index];
-                let batches = match self.log().read(place.partition, place.next, share).await {
+                let batches = match self.log().read_on(&mut place.scan, place.next, share).await {
                     Err(error) if error.kind() == Kind::OutOfRange => {
                         let gap = self.log().gap_at(place.partition, place.next)?;
                         let gap = gap.ok_or_else(|| lost(topic, place, error))?;
@@ -178,15 +190,16 @@ impl Broker {
                         if found.gaps.len() >= GAPS_MAX {
                             return Ok(false);
                         }
-                        rest.push(index);
+                        unread_next.push(index);
                         continue;
                     }
                     read => read.map_err(|error| lost(topic, place, error))?,
                 };
-                if !batches.is_empty() {
-                    rest.push(index);
+                place.rest = batches.into();
+                if !place.rest.is_empty() {
+                    unread_next.push(index);
                 }
-                for stored in batches {
+                while let Some(stored) = place.rest.front().cloned() {
                     let next = stored.next();
                     let whole = FollowedBatch::whole(self, topic, place.partition, stored, false);
                     let Some(slice) = room.admit(whole, place.next) else { return Ok(false) };
@@ -196,9 +209,10 @@ impl Broker {
                     if !all {
                         return Ok(false);
                     }
+                    place.rest.pop_front();
                 }
             }
-            unread = rest;
+            unread = unread_next;
         }
         Ok(true)
     }

@@ -4,6 +4,7 @@
 //! moment. Local disks are caches. This crate knows nothing of HTTP, tokens or JSON; [`log::Log`] is the only type that
 //! the gateway calls.
 
+pub mod ahead;
 pub mod cache;
 pub mod durability;
 pub mod env;
@@ -22,6 +23,7 @@ mod shard;
 mod slot;
 pub mod state;
 pub mod store;
+mod stretch;
 mod tail;
 pub mod terms;
 #[cfg(feature = "testing")]

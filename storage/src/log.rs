@@ -4,6 +4,7 @@
 //! is committed. It knows nothing of names, tokens or formats of clients.
 
 mod append;
+mod reading;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
+use crate::ahead::ReadAhead;
 use crate::cache::{PageCache, PageCacheOptions};
 use crate::durability::Durability;
 use crate::env::{Clock, Rng, SystemClock, SystemRng, new_ulid};
@@ -26,12 +28,10 @@ use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
 use crate::open;
 use crate::read::Reader;
-use crate::record::StoredBatch;
 use crate::segment::compaction::{Compactor, Request};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
-use crate::shard::rows::PartitionRow;
 use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
@@ -84,7 +84,8 @@ pub struct LogOptions {
     pub fence_check_interval: Duration,
     /// Most bytes of the committed tail in memory.
     pub tail_bytes_max: usize,
-    /// Most bytes of pages in memory, a quarter of it for what was decompressed of segments.
+    /// Most bytes of pages in memory, a quarter of it for what was decompressed of segments; and as many again that are
+    /// read ahead of readers in order.
     pub page_memory_bytes: u64,
     /// Most bytes of pages on the SSD.
     pub page_disk_bytes: u64,
@@ -149,7 +150,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     writer: Arc<Writer>,
-    reader: Reader,
+    reader: Arc<Reader>,
+    ahead: ReadAhead,
     state: Arc<dyn StateStore>,
     feeds: Arc<Feeds>,
     health: Arc<Health>,
@@ -275,10 +277,13 @@ impl Log {
             dir: pages_dir,
             memory_bytes: options.page_memory_bytes - segment_memory_bytes,
             disk_bytes: options.page_disk_bytes,
+            local: options.stores.local,
         };
         let cache = PageCache::open(pages, Arc::clone(&options.stores.read));
+        let metrics = StorageMetrics { page_cache: cache.counters(), ..metrics };
         let segments = SegmentCache::new(segment_memory_bytes, &options.stores);
-        let reader = Reader { state: Arc::clone(&state), tail, cache, segments };
+        let reader = Arc::new(Reader { state: Arc::clone(&state), tail, cache, segments });
+        let ahead = ReadAhead::new(Arc::clone(&reader), options.page_memory_bytes, metrics.read_ahead_bytes.clone());
         let inner = Inner {
             cluster,
             session,
@@ -286,6 +291,7 @@ impl Log {
             rng: Arc::clone(&options.rng),
             writer,
             reader,
+            ahead,
             state,
             feeds,
             health,
@@ -340,17 +346,6 @@ impl Log {
     pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
         let (row, tail) = self.inner.writer.bounds(partition)?;
         Ok(Bounds { start: row.start, tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
-    }
-
-    /// Batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
-    /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such partition, `OutOfRange` below its start, above its tail and in a gap, `Unavailable` when
-    /// the bucket cannot be read, `Corrupt` when what is stored is broken.
-    pub async fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        let (committed, tail) = self.inner.writer.bounds(partition)?;
-        self.inner.reader.read(partition, &PartitionRow { tail, ..committed }, from, bytes_max).await
     }
 
     /// The first offset whose record is not older than `at`, or the tail. Cancel safe.
@@ -453,6 +448,7 @@ impl Log {
     /// `Unknown` when the store did not answer in time for what was in flight.
     pub async fn close(&self) -> Result<()> {
         self.inner.writer.close();
+        self.inner.ahead.clear();
         let tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut tasks) = tasks else { return Ok(()) };
         let ended = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
+use crate::cache::CacheCounters;
 use crate::error::{Chain, Error};
 
 /// How many tries in a row must fail before the store counts as away and publishes are refused at once.
@@ -78,6 +79,10 @@ pub struct StorageMetrics {
     pub gap_offsets: Counter,
     /// What is acknowledged and not stored.
     pub upload_lag: Arc<UploadLag>,
+    /// Bytes that are read ahead of readers in order.
+    pub read_ahead_bytes: Gauge,
+    /// The page cache.
+    pub page_cache: CacheCounters,
 }
 
 /// What is acknowledged and not stored yet, looked up when it is asked for: it grows while nothing happens.
@@ -160,6 +165,8 @@ impl StorageMetrics {
         r.register("plinth_gaps", "Gaps that starts have left, of records that may be lost", self.gaps.clone());
         r.register("plinth_gap_offsets", "Offsets in these gaps", self.gap_offsets.clone());
         r.register_collector(Box::new(Arc::clone(&self.upload_lag)));
+        r.register("plinth_read_ahead_bytes", "Bytes read ahead of readers", self.read_ahead_bytes.clone());
+        self.page_cache.register(r);
     }
 }
 

@@ -144,7 +144,8 @@ impl Reader {
         opened.map_or(base, |opened| opened.not_after(base, at))
     }
 
-    fn locate(&self, partition: Partition, offset: Offset) -> Result<(Offset, IndexRow)> {
+    /// The row of the run that holds `offset`, and its first offset.
+    pub(crate) fn locate(&self, partition: Partition, offset: Offset) -> Result<(Offset, IndexRow)> {
         let found = self.last_run(partition, offset)?.filter(|(base, row)| base.plus(row.count) > offset);
         found.ok_or_else(|| Error::new(Kind::Corrupt, format!("offset {offset} of {partition} is not in the index")))
     }
@@ -196,7 +197,7 @@ fn missing_is_corrupt(error: Error) -> Error {
 }
 
 /// Takes the batches of a run that a reader wants.
-struct Taking {
+pub(crate) struct Taking {
     partition: Partition,
     /// The offset that the next block of the run must begin with.
     next: Offset,
@@ -207,8 +208,13 @@ struct Taking {
 }
 
 impl Taking {
+    /// All batches of `partition` that hold `from` or come after it, out of blocks of which the first begins at `next`.
+    pub(crate) fn all(partition: Partition, next: Offset, from: Offset) -> Self {
+        Self { partition, next, from, bytes_max: usize::MAX, taken: 0, out: Vec::new() }
+    }
+
     /// Goes through blocks of the run; true when the reader has enough.
-    fn take(&mut self, mut bytes: Bytes) -> Result<bool> {
+    pub(crate) fn take(&mut self, mut bytes: Bytes) -> Result<bool> {
         while !bytes.is_empty() {
             let (block, _, rest) = parse_block(bytes)?;
             bytes = rest;
@@ -231,7 +237,7 @@ impl Taking {
         Ok(self.taken >= self.bytes_max)
     }
 
-    fn finish(self) -> Result<Vec<Arc<StoredBatch>>> {
+    pub(crate) fn finish(self) -> Result<Vec<Arc<StoredBatch>>> {
         if self.out.is_empty() {
             return Err(self.corrupt("does not hold the offset that the index says"));
         }

@@ -93,6 +93,14 @@ impl Tail {
         (!out.is_empty()).then_some(out)
     }
 
+    /// Whether the record at `offset` is here.
+    pub(crate) fn holds(&self, partition: Partition, offset: Offset) -> bool {
+        let inner = self.lock();
+        let batches = inner.partitions.get(&partition);
+        let ends = batches.and_then(|batches| Some((batches.front()?.base, batches.back()?.next())));
+        ends.is_some_and(|(base, next)| base <= offset && offset < next)
+    }
+
     /// The batches of a slot of this session, without those of topics that are gone; `None` when it is not here.
     pub(crate) fn slot(&self, slot: Slot) -> Option<SlotBatches> {
         let inner = self.lock();

@@ -81,7 +81,11 @@ async fn a_reader_that_gives_up_does_not_take_the_others_with_it() {
     let second = tokio::spawn(async move { second.read(&path(), OBJECT_BYTES, 0..10).await });
     tokio::task::yield_now().await;
     first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    assert_eq!(store.hanging(), 1, "the fetch goes on for the second");
+    store.release().await;
     assert_eq!(second.await.unwrap().unwrap(), slice(&object, &(0..10)));
+    assert_eq!(store.count(Op::Get), 1);
 }
 
 #[tokio::test]
@@ -96,6 +100,89 @@ async fn a_get_that_fails_or_is_cut_short_is_an_error_and_is_not_kept() {
     }
     assert_eq!(cache.read(&path(), OBJECT_BYTES, 0..10).await.unwrap(), slice(&object, &(0..10)));
     assert_eq!(store.count(Op::Get), 3);
+}
+
+#[tokio::test]
+async fn a_fetch_that_fails_answers_all_who_waited_for_it() {
+    // Fails when each of them tries by himself: with a store that hangs they would wait one after the other.
+    let (store, _) = store_with_object().await;
+    let cache = Arc::new(PageCache::open(memory_only(64 * MIB), Arc::new(store.clone())));
+    store.on_get(|_| true, GetFault::Hang);
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let cache = Arc::clone(&cache);
+        readers.spawn(async move { cache.read(&path(), OBJECT_BYTES + 1, 0..10).await });
+    }
+    store.until(|store| store.hanging() == 1).await;
+    tokio::task::yield_now().await;
+    store.release().await;
+    for read in readers.join_all().await {
+        assert_eq!(read.unwrap_err().kind(), Kind::Corrupt);
+    }
+    assert_eq!(store.count(Op::Get), 1);
+}
+
+#[tokio::test]
+async fn memory_never_holds_more_than_its_bound() {
+    // Fails when pages are evicted later than they come: moka let them pile up.
+    let (store, bound) = (store_of_pages(40).await, 16 * MIB + 4096);
+    let cache = Arc::new(PageCache::open(memory_only(bound), Arc::new(store)));
+    let mut readers = tokio::task::JoinSet::new();
+    for reader in 0..4 {
+        let cache = Arc::clone(&cache);
+        readers.spawn(async move {
+            for n in 0..40 {
+                cache.read(&page_path((n + reader * 10) % 40), PAGE_BYTES, 0..10).await.unwrap();
+                assert!(cache.metrics().bytes_memory <= bound, "{:?}", cache.metrics());
+            }
+        });
+    }
+    readers.join_all().await;
+    assert!(cache.metrics().bytes_memory > bound / 2, "it is used: {:?}", cache.metrics());
+}
+
+#[tokio::test]
+async fn a_reader_who_passes_once_does_not_evict_what_is_read_again_and_again() {
+    // Fails when the pages that were read last are those that stay.
+    let store = store_of_pages(100).await;
+    let cache = PageCache::open(memory_only(40 * MIB), Arc::new(store.clone()));
+    let hot = || async {
+        for n in 0..4 {
+            cache.read(&page_path(n), PAGE_BYTES, 0..10).await.unwrap();
+        }
+    };
+    for _ in 0..3 {
+        hot().await;
+    }
+    for n in 4..100 {
+        cache.read(&page_path(n), PAGE_BYTES, 0..10).await.unwrap();
+        if n % 20 == 0 {
+            hot().await;
+        }
+    }
+    let gets = store.count(Op::Get);
+    hot().await;
+    assert_eq!(store.count(Op::Get), gets, "all of them are still here");
+}
+
+#[tokio::test]
+async fn what_is_read_once_from_a_store_of_this_machine_is_no_page() {
+    let (store, object) = store_with_object().await;
+    let options = PageCacheOptions { local: true, ..memory_only(64 * MIB) };
+    let cache = PageCache::open(options, Arc::new(store.clone()));
+    for range in [PAGE_BYTES - 5..2 * PAGE_BYTES + 5, 0..1, 7..7] {
+        let got = cache.read_once(&path(), OBJECT_BYTES, range.clone()).await.unwrap();
+        assert!(got == slice(&object, &range), "range {range:?}");
+    }
+    assert_eq!((store.count(Op::Get), cache.metrics().bytes_memory), (2, 0), "one get per range");
+    let wrong = cache.read_once(&path(), OBJECT_BYTES + 1, 0..10).await.unwrap_err();
+    assert_eq!(wrong.kind(), Kind::Corrupt, "{wrong:?}");
+    let outside = cache.read_once(&path(), OBJECT_BYTES, 0..OBJECT_BYTES + 1).await.unwrap_err();
+    assert_eq!(outside.kind(), Kind::Invalid, "{outside:?}");
+
+    let remote = PageCache::open(memory_only(64 * MIB), Arc::new(store));
+    remote.read_once(&path(), OBJECT_BYTES, 0..1).await.unwrap();
+    assert!(remote.metrics().bytes_memory >= PAGE_BYTES, "what is far away is kept");
 }
 
 #[tokio::test]
@@ -266,6 +353,20 @@ async fn store_with_object() -> (FaultStore, Bytes) {
     (store, object)
 }
 
+fn page_path(n: usize) -> Path {
+    Path::from(format!("object/{n}"))
+}
+
+/// Objects of one page each.
+async fn store_of_pages(count: usize) -> FaultStore {
+    let store = FaultStore::in_memory();
+    let object = Bytes::from(vec![7; usize::try_from(PAGE_BYTES).expect("4 MiB")]);
+    for n in 0..count {
+        store.inner().put(&page_path(n), object.clone().into()).await.expect("memory takes an object");
+    }
+    store
+}
+
 /// Fills the cache in `dir` with the whole object and closes it.
 async fn warm(store: &FaultStore, dir: &FsPath) {
     let cache = PageCache::open(with_disk(dir, 64 * MIB), Arc::new(store.clone()));
@@ -273,11 +374,11 @@ async fn warm(store: &FaultStore, dir: &FsPath) {
 }
 
 fn memory_only(memory_bytes: u64) -> PageCacheOptions {
-    PageCacheOptions { dir: None, memory_bytes, disk_bytes: 0 }
+    PageCacheOptions { dir: None, memory_bytes, disk_bytes: 0, local: false }
 }
 
 fn with_disk(dir: &FsPath, disk_bytes: u64) -> PageCacheOptions {
-    PageCacheOptions { dir: Some(dir.to_path_buf()), memory_bytes: 64 * MIB, disk_bytes }
+    PageCacheOptions { dir: Some(dir.to_path_buf()), memory_bytes: 64 * MIB, disk_bytes, local: false }
 }
 
 fn slice(object: &Bytes, range: &Range<u64>) -> Bytes {

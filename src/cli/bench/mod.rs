@@ -153,6 +153,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         latency: None,
         batches: None,
         catch_up: None,
+        catch_up_batches: None,
         fan_out: None,
         memory_peak_bytes: None,
         targets: Vec::new(),
@@ -244,7 +245,7 @@ async fn latency(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
     node.delete(&name).await
 }
 
-/// Batches in, then the same topic out.
+/// Batches in, then the same topic out, as text and as it is stored.
 async fn batches(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
     output::say(&format!("publish batches: {} of 100 x 1 KB", size.batches));
     let name = format!("{run}-batch");
@@ -263,6 +264,12 @@ async fn batches(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
     let time = catch_up::run(node, &path, records).await?;
     let cost_out = cost(node, before, records).await;
     report.catch_up = Some(Throughput::of(records, BATCHED_BYTES, time.as_secs_f64(), cost_out));
+
+    output::say(&format!("catch-up as stored batches: {records} records"));
+    let before = node.store_calls().await;
+    let time = catch_up::run_batches(node, &path, records).await?;
+    let cost_out = cost(node, before, records).await;
+    report.catch_up_batches = Some(Throughput::of(records, BATCHED_BYTES, time.as_secs_f64(), cost_out));
     node.delete(&name).await
 }
 

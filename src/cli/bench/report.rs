@@ -25,6 +25,7 @@ pub(super) struct Report {
     pub(super) latency: Option<Latency>,
     pub(super) batches: Option<Throughput>,
     pub(super) catch_up: Option<Throughput>,
+    pub(super) catch_up_batches: Option<Throughput>,
     pub(super) fan_out: Option<Delivery>,
     pub(super) memory_peak_bytes: Option<u64>,
     pub(super) targets: Vec<Aim>,
@@ -172,7 +173,10 @@ impl Report {
             self.aim("batches of 100 x 1 KB per synced block write", ratio, ">= 0.5", ratio >= 0.5);
         }
         if let Some(speed) = self.catch_up.as_ref().map(|catch_up| catch_up.mb_per_second) {
-            self.aim("catch-up by NDJSON, MB/s of payload", speed, ">= 300", speed >= 300.0);
+            self.aim("catch-up by NDJSON, MB/s of payload", speed, ">= 500", speed >= 500.0);
+        }
+        if let Some(speed) = self.catch_up_batches.as_ref().map(|catch_up| catch_up.mb_per_second) {
+            self.aim("catch-up as stored batches, MB/s of payload", speed, ">= 1000", speed >= 1000.0);
         }
         if let Some(p99) = self.fan_out.as_ref().map(|fan_out| fan_out.p99_ms) {
             self.aim("a record to every follower, p99 in ms", p99, "< 100", p99 < 100.0);

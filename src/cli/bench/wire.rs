@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -82,7 +82,8 @@ impl Wire {
         };
         let response: Response<Incoming> = timeout(ANSWER_TIMEOUT, both).await.context("no answer in time")??;
         anyhow::ensure!(response.status().is_success(), "GET {path} answers {}", response.status());
-        Ok(Pieces { body: response.into_body(), driver: self.driver, _sender: self.sender })
+        let (head, body) = response.into_parts();
+        Ok(Pieces { headers: head.headers, body, driver: self.driver, _sender: self.sender })
     }
 
     fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
@@ -96,12 +97,17 @@ impl Wire {
 
 /// An answer that is read as it comes.
 pub(super) struct Pieces {
+    headers: HeaderMap,
     body: Incoming,
     driver: Driver,
     _sender: SendRequest<Full<Bytes>>,
 }
 
 impl Pieces {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// The next piece; `None` at the end. Cancel safe.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         loop {

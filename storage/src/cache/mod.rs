@@ -1,23 +1,31 @@
 //! The page cache in front of the object store: memory, then SSD, then a ranged GET.
 //!
 //! Objects are read in pages of 4 MiB, which never change because objects never do. Concurrent readers of one page
-//! share one GET. The SSD may vanish, fill up or rot: a read then goes to the store and never fails for it. Must not know
-//! what the objects hold.
+//! share one GET. The memory layer keeps what is asked for again and lets go of what passes once (CLOCK-Pro), and it never
+//! holds more than its bound. The SSD may vanish, fill up or rot: a read then goes to the store and never fails for it.
+//! Must not know what the objects hold.
 
+mod counters;
 mod disk;
+mod flight;
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use moka::future::Cache;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore};
+use object_store::{GetOptions, GetResultPayload, ObjectStore};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
+pub use self::counters::CacheCounters;
 use self::disk::DiskPages;
+use self::flight::Flights;
 use crate::error::{Error, Kind, Result};
 use crate::store::kind_of;
 
@@ -30,6 +38,13 @@ const READ_PAGES_AT_ONCE: usize = 4;
 /// Roughly what the memory layer spends on an entry beside its bytes and its path.
 const ENTRY_BYTES: usize = 128;
 
+/// The part of the memory layer that only holds what was asked for again. The rest must be several pages even of a small
+/// cache: what passes once is kept there, and would take the place of what is hot if it did not fit.
+const HOT_PART: f64 = 0.75;
+
+/// About the size of a page, for a first guess at the size of the tables: most objects are shorter than one.
+const COMMON_PAGE_BYTES: u64 = 256 << 10;
+
 /// Where the cache lives and how large it may grow.
 #[derive(Clone, Debug)]
 pub struct PageCacheOptions {
@@ -39,6 +54,8 @@ pub struct PageCacheOptions {
     pub memory_bytes: u64,
     /// The bound of the SSD layer in bytes; 0: memory only.
     pub disk_bytes: u64,
+    /// The store is on this machine: what is read once is read as it is, and no page is made of it.
+    pub local: bool,
 }
 
 /// What the cache has done since it was opened; pages unless named otherwise.
@@ -66,10 +83,29 @@ pub struct CacheMetrics {
 
 /// The page cache. Cheap to share behind an `Arc`.
 pub struct PageCache {
-    memory: Cache<PageKey, Bytes>,
+    pages: Arc<Pages>,
+    loading: Arc<Flights<PageKey, Loaded>>,
+}
+
+/// The layers.
+struct Pages {
+    memory: Cache<PageKey, Bytes, ByBytes>,
     disk: Option<Arc<DiskPages>>,
     store: Arc<dyn ObjectStore>,
-    counters: Counters,
+    local: bool,
+    counters: CacheCounters,
+}
+
+/// What all get who waited for a page.
+type Loaded = std::result::Result<Bytes, Arc<Error>>;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<PageKey, Bytes> for ByBytes {
+    fn weight(&self, key: &PageKey, page: &Bytes) -> u64 {
+        (page.len() + key.path.as_ref().len() + ENTRY_BYTES) as u64
+    }
 }
 
 impl PageCache {
@@ -78,32 +114,32 @@ impl PageCache {
     /// Blocks for as long as the local disk takes.
     #[must_use]
     pub fn open(options: PageCacheOptions, store: Arc<dyn ObjectStore>) -> Self {
-        let memory = Cache::builder()
-            .max_capacity(options.memory_bytes)
-            .weigher(|key: &PageKey, page: &Bytes| {
-                let bytes = page.len() + key.path.as_ref().len() + ENTRY_BYTES;
-                u32::try_from(bytes).expect("a page of 4 MiB and its name are below 4 GiB")
-            })
-            .build();
+        let memory = OptionsBuilder::new()
+            // One, so that the bound is that of the whole and a page may be as large as it.
+            .shards(1)
+            .hot_allocation(HOT_PART)
+            .estimated_items_capacity(index(options.memory_bytes / COMMON_PAGE_BYTES))
+            .weight_capacity(options.memory_bytes)
+            .build()
+            .expect("both capacities are set");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let memory = Cache::with_options(memory, ByBytes, hasher, lifecycle);
         let dir = options.dir.filter(|_| options.disk_bytes > 0);
         let disk = dir.and_then(|dir| DiskPages::open(dir, options.disk_bytes)).map(Arc::new);
-        Self { memory, disk, store, counters: Counters::default() }
+        let pages = Pages { memory, disk, store, local: options.local, counters: CacheCounters::default() };
+        Self { pages: Arc::new(pages), loading: Arc::default() }
     }
 
     /// The bytes `range` of the object at `path`, which is `object_len` bytes long. Within one page the answer is a slice
     /// of the cached page, without a copy; across pages they are joined.
     ///
-    /// Cancel safe: a fetch that others wait for is then done by one of them.
+    /// Cancel safe: a fetch goes on for those who still wait for it.
     ///
     /// # Errors
     /// `Invalid` when the range is not within the object; `NotFound` when the object is not there; `Corrupt` when its
     /// length is another; `Unavailable` when the store cannot be read.
     pub async fn read(&self, path: &Path, object_len: u64, range: Range<u64>) -> Result<Bytes> {
-        if range.start > range.end || range.end > object_len {
-            let Range { start, end } = range;
-            let detail = format!("range {start}..{end} is not within object {path} of {object_len} bytes");
-            return Err(Error::new(Kind::Invalid, detail));
-        }
+        check_range(path, object_len, &range)?;
         if range.is_empty() {
             return Ok(Bytes::new());
         }
@@ -122,14 +158,32 @@ impl PageCache {
         Ok(joined.freeze())
     }
 
+    /// The same for a reader that will not come back to it. From a store on this machine exactly the range is read, once
+    /// and past the pages: they stay with those who come back, and the operating system has a cache of its own.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`PageCache::read`].
+    pub async fn read_once(&self, path: &Path, object_len: u64, range: Range<u64>) -> Result<Bytes> {
+        if !self.pages.local {
+            return self.read(path, object_len, range).await;
+        }
+        check_range(path, object_len, &range)?;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.pages.fetch(path, object_len, range).await
+    }
+
     /// Drops every page of the object at `path`, in memory and on the SSD: what was read from it was broken.
     ///
     /// Cancel safe: pages may then stay.
     pub async fn forget(&self, path: &Path, object_len: u64) {
         for number in 0..object_len.div_ceil(PAGE_BYTES) {
             let key = PageKey { path: path.clone(), number };
-            self.memory.invalidate(&key).await;
-            if let Some(disk) = &self.disk {
+            self.pages.memory.remove(&key);
+            if let Some(disk) = &self.pages.disk {
                 disk.remove(&key).await;
             }
         }
@@ -138,13 +192,14 @@ impl PageCache {
     /// What the cache has done so far.
     #[must_use]
     pub fn metrics(&self) -> CacheMetrics {
-        let disk = self.disk.as_ref().map(|disk| disk.metrics()).unwrap_or_default();
+        let disk = self.pages.disk.as_ref().map(|disk| disk.metrics()).unwrap_or_default();
+        let counters = &self.pages.counters;
         CacheMetrics {
-            hits_memory: self.counters.hits_memory.load(Ordering::Relaxed),
-            hits_disk: self.counters.hits_disk.load(Ordering::Relaxed),
-            misses: self.counters.misses.load(Ordering::Relaxed),
-            bytes_fetched: self.counters.bytes_fetched.load(Ordering::Relaxed),
-            bytes_memory: self.memory.weighted_size(),
+            hits_memory: counters.hits_memory.get(),
+            hits_disk: counters.hits_disk.get(),
+            misses: counters.misses.get(),
+            bytes_fetched: counters.bytes_fetched.get(),
+            bytes_memory: self.pages.memory.weight(),
             bytes_disk: disk.bytes,
             disk_damaged: disk.damaged,
             disk_skipped: disk.skipped,
@@ -152,15 +207,21 @@ impl PageCache {
         }
     }
 
+    /// The same, to be registered as metrics.
+    #[must_use]
+    pub fn counters(&self) -> CacheCounters {
+        self.pages.counters.clone()
+    }
+
     async fn page(&self, path: &Path, object_len: u64, number: u64) -> Result<Bytes> {
         let key = PageKey { path: path.clone(), number };
-        let load = self.load(&key, object_len);
-        // Single flight: of all who ask for a page that is not here, one loads.
-        let entry = self.memory.entry(key.clone()).or_try_insert_with(load).await.map_err(|error| shared(&error))?;
-        if !entry.is_fresh() {
-            self.counters.hits_memory.fetch_add(1, Ordering::Relaxed);
-        }
-        let page = entry.into_value();
+        let page = match self.pages.memory.get(&key) {
+            Some(page) => {
+                self.pages.counters.hits_memory.inc();
+                page
+            }
+            None => self.load(&key, object_len).await?,
+        };
         let expected = length(&page_range(number, object_len));
         if page.len() != expected {
             return Err(wrong_length(path, object_len));
@@ -168,17 +229,44 @@ impl PageCache {
         Ok(page)
     }
 
+    /// Single flight: of all who ask for a page that is not here, one loads.
     async fn load(&self, key: &PageKey, object_len: u64) -> Result<Bytes> {
+        let (flight, begun) = self.loading.join(key, || {
+            let (pages, key) = (Arc::clone(&self.pages), key.clone());
+            async move { pages.load(key, object_len).await.map_err(Arc::new) }
+        });
+        if !begun {
+            self.pages.counters.hits_memory.inc();
+        }
+        flight.await.map_err(|error| shared(&error))
+    }
+}
+
+impl Pages {
+    async fn load(&self, key: PageKey, object_len: u64) -> Result<Bytes> {
+        // Another flight may have landed between the look that found nothing and this one.
+        if let Some(page) = self.memory.get(&key) {
+            self.counters.hits_memory.inc();
+            return Ok(page);
+        }
+        let page = self.load_from_below(&key, object_len).await?;
+        self.memory.insert(key, page.clone());
+        let disk = self.disk.as_ref().map(|disk| disk.metrics().bytes).unwrap_or_default();
+        self.counters.holds(self.memory.weight(), disk);
+        Ok(page)
+    }
+
+    async fn load_from_below(&self, key: &PageKey, object_len: u64) -> Result<Bytes> {
         let range = page_range(key.number, object_len);
         if let Some(disk) = &self.disk
             && let Some(page) = disk.get(key, length(&range)).await
         {
-            self.counters.hits_disk.fetch_add(1, Ordering::Relaxed);
+            self.counters.hits_disk.inc();
             return Ok(page);
         }
-        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        self.counters.misses.inc();
         let page = self.fetch(&key.path, object_len, range).await?;
-        self.counters.bytes_fetched.fetch_add(page.len() as u64, Ordering::Relaxed);
+        self.counters.bytes_fetched.inc_by(page.len() as u64);
         if let Some(disk) = &self.disk {
             disk.put(key, &page).await;
         }
@@ -192,7 +280,12 @@ impl PageCache {
         if got.meta.size != object_len {
             return Err(wrong_length(path, object_len));
         }
-        let bytes = got.bytes().await.map_err(failed)?;
+        let bytes = match got.payload {
+            GetResultPayload::File(file, _) => read_file(file, range.clone()).await.map_err(|error| {
+                Error::new(Kind::Unavailable, format!("object {path} cannot be read")).with_source(error)
+            })?,
+            GetResultPayload::Stream(_) => got.bytes().await.map_err(failed)?,
+        };
         if bytes.len() != length(&range) {
             let detail = format!("a read of {} bytes of object {path} was cut to {}", length(&range), bytes.len());
             return Err(Error::new(Kind::Unavailable, detail));
@@ -206,14 +299,6 @@ impl PageCache {
 struct PageKey {
     path: Path,
     number: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    hits_memory: AtomicU64,
-    hits_disk: AtomicU64,
-    misses: AtomicU64,
-    bytes_fetched: AtomicU64,
 }
 
 /// The bytes of the object that the page holds.
@@ -235,6 +320,23 @@ fn length(range: &Range<u64>) -> usize {
 
 fn index(bytes: u64) -> usize {
     usize::try_from(bytes).expect("an object that is read into memory fits the address space")
+}
+
+/// A range of a file. The memory is taken here and not where the file is read: the allocator keeps some for each thread, and
+/// there may be hundreds of those.
+async fn read_file(file: File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; length(&range)];
+    let read = tokio::task::spawn_blocking(move || file.read_exact_at(&mut bytes, range.start).map(|()| bytes)).await;
+    Ok(Bytes::from(read.map_err(io::Error::other)??))
+}
+
+fn check_range(path: &Path, object_len: u64, range: &Range<u64>) -> Result<()> {
+    let Range { start, end } = *range;
+    if start <= end && end <= object_len {
+        return Ok(());
+    }
+    let detail = format!("range {start}..{end} is not within object {path} of {object_len} bytes");
+    Err(Error::new(Kind::Invalid, detail))
 }
 
 /// One failed load answers all who waited for it.

@@ -133,6 +133,44 @@ impl OpenSegment<'_> {
         Ok(content.slice(within(run.start.max(held.start))..within(run.end.min(held.end))))
     }
 
+    /// As many of the frames from the first on as hold about `bytes_max` bytes of the segment, at least one, and how many
+    /// bytes they hold.
+    pub(crate) fn together(&self, frames: Range<usize>, bytes_max: usize) -> (Range<usize>, usize) {
+        let (mut end, mut bytes) = (frames.start, 0);
+        for index in frames.clone() {
+            let content = self.table.frames()[index].content_len as usize;
+            if end > frames.start && bytes + content > bytes_max {
+                break;
+            }
+            (end, bytes) = (index + 1, bytes + content);
+        }
+        (frames.start..end, bytes)
+    }
+
+    /// What each of the frames, which stand side by side, holds of the row's run; none of it is kept. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`OpenSegment::read`].
+    pub(crate) async fn read_once(&self, frames: Range<usize>) -> Result<Vec<Bytes>> {
+        let frames = self.table.frames()[frames].to_vec();
+        let range = frames.first().map_or(0, |frame| frame.range().start)..frames.last().map_or(0, |f| f.range().end);
+        let bytes = self.pages.read_once(&self.row.object(), self.row.object_len, range.clone()).await?;
+        let run = self.run();
+        let decompress = move || {
+            let each = frames.iter().map(|frame| {
+                let (Range { start, end }, held) = (frame.range(), frame.content());
+                let within =
+                    |at: u64| usize::try_from(at - range.start).expect("a fetch is far below the address space");
+                let content = frame.decompress(&bytes[within(start)..within(end)])?;
+                let within = |at: u32| (at - held.start) as usize;
+                Ok(content.slice(within(run.start.max(held.start))..within(run.end.min(held.end))))
+            });
+            each.collect()
+        };
+        let decompressed = tokio::task::spawn_blocking(decompress).await;
+        decompressed.map_err(|error| Error::new(Kind::Closed, "a read was cut off").with_source(error))?
+    }
+
     fn run(&self) -> Range<u32> {
         self.row.position..self.row.position.saturating_add(self.row.len)
     }

@@ -1,5 +1,6 @@
 //! Tests of the log through its façade, on stores that fail and on disks that vanish.
 
+mod ahead;
 mod checkpoints;
 mod commit_faults;
 mod common;

@@ -1,0 +1,45 @@
+//! The part of the façade that reads: anywhere, and in order, for which the log reads ahead (ADR 10).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Log;
+use crate::ahead::Scan;
+use crate::error::Result;
+use crate::ids::{Offset, Partition};
+use crate::record::StoredBatch;
+use crate::shard::rows::PartitionRow;
+
+impl Log {
+    /// Batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
+    /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such partition, `OutOfRange` below its start, above its tail and in a gap, `Unavailable` when
+    /// the bucket cannot be read, `Corrupt` when what is stored is broken.
+    pub async fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
+        let (committed, tail) = self.inner.writer.bounds(partition)?;
+        self.inner.reader.read(partition, &PartitionRow { tail, ..committed }, from, bytes_max).await
+    }
+
+    /// As [`Log::read`], for a reader that goes on in order: it is read ahead for.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn read_on(&self, scan: &mut Scan, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
+        let (committed, tail) = self.inner.writer.bounds(scan.partition())?;
+        self.inner.ahead.read(scan, &PartitionRow { tail, ..committed }, from, bytes_max).await
+    }
+
+    /// A reader of `partition` at `from`, which goes on with what was read ahead for the one that was parked there.
+    #[must_use]
+    pub fn reader_at(&self, partition: Partition, from: Offset) -> Scan {
+        self.inner.ahead.scan(partition, from)
+    }
+
+    /// Keeps a reader for a client that has none of its own and will likely go on at `next`; `rest` is what was read for it
+    /// and not used.
+    pub fn park(&self, scan: Scan, next: Offset, rest: VecDeque<Arc<StoredBatch>>) {
+        self.inner.ahead.park(scan, next, rest);
+    }
+}
