@@ -196,7 +196,11 @@ async fn an_s3_put_whose_answer_is_lost_is_settled_without_a_duplicate() {
     // The first try is in the store, and the server does not know it: it gives up waiting and tries again.
     wait_for_failed_put(&client).await;
     proxy.set(Mode::Pass);
-    assert_eq!(waiting.await.unwrap().1.unwrap().offset, 1);
+    match waiting.await.unwrap().1 {
+        Ok(receipt) => assert_eq!(receipt.offset, 1),
+        // On a busy machine the second try is on its way before the proxy lets answers pass again, and is lost as well.
+        Err(outcome) => assert_eq!(outcome, (504, PublishOutcome::Unknown)),
+    }
     assert_eq!(publish(client.clone(), "2".into()).await.1.unwrap().offset, 2);
     assert_eq!(texts(&client.read_all("t", 0).await), ["0", "1", "2"]);
 }
