@@ -38,7 +38,7 @@ use crate::store::{self, ObjectStores};
 use crate::tail::Tail;
 use crate::wal::journal::Journal;
 use crate::wal::journal::files::Owner;
-use crate::wal::pipeline::Pipeline;
+use crate::wal::pipeline::{IN_FLIGHT_MAX, Pipeline};
 use crate::wal::recover;
 pub use crate::wal::writer::StopReason;
 use crate::wal::writer::{Writer, WriterOptions, WriterParts};
@@ -176,7 +176,7 @@ impl LogOptions {
             shards: SHARDS_DEFAULT,
             flush_interval: (!local).then_some(REMOTE_FLUSH_INTERVAL),
             slot_bytes: 4 * 1024 * 1024,
-            in_flight_max: 4,
+            in_flight_max: IN_FLIGHT_MAX,
             pending_bytes_max: 64 * 1024 * 1024,
             unstored_bytes_max: 256 * 1024 * 1024,
             unstored_age_max: Duration::from_secs(5),
@@ -247,6 +247,7 @@ impl Log {
             health: Arc::clone(&health),
             metrics: metrics.clone(),
             journal: cache_lock.as_ref().map(|_| Arc::new(Journal::new())),
+            clock: Arc::clone(&options.clock),
         };
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
         let writer = Writer::new(writer_options(options, cluster, session, shards), parts);

@@ -39,6 +39,8 @@ pub(crate) struct PlacedBlock {
     pub(crate) shard: ShardId,
     pub(crate) position: u32,
     pub(crate) len: u32,
+    /// The time of the batch; for changes when they were sealed, zero in slots of builds that did not say.
+    pub(crate) timestamp: Timestamp,
 }
 
 /// Puts blocks into a body one after the other.
@@ -67,10 +69,10 @@ impl BodyBuilder {
         (position, self.position() - position)
     }
 
-    /// Adds a block of state changes.
-    pub(crate) fn changes(&mut self, shard: ShardId, changes: &Bytes) {
+    /// Adds a block of state changes that is sealed at a time.
+    pub(crate) fn changes(&mut self, shard: ShardId, changes: &Bytes, timestamp: Timestamp) {
         let partition = Partition { topic: TopicId(ulid::Ulid::nil()), index: PartitionIndex(0) };
-        let head = Head { kind: KIND_CHANGES, shard, partition, base: Offset(0), count: 1, timestamp: Timestamp(0) };
+        let head = Head { kind: KIND_CHANGES, shard, partition, base: Offset(0), count: 1, timestamp };
         self.head(&head, changes.len(), crc32c::crc32c(changes));
         self.piece(changes);
     }
@@ -201,19 +203,23 @@ pub(crate) fn parse_body(body: &Bytes) -> Result<Vec<PlacedBlock>> {
         return Err(corrupt("has a broken index"));
     }
     let mut out = Vec::with_capacity(blocks);
+    let mut from = 0;
     for _ in 0..blocks {
         let (position, len) = (index.get_u32_le(), index.get_u32_le());
-        index.advance(INDEXED_BYTES);
-        let from = (position as usize).checked_sub(HEADER_BYTES).ok_or_else(|| corrupt("has a broken index"))?;
-        let to = from.checked_add(len as usize).filter(|to| *to <= index_from);
-        let bytes = body.slice(from..to.ok_or_else(|| corrupt("has a broken index"))?);
-        let (block, shard, rest) = parse_block(bytes)?;
+        let indexed = index.split_to(INDEXED_BYTES);
+        let to = from + len as usize;
+        if position as usize != HEADER_BYTES + from || to > index_from || !body[from..to].starts_with(&indexed) {
+            return Err(corrupt("has an index that does not fit its blocks"));
+        }
+        let (block, shard, rest) = parse_block(body.slice(from..to))?;
         if !rest.is_empty() {
             return Err(corrupt("has a block that is longer than its body"));
         }
-        out.push(PlacedBlock { block, shard, position, len });
+        let timestamp = Head::parse(&mut &indexed[..]).timestamp;
+        out.push(PlacedBlock { block, shard, position, len, timestamp });
+        from = to;
     }
-    Ok(out)
+    if from == index_from { Ok(out) } else { Err(corrupt("has bytes between its blocks and its index")) }
 }
 
 /// The block at the start of `bytes`, and what comes after it.

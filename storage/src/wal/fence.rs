@@ -84,7 +84,11 @@ async fn fence_checkpoints(
     }
 }
 
-async fn checkpoint_ref(
+/// A checkpoint by its number: where its replay begins.
+///
+/// # Errors
+/// `Unavailable` when it cannot be read, `Corrupt` when it is cut short.
+pub(crate) async fn checkpoint_ref(
     stores: &ObjectStores,
     session: SessionId,
     number: Option<u64>,

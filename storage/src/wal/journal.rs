@@ -140,7 +140,7 @@ fn frame(journaled: &Journaled, shards: u16) -> Frame {
     let mut body = BodyBuilder::default();
     body.records(journaled.partition.shard(shards), journaled.partition, &journaled.batch);
     for (shard, changes) in Entry::encode_by_shard(&journaled.entries, shards) {
-        body.changes(shard, &changes);
+        body.changes(shard, &changes, journaled.batch.timestamp);
     }
     Frame { buffer: journaled.buffer, body: body.finish() }
 }

@@ -23,6 +23,8 @@ use crate::wal::buffer::{OpenBuffer, Outcome};
 use crate::wal::format::{Header, ObjectKind};
 use crate::wal::writer::{StopReason, Writer};
 
+/// Most slots in flight when nothing else is asked for: so many may stand above the first that is missing.
+pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// On a directory a finished flush starts the next one, and those whom it has just answered need a moment to come back.
 /// Without this pause the first of them would start a flush of its own, and all others would wait for that one too.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -168,12 +170,13 @@ impl Pipeline {
             }
             runs.extend(run);
         }
+        let now = self.writer.parts.clock.now();
         let partition_entries = buffer.early.entries.iter().chain(&buffer.partition_entries);
         for (shard, changes) in Entry::encode_by_shard(partition_entries.clone(), options.shards) {
-            body.changes(shard, &changes);
+            body.changes(shard, &changes, now);
         }
         if !buffer.changes.is_empty() {
-            body.changes(CATALOG_SHARD, &buffer.changes.clone().freeze());
+            body.changes(CATALOG_SHARD, &buffer.changes.clone().freeze(), now);
         }
         let header = Header::new(ObjectKind::Data, options.session, slot.0).after(self.previous);
         let object = Object::new(layout::wal(options.session, slot), header, body.finish());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::durability::{Durability, Gap};
+use crate::env::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::feed::Feeds;
 use crate::ids::{ClusterId, Offset, Partition, SessionId};
@@ -70,6 +71,8 @@ pub(crate) struct WriterParts {
     pub(crate) metrics: StorageMetrics,
     /// Where records of the class `local` go first; `None` without a local disk.
     pub(crate) journal: Option<Arc<Journal>>,
+    /// Says when changes are sealed, for those who look for a moment in the log.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The side of the writer that callers use.
