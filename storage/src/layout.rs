@@ -55,6 +55,61 @@ pub(crate) fn number(path: &Path) -> Option<u64> {
     path.filename()?.parse().ok()
 }
 
+/// An object's name, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ObjectName {
+    Cluster,
+    SessionMeta(SessionId),
+    Probe(SessionId),
+    Slot(SessionId, Slot),
+    Checkpoint(SessionId, Slot),
+    Claim(ShardId, Epoch),
+    Segment(SegmentId),
+}
+
+impl ObjectName {
+    /// The name that `path` spells, or `None` when it is not one that the log gives.
+    pub(crate) fn parse(path: &Path) -> Option<Self> {
+        let parts: Vec<&str> = path.as_ref().split('/').collect();
+        let session = |text: &str| Some(SessionId(text.parse().ok()?));
+        let name = match parts[..] {
+            ["cluster"] => Self::Cluster,
+            ["session", sid, "meta"] => Self::SessionMeta(session(sid)?),
+            ["session", sid, "probe"] => Self::Probe(session(sid)?),
+            ["session", sid, "wal", number] => Self::Slot(session(sid)?, Slot(number.parse().ok()?)),
+            ["session", sid, "checkpoint", number] => Self::Checkpoint(session(sid)?, Slot(number.parse().ok()?)),
+            ["shard", shard, "claim", number] => Self::Claim(ShardId(shard.parse().ok()?), Epoch(number.parse().ok()?)),
+            ["segment", segment] => Self::Segment(SegmentId(segment.parse().ok()?)),
+            _ => return None,
+        };
+        // One thing, one name: `+1`, a missing zero and small letters are not ours.
+        (name.path() == *path).then_some(name)
+    }
+
+    /// The name.
+    pub(crate) fn path(self) -> Path {
+        match self {
+            Self::Cluster => cluster(),
+            Self::SessionMeta(session) => session_meta(session),
+            Self::Probe(session) => probe(session),
+            Self::Slot(session, slot) => wal(session, slot),
+            Self::Checkpoint(session, number) => checkpoint(session, number),
+            Self::Claim(shard, epoch) => claim(shard, epoch),
+            Self::Segment(id) => segment(id),
+        }
+    }
+}
+
+/// Everything of sessions is under this.
+pub(crate) fn sessions_prefix() -> Path {
+    Path::from("session")
+}
+
+/// Everything of shards is under this.
+pub(crate) fn shards_prefix() -> Path {
+    Path::from("shard")
+}
+
 /// What an object is for, as a label of the request metrics.
 pub(crate) fn purpose(path: &str) -> &'static str {
     if path.contains("/wal") {
@@ -258,6 +313,33 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 6] {
         (from.freeze(), to.freeze())
     };
     [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS].map(range)
+}
+
+/// What a row is, for people.
+pub(crate) fn row_name(key: &[u8]) -> String {
+    let of_partition = |what: &str| partition_of(key).map(|partition| format!("{what} of partition {partition}"));
+    let named = match key.first() {
+        Some(&DOCUMENT) => Some(format!("document {:?}", String::from_utf8_lossy(&key[1..]))),
+        Some(&TOPIC) if key.len() == 17 => Some(format!("topic {}", TopicId(get_ulid(&mut &key[1..])))),
+        Some(&PARTITION) => of_partition("row"),
+        Some(&INDEX) => of_partition("index row").zip(index_base(key)).map(|(row, base)| format!("{row} at {base}")),
+        Some(&TERMS) => of_partition("terms"),
+        Some(&PRODUCER) => of_partition("producer"),
+        Some(&IDEMPOTENCY) => of_partition("idempotency key"),
+        Some(_) | None => None,
+    };
+    named.unwrap_or_else(|| format!("row of the unknown kind {:?}", key.first()))
+}
+
+/// The range of all topics.
+pub(crate) fn topics_range() -> (Bytes, Bytes) {
+    (Bytes::from_static(&[TOPIC]), Bytes::from_static(&[TOPIC + 1]))
+}
+
+/// The topic of a topic's key.
+pub(crate) fn topic_of(key: &[u8]) -> Option<TopicId> {
+    let bytes: [u8; 16] = key.get(1..)?.try_into().ok()?;
+    Some(TopicId(ulid::Ulid::from_bytes(bytes)))
 }
 
 /// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.

@@ -11,6 +11,7 @@ pub mod env;
 pub mod error;
 pub mod feed;
 pub mod ids;
+pub mod inspect;
 mod layout;
 pub mod log;
 mod meter;

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
 
 use crate::env::new_ulid;
 use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{ClusterId, SessionId};
-use crate::layout;
+use crate::layout::{self, ObjectName};
 use crate::log::{LogOptions, SHARDS_MAX};
 use crate::metrics::{Health, StorageMetrics};
 use crate::shard::takeover::{Plan, Restored, Starter};
-use crate::slot::{self, Created, Object, read_object};
+use crate::slot::{self, Created, Object, read_object, unreadable};
 use crate::state::StateStore;
 use crate::state::failover::FailoverState;
 use crate::state::memory::MemoryState;
@@ -38,6 +41,16 @@ pub(crate) async fn open_cluster(
     if let Some(object) = read_object(&options.stores, &layout::cluster()).await? {
         return parse_cluster(&object);
     }
+    if let Some(found) = objects_without_cluster(options).await? {
+        // A start beside this one may have been faster.
+        return match read_object(&options.stores, &layout::cluster()).await? {
+            Some(object) => parse_cluster(&object),
+            None => Err(Error::new(
+                Kind::Invalid,
+                format!("the store holds {found}, but no cluster: a restore into it did not finish; run it again"),
+            )),
+        };
+    }
     let cluster = ClusterId(new_ulid(&*options.clock, &*options.rng));
     let mut body = BytesMut::with_capacity(18);
     body.put_slice(&cluster.0.to_bytes());
@@ -53,13 +66,32 @@ pub(crate) async fn open_cluster(
     }
 }
 
-fn parse_cluster(object: &Bytes) -> Result<(ClusterId, u16)> {
-    let foreign = || Error::new(Kind::Invalid, "the store holds a cluster object that this build cannot read");
-    let (header, mut body) = Header::parse_object(object).map_err(|error| foreign().with_source(error))?;
-    if header.kind != ObjectKind::Cluster || body.len() != 18 {
-        return Err(foreign());
+/// An object of a log in a store that is no cluster. Probes do not count: a start beside this one makes them, too.
+async fn objects_without_cluster(options: &LogOptions) -> Result<Option<Path>> {
+    for prefix in [layout::sessions_prefix(), layout::shards_prefix()] {
+        let mut listed = options.stores.read.list(Some(&prefix));
+        while let Some(object) = listed.try_next().await.map_err(|error| unreadable(&prefix, error))? {
+            if !matches!(ObjectName::parse(&object.location), None | Some(ObjectName::Probe(_))) {
+                return Ok(Some(object.location));
+            }
+        }
     }
-    Ok((ClusterId(get_ulid(&mut body)), body.get_u16_le()))
+    Ok(None)
+}
+
+/// The cluster's id and its number of shards.
+///
+/// # Errors
+/// `Invalid` when it is of another form.
+pub(crate) fn parse_cluster(object: &Bytes) -> Result<(ClusterId, u16)> {
+    let foreign = || Error::new(Kind::Invalid, "the store holds a cluster object that this build cannot read");
+    let (header, body) = Header::parse_object(object).map_err(|error| foreign().with_source(error))?;
+    cluster_of(body).filter(|_| header.kind == ObjectKind::Cluster).ok_or_else(foreign)
+}
+
+/// The cluster's id and its number of shards, from the body of its object.
+pub(crate) fn cluster_of(mut body: Bytes) -> Option<(ClusterId, u16)> {
+    (body.len() == 18).then(|| (ClusterId(get_ulid(&mut body)), body.get_u16_le()))
 }
 
 pub(crate) async fn write_session_meta(options: &LogOptions, health: &Health, session: SessionId) -> Result<()> {

@@ -47,6 +47,15 @@ impl Object {
         let payload = std::iter::once(header.encode()).chain(body).collect::<PutPayload>();
         Self { path, header, payload }
     }
+
+    /// An object of another store of the same cluster, byte for byte.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not a whole object of the log.
+    pub(crate) fn copied(path: Path, bytes: &Bytes) -> Result<Self> {
+        let (header, _) = Header::parse_object(bytes)?;
+        Ok(Self { path, header, payload: PutPayload::from_bytes(bytes.clone()) })
+    }
 }
 
 /// Creates `object`, trying until the answer is definite or, with `give_up_after`, that time has passed.

@@ -84,8 +84,28 @@ impl fmt::Debug for ObjectStores {
 /// # Errors
 /// `Invalid` when the URL has another form, holds user info or a query, or when the directory cannot be written.
 pub fn open(url: &str) -> Result<ObjectStores> {
+    open_for(url, Access::Write)
+}
+
+/// The same to read what is there already: a directory must exist, and nothing is written, not even to see whether it can
+/// be.
+///
+/// # Errors
+/// `Invalid` as for [`open`], when the directory is not there, and for `memory://`, which never holds anything.
+pub fn open_to_read(url: &str) -> Result<ObjectStores> {
+    open_for(url, Access::Read)
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+fn open_for(url: &str, access: Access) -> Result<ObjectStores> {
     if !url.contains("://") {
-        return directory(path::Path::new(url));
+        return directory(path::Path::new(url), access);
     }
     let url = Url::parse(url).map_err(|error| invalid("the store URL cannot be parsed").with_source(error))?;
     let secret = !url.username().is_empty() || url.password().is_some();
@@ -100,8 +120,9 @@ pub fn open(url: &str) -> Result<ObjectStores> {
             let directory_path = url
                 .to_file_path()
                 .map_err(|()| invalid(format!("store URL {url} is not of the form file:///directory")))?;
-            directory(&directory_path)
+            directory(&directory_path, access)
         }
+        "memory" if access == Access::Read => Err(invalid("memory:// is gone with the process that made it")),
         "memory" if bucket(&url).is_err() && url.path().is_empty() => Ok(memory(url.as_str())),
         "memory" => Err(invalid(format!("store URL {url} must be memory:// alone"))),
         "s3" => s3(AmazonS3Builder::from_env(), &url),
@@ -234,13 +255,19 @@ fn memory(url: &str) -> ObjectStores {
     ObjectStores { url: url.to_owned(), ..ObjectStores::of(store, true) }
 }
 
-fn directory(directory: &path::Path) -> Result<ObjectStores> {
+fn directory(directory: &path::Path, access: Access) -> Result<ObjectStores> {
     let unusable =
         |error| invalid(format!("store directory {} cannot be written", directory.display())).with_source(error);
     if directory.as_os_str().is_empty() {
         return Err(invalid("the store URL is empty"));
     }
-    make_durable_directory(directory).and_then(|()| check_writable(directory)).map_err(unusable)?;
+    match access {
+        Access::Write => {
+            make_durable_directory(directory).and_then(|()| check_writable(directory)).map_err(unusable)?
+        }
+        Access::Read if directory.is_dir() => {}
+        Access::Read => return Err(invalid(format!("store directory {} is not there", directory.display()))),
+    }
     // The crate does not sync by default, and an acknowledged record must outlive a power cut.
     let store = LocalFileSystem::new_with_prefix(directory)
         .map_err(|error| {

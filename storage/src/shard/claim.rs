@@ -53,16 +53,19 @@ pub(crate) async fn read(stores: &ObjectStores, shard: ShardId, epoch: Epoch) ->
     let path = layout::claim(shard, epoch);
     let broken = || Error::new(Kind::Corrupt, format!("claim {path} is missing or broken"));
     let object = read_object(stores, &path).await?.ok_or_else(broken)?;
-    let (header, mut body) = Header::parse_object(&object)?;
-    if header.kind != ObjectKind::Claim || header.number != epoch.0 || body.len() != BODY_BYTES {
-        return Err(broken());
-    }
-    if body.get_u16_le() != shard.0 {
-        return Err(broken());
+    let (header, body) = Header::parse_object(&object)?;
+    parse(&header, body, shard).filter(|claim| claim.epoch == epoch).ok_or_else(broken)
+}
+
+/// The claim of a shard that an object holds, or `None` when it holds none.
+pub(crate) fn parse(header: &Header, mut body: Bytes, shard: ShardId) -> Option<Claim> {
+    if header.kind != ObjectKind::Claim || body.len() != BODY_BYTES || body.get_u16_le() != shard.0 {
+        return None;
     }
     let has_previous = body.get_u8() != 0;
     let previous = (SessionId(get_ulid(&mut body)), Slot(body.get_u64_le()));
-    Ok(Claim { shard, epoch, owner: header.session, previous: has_previous.then_some(previous) })
+    let epoch = Epoch(header.number);
+    Some(Claim { shard, epoch, owner: header.session, previous: has_previous.then_some(previous) })
 }
 
 /// Creates a claim; gives the one that stands there instead when another was faster.

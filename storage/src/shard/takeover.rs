@@ -43,18 +43,18 @@ pub(crate) struct Starter<'a> {
 /// A shard that was claimed, and the logs that make up its state, the oldest first.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardPlan {
-    shard: ShardId,
-    epoch: Epoch,
+    pub(crate) shard: ShardId,
+    pub(crate) epoch: Epoch,
     /// The checkpoint to begin with.
-    base: Option<(SessionId, CheckpointRef)>,
+    pub(crate) base: Option<(SessionId, CheckpointRef)>,
     /// Logs to replay after it: session, first slot, end.
-    logs: Vec<(SessionId, Slot, Slot)>,
+    pub(crate) logs: Vec<(SessionId, Slot, Slot)>,
 }
 
 /// All shards of the cluster, claimed.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    shards: Vec<ShardPlan>,
+    pub(crate) shards: Vec<ShardPlan>,
 }
 
 /// What a restore had to do.
@@ -306,15 +306,18 @@ impl Starter<'_> {
 
 /// A stretch of one session's log; `hash` is that of the object before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LogPart {
-    session: SessionId,
-    from: Slot,
-    end: Slot,
-    hash: ObjectHash,
+pub(crate) struct LogPart {
+    pub(crate) session: SessionId,
+    pub(crate) from: Slot,
+    pub(crate) end: Slot,
+    pub(crate) hash: ObjectHash,
 }
 
 /// The logs of all shards, each once, so that each shard sees its own in order.
-fn logs_in_order(plan: &Plan) -> Result<Vec<(LogPart, Vec<ShardId>)>> {
+///
+/// # Errors
+/// `Corrupt` when no order serves all shards.
+pub(crate) fn logs_in_order(plan: &Plan) -> Result<Vec<(LogPart, Vec<ShardId>)>> {
     let mut waiting: Vec<(ShardId, Vec<LogPart>)> = plan.shards.iter().map(shard_logs).collect();
     let mut out: Vec<(LogPart, Vec<ShardId>)> = Vec::new();
     while waiting.iter().any(|(_, logs)| !logs.is_empty()) {
@@ -344,7 +347,11 @@ fn shard_logs(plan: &ShardPlan) -> (ShardId, Vec<LogPart>) {
     (plan.shard, logs.collect())
 }
 
-fn summarize(
+/// What the blocks of a slot mean for the state, as far as their shards are wanted.
+///
+/// # Errors
+/// `Corrupt` when an entry is broken.
+pub(crate) fn summarize(
     header: &Header,
     blocks: Vec<PlacedBlock>,
     wanted: &(dyn Fn(ShardId) -> bool + Sync),

@@ -1,0 +1,279 @@
+//! Checkpoints: each is whole, and its rows are those that the log leads to.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::Verifier;
+use super::replay::Replay;
+use crate::error::{Chain, Error, Kind, Result};
+use crate::ids::{SessionId, ShardId, Slot};
+use crate::inspect::listing::{SessionObjects, is_fence};
+use crate::inspect::scratch::ScratchState;
+use crate::layout::{self, ObjectName};
+use crate::shard::checkpoint::{self, Part};
+use crate::shard::rows::{IndexRow, Place};
+use crate::state::{Snapshot, StateRow};
+use crate::wal::fence::CheckpointRef;
+use crate::wal::format::ObjectKind;
+
+/// So many differing rows of one checkpoint are named; more are counted.
+const NAMED_MAX: usize = 3;
+
+/// Checkpoints of a log that were not compared yet, by the slot that they end before.
+#[derive(Debug, Default)]
+pub(super) struct Pending(VecDeque<CheckpointRef>);
+
+impl Pending {
+    /// The next one if it ends before `slot`.
+    pub(super) fn take(&mut self, slot: Slot) -> Option<CheckpointRef> {
+        self.0.pop_front_if(|first| first.trim <= slot)
+    }
+
+    /// Where the next one ends.
+    pub(super) fn next(&self) -> Option<Slot> {
+        self.0.front().map(|first| first.trim)
+    }
+
+    /// The first slot that is in none.
+    pub(super) fn furthest(&self) -> Slot {
+        self.0.iter().map(|checkpoint| checkpoint.trim).max().unwrap_or_default()
+    }
+
+    pub(super) fn rest(&self) -> impl Iterator<Item = &CheckpointRef> {
+        self.0.iter()
+    }
+}
+
+/// How two states differ.
+#[derive(Debug, Default)]
+struct Difference {
+    rows: u64,
+    named: Vec<String>,
+}
+
+impl Verifier<'_, '_> {
+    /// Reads the checkpoints of a session; those of one that was ended have a fence. One that is not there may have been
+    /// deleted, if there is a later one, of this session or, with `later`, of another.
+    pub(super) async fn checkpoints(
+        &mut self,
+        session: SessionId,
+        objects: &SessionObjects,
+        (ended, later): (bool, bool),
+    ) -> Result<Pending> {
+        let mut pending = Pending::default();
+        let newest = objects.newest_checkpoint().map(|(number, _)| number.0);
+        let (mut next, mut fenced) = (Slot(0), false);
+        for (number, size) in &objects.checkpoints {
+            let name = ObjectName::Checkpoint(session, Slot(*number));
+            if next.0 < *number && (later || newest.is_some_and(|newest| newest >= *number)) {
+                self.totals.deleted += number - next.0;
+            } else if next.0 < *number {
+                self.fault(ObjectName::Checkpoint(session, Slot(number - 1)).path(), "is missing");
+            }
+            next = Slot(*number).next();
+            if fenced {
+                self.fault(name.path(), "stands after the fence of the checkpoints");
+            }
+            fenced |= is_fence(*size);
+            let Some((header, body)) = self.whole(name).await? else { continue };
+            if header.kind == ObjectKind::CheckpointFence {
+                continue;
+            }
+            self.totals.checkpoints += 1;
+            match checkpoint::parse_position(&body) {
+                Some((trim, hash)) => pending.0.push_back(CheckpointRef { number: Slot(*number), trim, hash }),
+                None => self.fault(name.path(), "is cut short"),
+            }
+        }
+        if ended && !fenced {
+            self.fault(
+                ObjectName::Checkpoint(session, next).path(),
+                "is missing: the session was ended, so its checkpoints were",
+            );
+        }
+        let goes_back = pending.0.iter().zip(pending.0.iter().skip(1)).find(|(one, two)| two.trim < one.trim);
+        if let Some((_, checkpoint)) = goes_back {
+            let name = ObjectName::Checkpoint(session, checkpoint.number);
+            self.fault(name.path(), "covers less than the one before it");
+        }
+        pending.0.make_contiguous().sort_by_key(|checkpoint| (checkpoint.trim, checkpoint.number));
+        Ok(pending)
+    }
+
+    /// Compares a checkpoint with the state of the log, or goes on from it where that is not known.
+    pub(super) async fn compare(
+        &mut self,
+        (session, shards): (SessionId, &BTreeSet<ShardId>),
+        (checkpoint, superseded): (&CheckpointRef, bool),
+        replay: &mut Replay,
+    ) -> Result<()> {
+        let name = ObjectName::Checkpoint(session, checkpoint.number);
+        let loaded = match self.rows(session, checkpoint.number).await {
+            Ok(loaded) => loaded,
+            // What it builds on may be deleted when nothing builds on it any more.
+            Err(error) if superseded && self.lacks_parts(&error, session, checkpoint.number).await? => return Ok(()),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                self.fault(name.path(), format!("is broken: {}", Chain(&error)));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let (ours, theirs) = (replay.state.share().snapshot(), loaded.share().snapshot());
+        let (shards, known) = (shards.clone(), replay.is_known());
+        let of = self.shards;
+        let compared = tokio::task::spawn_blocking(move || {
+            let owned = move |key: &[u8]| layout::shard_of(key, of).is_none_or(|shard| shards.contains(&shard));
+            if known { difference(ours, theirs, &owned) } else { difference_of_nothing(theirs) }
+        });
+        let compared = compared.await;
+        let difference = compared
+            .map_err(|error| Error::new(Kind::Closed, "comparing a checkpoint was cut off").with_source(error))??;
+        if difference.rows > 0 {
+            let named = difference.named.join("; ");
+            let text = format!("differs from its log in {} rows: {named}", difference.rows);
+            self.fault(name.path(), text);
+        }
+        if known {
+            self.totals.compared += 1;
+        } else if difference.rows == 0 {
+            replay.adopt(loaded);
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint cannot be loaded because one that it builds on is deleted.
+    async fn lacks_parts(&self, error: &Error, session: SessionId, number: Slot) -> Result<bool> {
+        if error.kind() != Kind::Corrupt {
+            return Ok(false);
+        }
+        let parts = match checkpoint::parts_of(&self.stores, session, number).await {
+            Err(error) if error.kind() == Kind::Corrupt => return Ok(false),
+            parts => parts?,
+        };
+        let is_listed = |part: &Part| {
+            let objects = self.listing.sessions.get(&part.session);
+            objects.is_some_and(|objects| objects.checkpoints.binary_search(&(part.number.0, part.len)).is_ok())
+        };
+        Ok(!parts.iter().all(is_listed))
+    }
+
+    /// The rows of a checkpoint. One that is broken is read a second time before it counts.
+    async fn rows(&self, session: SessionId, number: Slot) -> Result<ScratchState> {
+        let load = async || {
+            let loaded = self.options.scratch.state()?;
+            checkpoint::load(&self.stores, session, number, loaded.share(), |_| true).await.map(|_| loaded)
+        };
+        match load().await {
+            Err(error) if error.kind() == Kind::Corrupt => load().await,
+            loaded => loaded,
+        }
+    }
+
+    /// Every index row of the state points at a run that is there and is what the row says.
+    pub(super) async fn index_rows(&mut self, replay: &Replay) -> Result<()> {
+        if !replay.is_known() {
+            return Ok(());
+        }
+        let (from, to) = layout::index_range();
+        for row in replay.state.share().snapshot() {
+            let (key, value) = row?;
+            let named = layout::partition_of(&key).zip(layout::index_base(&key));
+            let Some(named) = named.filter(|_| key >= from && key < to) else { continue };
+            let row = IndexRow::parse(value)?;
+            if let Place::Segment { segment, .. } = row.place {
+                self.late_segment(segment, &replay.runs).await?;
+            }
+            let name = match row.place {
+                Place::Wal { session, slot } => ObjectName::Slot(session, slot),
+                Place::Segment { segment, .. } => ObjectName::Segment(segment),
+            };
+            if let Some(what) = replay.runs.wrong(named, &row)? {
+                let row = layout::row_name(&key);
+                let what = if self.is_there(name) {
+                    format!("{what} the {row} says of it")
+                } else {
+                    format!("is missing, and the {row} names it")
+                };
+                self.wrong_row(name, what);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_there(&self, name: ObjectName) -> bool {
+        match name {
+            ObjectName::Slot(session, slot) => {
+                let slots = self.listing.sessions.get(&session).map(|objects| &objects.slots);
+                slots.is_some_and(|slots| slots.binary_search_by_key(&slot.0, |(slot, _)| *slot).is_ok())
+            }
+            ObjectName::Segment(segment) => self.listing.segments.contains_key(&segment),
+            ObjectName::Cluster
+            | ObjectName::SessionMeta(_)
+            | ObjectName::Probe(_)
+            | ObjectName::Checkpoint(..)
+            | ObjectName::Claim(..) => true,
+        }
+    }
+
+    /// Tells of an object that is not what an index row says of it, once.
+    fn wrong_row(&mut self, name: ObjectName, what: String) {
+        if !self.gone.contains(&name) && self.wrong.len() < WRONG_MAX && self.wrong.insert(name) {
+            self.fault(name.path(), what);
+        }
+    }
+}
+
+/// So many objects are named because of index rows.
+const WRONG_MAX: usize = 1000;
+
+/// Compares two states row by row, as far as `owned` holds.
+fn difference(ours: Snapshot, theirs: Snapshot, owned: &dyn Fn(&[u8]) -> bool) -> Result<Difference> {
+    let wanted =
+        |row: &Result<StateRow>| row.as_ref().map_or(true, |(key, _)| layout::is_checkpointed(key) && owned(key));
+    let (mut ours, mut theirs) = (ours.filter(wanted), theirs.filter(wanted));
+    let (mut our, mut their) = (ours.next().transpose()?, theirs.next().transpose()?);
+    let mut found = Difference::default();
+    loop {
+        let order = match (&our, &their) {
+            (None, None) => return Ok(found),
+            (Some((key, _)), None) => found.add(key, "is not in it", Ordering::Less),
+            (None, Some((key, _))) => found.add(key, "is only in it", Ordering::Greater),
+            (Some((our, _)), Some((their, _))) if our < their => found.add(our, "is not in it", Ordering::Less),
+            (Some((our, _)), Some((their, _))) if our > their => found.add(their, "is only in it", Ordering::Greater),
+            (Some((key, our)), Some((_, their))) if our != their => {
+                found.add(key, "has another value", Ordering::Equal)
+            }
+            (Some(_), Some(_)) => Ordering::Equal,
+        };
+        if order != Ordering::Greater {
+            our = ours.next().transpose()?;
+        }
+        if order != Ordering::Less {
+            their = theirs.next().transpose()?;
+        }
+    }
+}
+
+/// Rows of a checkpoint that nothing is known to compare with: only their kinds are checked.
+fn difference_of_nothing(rows: Snapshot) -> Result<Difference> {
+    let mut found = Difference::default();
+    for row in rows {
+        let (key, _) = row?;
+        if layout::shard_of(&key, 1) != Some(ShardId(0)) {
+            found.add(&key, "is not known", Ordering::Greater);
+        }
+    }
+    Ok(found)
+}
+
+impl Difference {
+    fn add(&mut self, key: &Bytes, what: &str, order: Ordering) -> Ordering {
+        self.rows += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.push(format!("{} {what}", layout::row_name(key)));
+        }
+        order
+    }
+}
