@@ -1,23 +1,30 @@
-//! The command line: one file per command, each a client of the public API except `serve` and `bench`.
+//! The command line: one file per command, each a client of the public API except `serve` and `bench`, and those that look
+//! at a bucket (`inspect`, `verify`, `restore`).
 //!
 //! Results go to stdout as JSON, one object per line for lists; what is said to people goes to stderr. Exit codes:
 //! 0 done, 1 failed, 2 used wrongly (flags, settings, environment), 3 stopped because another process took over, 130
 //! interrupted.
 
 mod bench;
+mod bucket;
 mod class;
 mod client;
 mod healthcheck;
+mod inspect;
 mod interrupt;
 mod keys;
 mod limits;
 mod lines;
 mod output;
+mod prices;
 mod publish;
+mod restore;
 mod serve;
 mod subscribe;
+mod table;
 mod tenants;
 mod topics;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -56,6 +63,12 @@ enum Command {
     Keys(keys::Args),
     /// Ask a node whether it is alive: exit code 0 or 1
     Healthcheck(healthcheck::Args),
+    /// Show what is in a bucket: sessions, shards, topics, bytes, cost
+    Inspect(inspect::Args),
+    /// Read a whole bucket and name every fault: exit code 0 whole, 1 faults, 2 not readable
+    Verify(verify::Args),
+    /// Copy a bucket as it was at a time into another, empty one
+    Restore(restore::Args),
     /// Measure a node
     Bench(Box<bench::Args>),
     /// The bare HTTP handler that `bench` compares with
@@ -89,6 +102,11 @@ pub fn run() -> ExitCode {
 #[error("{0}")]
 struct Usage(String);
 
+/// What was to be looked at could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unreadable(String);
+
 /// The node stopped because another process has taken over its shards.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -97,7 +115,7 @@ struct Fenced(String);
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Fenced>() {
         3
-    } else if error.is::<Usage>() || error.is::<ConfigError>() {
+    } else if error.is::<Usage>() || error.is::<ConfigError>() || error.is::<Unreadable>() {
         2
     } else if error.is::<Interrupted>() {
         130
@@ -123,6 +141,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Tenants(args) => tenants::run(args).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Healthcheck(args) => healthcheck::run(args).await,
+        Command::Inspect(args) => inspect::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Restore(args) => restore::run(args).await,
         Command::Bench(args) => bench::run(*args).await,
         Command::BenchBaseline(args) => bench::baseline::run(args).await,
     }
@@ -206,6 +227,7 @@ mod tests {
     fn every_kind_of_failure_has_its_exit_code() {
         assert_eq!(exit_code(&anyhow::anyhow!("some failure")), 1);
         assert_eq!(exit_code(&Usage("no topic".to_owned()).into()), 2);
+        assert_eq!(exit_code(&anyhow::Error::from(Unreadable("away".to_owned()))), 2);
         assert_eq!(exit_code(&ConfigError::UnknownVariables(vec!["PLINTH_X".to_owned()]).into()), 2);
         assert_eq!(exit_code(&anyhow::Error::from(Fenced("taken over".to_owned())).context("stopped")), 3);
         assert_eq!(exit_code(&anyhow::Error::from(Interrupted).context("stopped")), 130);

@@ -26,6 +26,14 @@ pub(super) fn object(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(closed_is_fine(write(&text))?)
 }
 
+/// Writes a result that is not JSON; the line ends are in it.
+///
+/// # Errors
+/// As for [`line`].
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    Ok(closed_is_fine(write(text))?)
+}
+
 /// Says something to people. A stderr that cannot be written is no reason to fail.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -34,7 +34,7 @@ impl Ended {
 }
 
 /// The binary with no settings but those given.
-fn plinth(args: &[&str], env: &[(&str, &str)]) -> Command {
+pub(crate) fn plinth(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plinth"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PLINTH_")) {
         command.env_remove(name);
@@ -44,7 +44,7 @@ fn plinth(args: &[&str], env: &[(&str, &str)]) -> Command {
     command
 }
 
-async fn run(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ended {
+pub(crate) async fn run(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Ended {
     let mut child = plinth(args, env).spawn().expect("the binary can be started");
     let mut input = child.stdin.take().expect("it is piped");
     let write = async {

@@ -6,6 +6,7 @@ mod abuse;
 mod auth_matrix;
 mod bad_input;
 mod batch;
+mod bucket;
 mod cli;
 mod client;
 mod cookie;

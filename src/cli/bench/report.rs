@@ -3,11 +3,7 @@
 use serde::Serialize;
 
 use super::load::Load;
-
-/// Price of 1,000 PUT requests at Amazon S3 Standard, us-east-1, in dollars.
-const DOLLARS_PER_1000_PUTS: f64 = 0.005;
-/// Price of 1,000 GET requests there, in dollars.
-const DOLLARS_PER_1000_GETS: f64 = 0.0004;
+use crate::cli::prices;
 
 /// Everything about one run.
 #[derive(Debug, Serialize)]
@@ -137,7 +133,7 @@ impl Throughput {
 impl Cost {
     pub(super) fn between(before: super::node::StoreCalls, after: super::node::StoreCalls, records: u64) -> Self {
         let (puts, gets) = (after.puts - before.puts, after.gets - before.gets);
-        let dollars = puts / 1000.0 * DOLLARS_PER_1000_PUTS + gets / 1000.0 * DOLLARS_PER_1000_GETS;
+        let dollars = prices::requests(puts, gets);
         Self { puts, gets, s3_dollars_per_million_records: round(dollars / (records as f64).max(1.0) * 1e6) }
     }
 }
