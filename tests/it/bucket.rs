@@ -139,7 +139,8 @@ async fn verify_names_a_fault_and_says_by_its_exit_code_how_it_went() {
     assert_eq!(of_kind(&lines, "fault")[0]["object"], name);
     assert_eq!(of_kind(&lines, "note")[0]["object"], "notes.txt");
     let total = &of_kind(&lines, "total")[0];
-    assert_eq!((&total["faults"], &total["notes"]), (&json!(1), &json!(1)), "{total}");
+    // The other note: without a checkpoint after the broken slot the state at the end is not known.
+    assert_eq!((&total["faults"], &total["notes"]), (&json!(1), &json!(2)), "{total}");
 
     let empty = server.dir().join("empty");
     std::fs::create_dir(&empty).expect("made");

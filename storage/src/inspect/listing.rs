@@ -105,9 +105,11 @@ impl Listing {
 }
 
 impl SessionObjects {
-    /// The slot of the fence, if there is one. Only a fence has no body.
-    pub(crate) fn fence(&self) -> Option<Slot> {
-        self.slots.iter().find(|(_, size)| is_fence(*size)).map(|(slot, _)| Slot(*slot))
+    /// The slot of the first fence from `from` on, if there is one. Only a fence has no body. Below a checkpoint a late fence
+    /// may stand in the place of a slot that was deleted.
+    pub(crate) fn fence(&self, from: Slot) -> Option<Slot> {
+        let fence = self.slots.iter().find(|(slot, size)| *slot >= from.0 && is_fence(*size));
+        fence.map(|(slot, _)| Slot(*slot))
     }
 
     /// The newest checkpoint.

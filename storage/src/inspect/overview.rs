@@ -126,7 +126,14 @@ async fn session_view(
 ) -> Result<SessionView> {
     let objects = &listing.sessions[&session];
     let meta = if objects.has_meta { read_meta(stores, session).await? } else { None };
-    let end = ends.get(&session).copied().or_else(|| objects.fence());
+    let newest = objects.newest_checkpoint();
+    let newest_checkpoint = match (newest, checkpoint_ref(stores, session, newest.map(|(number, _)| number.0)).await?) {
+        (Some((number, bytes)), Some(checkpoint)) => Some(CheckpointView { number, next: checkpoint.trim, bytes }),
+        (Some(_) | None, _) => None,
+    };
+    // Below its newest checkpoint a log may have holes.
+    let covered = newest_checkpoint.map_or(Slot(0), |newest| newest.next);
+    let end = ends.get(&session).copied().or_else(|| objects.fence(covered));
     let author = match end {
         Some(end) => read_header(stores, &layout::wal(session, end)).await?.map(|header| header.author),
         None => None,
@@ -136,13 +143,7 @@ async fn session_view(
         (None, _) if !owners.contains(&session) => SessionStatus::Unused,
         (None, _) | (Some(_), None) => SessionStatus::Open,
     };
-    let newest = objects.newest_checkpoint();
-    let newest_checkpoint = match (newest, checkpoint_ref(stores, session, newest.map(|(number, _)| number.0)).await?) {
-        (Some((number, bytes)), Some(checkpoint)) => Some(CheckpointView { number, next: checkpoint.trim, bytes }),
-        (Some(_) | None, _) => None,
-    };
-    // Below its newest checkpoint a log may have holes.
-    let log_end = end.unwrap_or_else(|| objects.end(newest_checkpoint.map_or(Slot(0), |newest| newest.next)));
+    let log_end = end.unwrap_or_else(|| objects.end(covered));
     let sum = |numbered: &[(u64, u64)], counts: &dyn Fn(u64, u64) -> bool| {
         let counted = numbered.iter().filter(|(number, size)| counts(*number, *size));
         counted.fold(Usage::default(), |sum, (_, size)| Usage { objects: sum.objects + 1, bytes: sum.bytes + size })

@@ -177,8 +177,9 @@ impl Copy<'_, '_> {
             // What was listed may be deleted meanwhile.
             let Some(bytes) = bytes else { continue };
             let (header, body) = Header::parse_object(&bytes).map_err(|error| broken(name).with_source(error))?;
+            // A fence that came late, into the place of a slot that was deleted: a hole.
             if header.kind != ObjectKind::Data {
-                return Err(broken(name));
+                continue;
             }
             time = time_of(&parse_body(&body).map_err(|error| broken(name).with_source(error))?).unwrap_or(time);
             if self.is_newer(time) {
@@ -259,13 +260,11 @@ impl Copy<'_, '_> {
         let Some((hole_owner, hole)) = reached.hole else { return Ok(None) };
         for (at, owner) in owners.iter().enumerate().take(cut.owner + 1).skip(hole_owner) {
             let Some(objects) = self.listing.sessions.get(&owner.session) else { continue };
-            for (number, size) in &objects.checkpoints {
+            for (number, _) in objects.checkpoints.iter().filter(|(_, size)| !is_fence(*size)) {
                 let name = ObjectName::Checkpoint(owner.session, Slot(*number));
-                let next = self.ends_at(owner.session, Slot(*number)).await?;
-                if !is_fence(*size)
-                    && self.planned.contains(&name)
-                    && next.is_some_and(|next| at > hole_owner || next >= hole)
-                {
+                let is_copied = self.planned.contains(&name);
+                let next = self.ends_at(owner.session, Slot(*number)).await?.filter(|_| is_copied);
+                if next.is_some_and(|next| at > hole_owner || next >= hole) {
                     return Ok(None);
                 }
             }

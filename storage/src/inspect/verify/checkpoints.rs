@@ -14,9 +14,11 @@ use crate::inspect::scratch::ScratchState;
 use crate::layout::{self, ObjectName};
 use crate::shard::checkpoint::{self, Part};
 use crate::shard::rows::{IndexRow, Place};
+use crate::slot::read_header;
 use crate::state::{Snapshot, StateRow};
 use crate::wal::fence::CheckpointRef;
 use crate::wal::format::ObjectKind;
+use crate::wal::reader;
 
 /// So many differing rows of one checkpoint are named; more are counted.
 const NAMED_MAX: usize = 3;
@@ -73,10 +75,8 @@ impl Verifier<'_, '_> {
                 self.fault(ObjectName::Checkpoint(session, Slot(number - 1)).path(), "is missing");
             }
             next = Slot(*number).next();
-            if fenced {
-                self.fault(name.path(), "stands after the fence of the checkpoints");
-            }
-            fenced |= is_fence(*size);
+            // A fence that came late, into the place of a checkpoint that was deleted, is of no log: the last one counts.
+            fenced = is_fence(*size);
             let Some((header, body)) = self.whole(name).await? else { continue };
             if header.kind == ObjectKind::CheckpointFence {
                 continue;
@@ -113,7 +113,12 @@ impl Verifier<'_, '_> {
         let loaded = match self.rows(session, checkpoint.number).await {
             Ok(loaded) => loaded,
             // What it builds on may be deleted when nothing builds on it any more.
-            Err(error) if superseded && self.lacks_parts(&error, session, checkpoint.number).await? => return Ok(()),
+            Err(error)
+                if self.lacks_parts(&error, session, checkpoint.number).await?
+                    && (superseded || self.has_gone_on(session, checkpoint.number).await?) =>
+            {
+                return Ok(());
+            }
             Err(error) if error.kind() == Kind::Corrupt => {
                 self.fault(name.path(), format!("is broken: {}", Chain(&error)));
                 return Ok(());
@@ -152,11 +157,19 @@ impl Verifier<'_, '_> {
             Err(error) if error.kind() == Kind::Corrupt => return Ok(false),
             parts => parts?,
         };
-        let is_listed = |part: &Part| {
-            let objects = self.listing.sessions.get(&part.session);
-            objects.is_some_and(|objects| objects.checkpoints.binary_search(&(part.number.0, part.len)).is_ok())
-        };
-        Ok(!parts.iter().all(is_listed))
+        for part in parts {
+            let header = read_header(&self.stores, &layout::checkpoint(part.session, part.number)).await?;
+            if header.is_none_or(|header| Part::of(&header) != part) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a session has come to a later checkpoint, or to its end, since the listing.
+    async fn has_gone_on(&self, session: SessionId, number: Slot) -> Result<bool> {
+        let now = reader::list(&self.stores, &layout::checkpoint_prefix(session), number.0 + 1).await?;
+        Ok(!now.is_empty())
     }
 
     /// The rows of a checkpoint. One that is broken is read a second time before it counts.
@@ -174,6 +187,9 @@ impl Verifier<'_, '_> {
     /// Every index row of the state points at a run that is there and is what the row says.
     pub(super) async fn index_rows(&mut self, replay: &Replay) -> Result<()> {
         if !replay.is_known() {
+            let text =
+                "is the cluster whose state at the end is not known: no checkpoint follows what is lost or deleted";
+            self.note(ObjectName::Cluster.path(), text);
             return Ok(());
         }
         let (from, to) = layout::index_range();

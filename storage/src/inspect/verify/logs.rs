@@ -111,18 +111,25 @@ impl Verifier<'_, '_> {
         let Some((header, body)) = self.judge(name, seen) else {
             walk.replay.lose();
             walk.hash = broken_hash;
-            return Ok(());
+            return self.compare_due(walk).await;
         };
+        if header.kind == ObjectKind::Fence && slot < bounds.end {
+            // A fence that came late, into the place of a slot that was deleted, is of no log.
+            if slot < walk.covered {
+                self.totals.deleted += 1;
+                self.note(name.path(), "is a fence in the place of a slot that was deleted");
+            } else {
+                self.fault(name.path(), format!("is a fence, but its log ended at slot {}", bounds.end));
+            }
+            walk.replay.lose();
+            walk.hash = None;
+            return self.compare_due(walk).await;
+        }
         let before = walk.hash.replace(header.hash());
         if slot == bounds.end {
             if header.kind != ObjectKind::Fence {
                 self.fault(name.path(), "is not the fence that ends its log");
             }
-            return Ok(());
-        }
-        if header.kind == ObjectKind::Fence {
-            self.fault(name.path(), format!("is a fence, but its log ended at slot {}", bounds.end));
-            walk.replay.lose();
             return Ok(());
         }
         if before.is_some_and(|before| before != header.previous) {
@@ -283,7 +290,7 @@ impl Verifier<'_, '_> {
 /// Without a fence the log may go on: objects that stand above the first gap are slots in flight, or were when the session
 /// ended, if they are so few. More of them show that a slot is missing.
 fn bounds(objects: &SessionObjects, named: Option<Slot>, covered: Slot) -> Bounds {
-    if let Some(end) = named.or_else(|| objects.fence()) {
+    if let Some(end) = named.or_else(|| objects.fence(covered)) {
         return Bounds { end, fenced: true };
     }
     let end = objects.end(covered);
