@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 E := .ci/env
 N ?= 1000
+SEEDS ?= 5000
 ARGS ?=
 web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: run test test-examples test-web test-rust s3-contract lint web e2e bench kill-loop power-cuts bad-disks fuzz openapi setup
+.PHONY: run test test-examples test-web test-rust s3-contract lint web e2e bench kill-loop power-cuts bad-disks fuzz sim openapi setup
 .DEFAULT_GOAL := run
 
 run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
@@ -63,6 +64,9 @@ bad-disks: setup ## the same with N kills, while the cache disk is full or read-
 
 fuzz: setup ## N seeds of garbage over raw sockets, HTTP and WebSocket (SEED is the first; by chance when not set)
 	PLINTH_FUZZ_SEEDS=$(N) PLINTH_TEST_SEED=$${SEED:-$$RANDOM} $(E) cargo test --locked --test it abuse:: -- --nocapture
+
+sim: setup ## SEEDS simulated histories of the log core, from SEED on
+	PLINTH_SIM_SEEDS=$(SEEDS) $(E) cargo test --locked -p plinth-sim every_promise -- --nocapture
 
 openapi: ## write the generated documents in openapi/, and the console's types from them
 	UPDATE=1 $(E) cargo test --locked --test it openapi::

@@ -1,13 +1,15 @@
-//! Time and random numbers, the two things that the core takes from its surroundings besides the stores.
+//! Time, random numbers and threads, the things that the core takes from its surroundings besides the stores.
 //!
 //! The only file that may read the wall clock or the system's random numbers. No safety rests on either.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 use ulid::Ulid;
 
+use crate::error::{Error, Kind, Result};
 use crate::ids::Timestamp;
 
 /// The wall clock.
@@ -45,6 +47,27 @@ impl Rng for SystemRng {
         rand::rng().fill_bytes(&mut bytes);
         bytes
     }
+}
+
+/// Whether the runtime has threads beside this one.
+pub(crate) fn has_threads() -> bool {
+    Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread
+}
+
+/// Does work that takes long where it does not hold up others: on a thread of its own, or at once where the runtime has
+/// only one, because nothing then runs beside it and one seed of a simulation stays one history.
+///
+/// # Errors
+/// `Closed` when the runtime ends before the work does.
+pub(crate) async fn apart<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if !has_threads() {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::new(Kind::Closed, format!("{what} was cut off")).with_source(error))?
 }
 
 /// A deadline among other events: resolves at `at`, or never. Cancel safe.

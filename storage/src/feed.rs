@@ -2,7 +2,7 @@
 //!
 //! One follower may watch any number of partitions and costs one entry per partition and one list of those that moved.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -18,7 +18,8 @@ pub(crate) struct Feeds {
 #[derive(Debug, Default)]
 struct Inner {
     next_id: u64,
-    partitions: HashMap<Partition, HashMap<u64, Watch>>,
+    /// In order, so that who is woken first does not depend on chance.
+    partitions: BTreeMap<Partition, BTreeMap<u64, Watch>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Feeds {
     pub(crate) fn moved(&self, partitions: impl IntoIterator<Item = Partition>) {
         let inner = self.lock();
         for partition in partitions {
-            for watch in inner.partitions.get(&partition).into_iter().flat_map(HashMap::values) {
+            for watch in inner.partitions.get(&partition).into_iter().flat_map(BTreeMap::values) {
                 watch.signal.mark(watch.index);
             }
         }
@@ -72,7 +73,7 @@ impl Feeds {
     /// Wakes all followers: nothing will move any more.
     pub(crate) fn all_moved(&self) {
         let inner = self.lock();
-        for watch in inner.partitions.values().flat_map(HashMap::values) {
+        for watch in inner.partitions.values().flat_map(BTreeMap::values) {
             watch.signal.mark(watch.index);
         }
     }

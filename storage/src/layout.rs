@@ -168,6 +168,11 @@ pub(crate) fn is_checkpointed(key: &[u8]) -> bool {
     !matches!(key.first(), Some(&(META | DIRTY)))
 }
 
+/// Whether a key is that of a producer.
+pub(crate) fn is_producer(key: &[u8]) -> bool {
+    key.first() == Some(&PRODUCER)
+}
+
 pub(crate) fn document_key(key: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(1 + key.len());
     out.put_u8(DOCUMENT);

@@ -6,6 +6,18 @@
 
 pub mod ahead;
 pub mod cache;
+
+/// Whether a test has planted this bug of `testing::bug`; without the feature `testing` it is `false`.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "testing")]
+        let planted = crate::testing::bug::is_planted(crate::testing::bug::Bug::$bug);
+        #[cfg(not(feature = "testing"))]
+        let planted = false;
+        planted
+    }};
+}
+
 pub mod durability;
 pub mod env;
 pub mod error;
@@ -30,6 +42,7 @@ pub mod terms;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wal;
+mod watch;
 
 pub use durability::{Durability, Gap, GapReason};
 pub use error::{Error, Kind, Refusal, Result};

@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
 use crate::ahead::ReadAhead;
 use crate::cache::{PageCache, PageCacheOptions};
 use crate::durability::Durability;
-use crate::env::{Clock, Rng, SystemClock, SystemRng, new_ulid};
+use crate::env::{Clock, Rng, SystemClock, SystemRng, apart, new_ulid};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feeds, Follow};
 use crate::ids::{ClusterId, Offset, Partition, SessionId, Slot, Timestamp};
@@ -42,6 +42,7 @@ use crate::wal::pipeline::{IN_FLIGHT_MAX, Pipeline};
 use crate::wal::recover;
 pub use crate::wal::writer::StopReason;
 use crate::wal::writer::{Writer, WriterOptions, WriterParts};
+use crate::watch;
 
 /// Shards of a new cluster when nothing else is asked for.
 pub const SHARDS_DEFAULT: u16 = 16;
@@ -455,8 +456,7 @@ impl Log {
         let ended = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
         tasks.abort_all();
         let state = Arc::clone(&self.inner.state);
-        let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
-        if let Ok(Err(error)) = flushed {
+        if let Err(error) = apart("flushing the local state", move || state.flush()).await {
             tracing::warn!(%error, "local state was not flushed, the next start replays more");
         }
         ended.map_err(|_| Error::new(Kind::Unknown, format!("store gave no answer within {CLOSE_TIMEOUT:?}")))

@@ -15,7 +15,7 @@ use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, Put
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Health;
 use crate::store::{LARGE_BYTES, LARGE_WRITE_TIMEOUT, ObjectStores};
-use crate::wal::format::{HEADER_BYTES, Header};
+use crate::wal::format::{HEADER_BYTES, Header, ObjectKind};
 
 /// How long one try may take before it is tried again, and one of a large object.
 const TRY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -74,6 +74,7 @@ pub(crate) async fn create(
         .with_min_delay(BACKOFF_MIN)
         .with_max_delay(BACKOFF_MAX)
         .with_jitter()
+        .with_jitter_seed(jitter_seed(object))
         .without_max_times()
         .build();
     let attempts = async {
@@ -100,6 +101,12 @@ pub(crate) async fn create(
     }
 }
 
+/// Two that create different objects wait differently, and one object is always created the same way.
+fn jitter_seed(object: &Object) -> u64 {
+    let low = object.header.hash().0 & u128::from(u64::MAX);
+    u64::try_from(low).expect("it was cut to 64 bits")
+}
+
 async fn try_create(stores: &ObjectStores, object: &Object) -> Result<Created> {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let large = object.payload.content_length() > LARGE_BYTES;
@@ -117,8 +124,11 @@ async fn try_create(stores: &ObjectStores, object: &Object) -> Result<Created> {
 
 async fn who_is_there(stores: &ObjectStores, object: &Object) -> Result<Created> {
     match read_header(stores, &object.path).await? {
-        Some(header) if header == object.header => Ok(Created::Ours),
+        Some(header) if header == object.header && !planted!(OwnWriteIsConflict) => Ok(Created::Ours),
         Some(header) => Ok(Created::Taken(header)),
+        None if planted!(ConflictIsFence) => {
+            Ok(Created::Taken(Header::new(ObjectKind::Fence, object.header.session, object.header.number)))
+        }
         None => Err(Error::new(Kind::Unavailable, "object store reported a conflict with an object that is not there")),
     }
 }

@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const OLD_OFFENDERS: &[(Rule, &str)] = &[];
 
 /// Folders with our Rust sources, from the root of the repository.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 10] = [
     "api/src",
     "storage/src",
     "storage/tests",
@@ -27,6 +27,8 @@ const FOLDERS: [&str; 8] = [
     "tests/audit/src",
     "tests/model/src",
     "tests/model/tests",
+    "tests/sim/src",
+    "tests/sim/tests",
 ];
 
 /// Words that only some places may name. A word is a path as it is written: `axum` also finds `axum::Router`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::env::{Clock, Rng, new_ulid};
+use crate::env::{Clock, Rng, apart, new_ulid};
 use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{SegmentId, SessionId, ShardId, Slot};
 use crate::layout;
@@ -103,6 +103,7 @@ impl Compactor {
     /// Compacts what is committed, until the log takes nothing more.
     pub(crate) async fn run(mut self, writer: Arc<Writer>) {
         tokio::select! {
+            biased;
             _ = writer.stopped() => {}
             ended = self.work(&writer) => if let Err(error) = ended {
                 tracing::error!(error = %Chain(&error), "compaction ends, the log goes on without it");
@@ -124,6 +125,7 @@ impl Compactor {
                 continue;
             }
             tokio::select! {
+                biased;
                 changed = committed.changed() => if changed.is_err() {
                     return Ok(());
                 },
@@ -168,7 +170,7 @@ impl Compactor {
 
     async fn backlog(&self) -> Result<Backlog> {
         let source = self.source.clone();
-        blocking(move || source.backlog()).await
+        apart("compaction", move || source.backlog()).await
     }
 
     /// Compacts one window, and merges when enough has come together.
@@ -215,7 +217,8 @@ impl Compactor {
             return Ok(true);
         }
         let (mut walked, state) = (std::mem::take(walk), Arc::clone(&self.source.state));
-        let (walked, found) = blocking(move || walked.next(&*state, limits).map(|found| (walked, found))).await?;
+        let (walked, found) =
+            apart("compaction", move || walked.next(&*state, limits).map(|found| (walked, found))).await?;
         *walk = walked;
         let Found { runs, stored_bytes, frees, wrapped, .. } = found;
         if (stored_bytes >= bytes_min || frees) && !runs.is_empty() {
@@ -238,7 +241,8 @@ impl Compactor {
     async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<SegmentId> {
         let segment = SegmentId(new_ulid(&*self.clock, &*self.rng));
         let session = self.source.session;
-        let Ready { object, content_len, expected } = blocking(move || build(session, segment, pieces)).await?;
+        let Ready { object, content_len, expected } =
+            apart("compaction", move || build(session, segment, pieces)).await?;
         let (path, object_len) = (object.path.clone(), object.header.object_len());
         match slot::create(&self.source.stores, &object, &self.health, None).await? {
             Created::Ours => {}
@@ -344,9 +348,4 @@ fn build(session: SessionId, segment: SegmentId, pieces: Vec<Piece>) -> Result<R
     let header = Header::new(ObjectKind::Segment, session, 0);
     let object = Object::new(layout::segment(segment), header, built.body);
     Ok(Ready { object, content_len: built.content_len, expected })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::new(Kind::Closed, "compaction was cut off").with_source(error))?
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use object_store::path::Path;
 
-use crate::error::{Error, Kind, Result};
+use crate::env::apart;
+use crate::error::Result;
 use crate::segment::format::{Frame, FrameTable, Trailer};
 use crate::slot::read_range;
 use crate::store::ObjectStores;
@@ -42,10 +43,8 @@ pub(crate) async fn each(
         let frames: Vec<Frame> = fetched.iter().map(|index| table.frames()[*index]).collect();
         let range = frames.first().map_or(0, |frame| frame.range().start)..frames.last().map_or(0, |f| f.range().end);
         let bytes = read_range(stores, path, range.clone()).await?;
-        let decompressed = tokio::task::spawn_blocking(move || decompress(&frames, &range, &bytes)).await;
-        let decompressed = decompressed
-            .map_err(|error| Error::new(Kind::Closed, "reading a segment was cut off").with_source(error))?;
-        for (frame, content) in decompressed? {
+        let decompressed = apart("reading a segment", move || decompress(&frames, &range, &bytes)).await?;
+        for (frame, content) in decompressed {
             each(&frame, content)?;
         }
     }

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Result};
+use crate::env::apart;
+use crate::error::{Kind, Result};
 use crate::ids::{Offset, Partition, SessionId, ShardId, Slot};
 use crate::layout;
 use crate::record::StoredBatch;
@@ -85,15 +86,15 @@ impl Source {
             },
         };
         let source = self.clone();
-        let pieces = tokio::task::spawn_blocking(move || {
+        let pieces = move || {
             let batches = match (in_memory, object) {
                 (Some(batches), _) => batches,
                 (None, Some(body)) => by_partition(&body)?,
                 (None, None) => Vec::new(),
             };
             source.indexed(session, slot, batches)
-        });
-        pieces.await.map_err(|error| Error::new(Kind::Closed, "compaction was cut off").with_source(error))?
+        };
+        apart("compaction", pieces).await
     }
 
     /// Slots of earlier sessions that the index names.

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use moka::future::Cache;
 
 use crate::cache::{PAGE_BYTES, PageCache};
-use crate::error::{Error, Kind, Result};
+use crate::env::apart;
+use crate::error::{Error, Result};
 use crate::ids::{Offset, SegmentId, Timestamp};
 use crate::segment::format::{FrameTable, Trailer};
 use crate::shard::rows::IndexRow;
@@ -123,8 +124,7 @@ impl OpenSegment<'_> {
             if frame.content_len as usize <= DECOMPRESS_INLINE_BYTES_MAX {
                 return frame.decompress(&bytes);
             }
-            let decompressed = tokio::task::spawn_blocking(move || frame.decompress(&bytes)).await;
-            decompressed.map_err(|error| Error::new(Kind::Closed, "a read was cut off").with_source(error))?
+            apart("a read", move || frame.decompress(&bytes)).await
         };
         let key = (self.segment, index);
         let content = self.cache.frames.try_get_with(key, load).await.map_err(|error| shared(&error))?;

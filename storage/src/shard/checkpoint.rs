@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::dirty::{Delta, Reference};
@@ -23,7 +23,7 @@ pub(crate) use self::format::{Part, parse_position};
 pub(crate) use self::load::load;
 use self::load::{Stored, with_layers};
 use self::merge::Layer;
-use crate::env::until;
+use crate::env::{apart, until};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{SessionId, Slot};
 use crate::layout;
@@ -34,6 +34,7 @@ use crate::state::{StateOp, StateStore};
 use crate::store::ObjectStores;
 use crate::wal::format::{Header, ObjectKind};
 use crate::wal::writer::{StopReason, Writer};
+use crate::watch;
 
 /// A part is merged into a new checkpoint when it is at most so many times as large as what comes after it.
 const MERGE_FACTOR: u64 = 2;
@@ -81,6 +82,7 @@ impl Checkpointer {
             let new_bytes = *committed.borrow_and_update() - at_bytes;
             let wait_until = last_time + self.options.interval;
             let asked = tokio::select! {
+                biased;
                 _ = writer.stopped() => return,
                 () = self.requested.notified() => true,
                 changed = committed.changed() => {
@@ -173,8 +175,7 @@ impl Checkpointer {
         work: impl FnOnce(&dyn StateStore) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let state = Arc::clone(&self.state);
-        let done = tokio::task::spawn_blocking(move || work(&*state)).await;
-        done.map_err(|error| Error::new(Kind::Closed, "checkpoint was cut off").with_source(error))?
+        apart("checkpoint", move || work(&*state)).await
     }
 }
 
@@ -229,6 +230,9 @@ fn draft_of_everything(state: &dyn StateStore) -> Result<Draft> {
     let mut out = ChangesWriter::new()?;
     for row in state.snapshot() {
         let (key, value) = row?;
+        if planted!(ProducersForgotten) && layout::is_producer(&key) {
+            continue;
+        }
         if layout::is_checkpointed(&key) {
             out.add(&StateOp::Put(key, value))?;
         } else if key == layout::position_key() {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::durability::Durability;
@@ -25,6 +24,7 @@ use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
 use crate::terms::REMEMBERED_MAX;
 use crate::wal::journal::Journal;
+use crate::watch;
 
 use self::early::{Ack, At, EarlyHalf, Reserved};
 
@@ -269,7 +269,9 @@ impl Core {
     /// # Errors
     /// `NotFound` when there is no such partition.
     pub(crate) fn bounds(&mut self, state: &dyn StateStore, partition: Partition) -> Result<(PartitionRow, Offset)> {
-        self.tail(state, partition).map(|tail| (tail.committed, tail.shown))
+        let tail = self.tail(state, partition)?;
+        let shown = if planted!(ServedBeforeCommit) { tail.next } else { tail.shown };
+        Ok((tail.committed, shown))
     }
 
     /// Whether all that was accepted is sealed.
@@ -344,6 +346,15 @@ impl Core {
         }
         early.bytes += bytes;
         *early.batches.entry(partition).or_default() += 1;
+    }
+
+    /// The offsets of a buffer that was never sent are free again.
+    pub(crate) fn give_back(&mut self, buffer: &OpenBuffer) {
+        for (partition, batches) in &buffer.groups {
+            if let (Some(tail), Some(first)) = (self.partitions.get_mut(partition), batches.first()) {
+                tail.next = first.base;
+            }
+        }
     }
 
     /// The value of a document as the next change would find it.

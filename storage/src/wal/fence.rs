@@ -126,6 +126,7 @@ async fn fence_slots(
         match slot::create(stores, &fence, health, Some(GIVE_UP_AFTER)).await? {
             Created::Ours => return Ok(next),
             Created::Taken(other) if other.kind == ObjectKind::Fence => return Ok(next),
+            Created::Taken(_) if planted!(FenceBelowData) => return Ok(next),
             // The session was faster once more; its slot counts.
             Created::Taken(other) if other.kind == ObjectKind::Data => next = next.next(),
             Created::Taken(other) => return Err(foreign(&fence, &other)),

@@ -8,7 +8,7 @@ pub(crate) mod files;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::ids::Partition;
 use crate::record::StoredBatch;
@@ -16,6 +16,7 @@ use crate::shard::changes::Entry;
 use crate::wal::blocks::BodyBuilder;
 use crate::wal::journal::files::{Files, Frame};
 use crate::wal::writer::Writer;
+use crate::watch;
 
 /// A batch on its way to the journal.
 #[derive(Clone, Debug)]
@@ -101,6 +102,7 @@ impl JournalTask {
         let Self { journal, mut files, shards } = self;
         loop {
             tokio::select! {
+                biased;
                 _ = writer.stopped() => return,
                 () = journal.wake.notified() => {}
             }

@@ -84,13 +84,15 @@ impl Pipeline {
             let in_flight_bytes: usize = self.in_flight.iter().map(|sealed| sealed.buffer.bytes).sum();
             writer.parts.metrics.pending_bytes.set(i64::try_from(in_flight_bytes).unwrap_or(i64::MAX));
             let wake_at = self.wake_at();
+            // In a fixed order, so that a simulation can be repeated; what callers can cause without end comes last.
             tokio::select! {
-                () = writer.wake.notified() => {}
-                _ = closing.changed() => {}
-                () = writer.parts.health.changed() => self.store_changed(),
+                biased;
                 Some(put) = self.puts.join_next() => self.put_done(put.expect("a put does not panic")),
                 Some(check) = self.checks.join_next() => self.checked(check.expect("a check does not panic")),
+                () = writer.parts.health.changed() => self.store_changed(),
+                _ = closing.changed() => {}
                 () = until(wake_at) => self.on_time(),
+                () = writer.wake.notified() => {}
             }
         }
         self.puts.abort_all();
@@ -196,11 +198,26 @@ impl Pipeline {
             sealed_at: Instant::now(),
             done: false,
         });
+        self.planted_at_seal();
         let parts = self.writer.parts.clone();
         self.puts.spawn(async move { (slot, slot::create(&parts.stores, &object, &parts.health, None).await) });
     }
 
+    /// What a bug of a test does to a slot that was just sealed.
+    fn planted_at_seal(&self) {
+        let Some(sealed) = self.in_flight.back() else { return };
+        if planted!(AckBeforePut) {
+            sealed.buffer.outcome.send_replace(Outcome::Committed);
+        }
+        if planted!(ServedBeforeCommit) {
+            let groups = sealed.buffer.groups.clone();
+            self.writer.parts.tail.push(sealed.summary.slot, groups.into_iter().collect());
+            self.writer.parts.feeds.moved(sealed.buffer.groups.keys().copied());
+        }
+    }
+
     fn put_done(&mut self, (slot, created): (Slot, Result<Created>)) {
+        let created = if planted!(FenceIgnored) { created.map(|_| Created::Ours) } else { created };
         match created {
             Ok(Created::Ours) => {
                 for sealed in self.in_flight.iter_mut().filter(|sealed| sealed.summary.slot == slot) {
@@ -215,8 +232,12 @@ impl Pipeline {
     }
 
     fn commit_prefix(&mut self) {
-        while self.in_flight.front().is_some_and(|sealed| sealed.done) {
-            let Some(sealed) = self.in_flight.pop_front() else { return };
+        let next = |in_flight: &VecDeque<Sealed>| {
+            let done = in_flight.iter().position(|sealed| sealed.done);
+            done.filter(|at| *at == 0 || planted!(AckOutOfOrder))
+        };
+        while let Some(at) = next(&self.in_flight) {
+            let Some(sealed) = self.in_flight.remove(at) else { return };
             let behind: usize = self.in_flight.iter().map(|sealed| sealed.buffer.waiting).sum();
             self.waiting = sealed.buffer.waiting + behind + self.writer.core().open.waiting;
             self.last_commit = Instant::now();
@@ -235,7 +256,7 @@ impl Pipeline {
         let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
         let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
-        let groups = groups.into_iter().collect();
+        let groups = if planted!(ServedBeforeCommit) { Vec::new() } else { groups.into_iter().collect() };
         if early.is_empty() {
             writer.parts.tail.push(summary.slot, groups);
             writer.core().committed_up_to(sequence, &rows, &summary.entries);
@@ -319,7 +340,11 @@ impl Pipeline {
         let timeout = self.writer.options.append_timeout;
         for sealed in self.in_flight.iter().filter(|sealed| sealed.sealed_at.elapsed() >= timeout) {
             let why = format!("the object store gave no answer within {timeout:?}");
-            sealed.buffer.outcome.send_replace(Outcome::Failed(Kind::Unknown, Arc::from(why)));
+            let kind = if planted!(TimeOutIsRefusal) { Kind::Unavailable } else { Kind::Unknown };
+            sealed.buffer.outcome.send_replace(Outcome::Failed(kind, Arc::from(why)));
+            if planted!(OffsetsGivenAgain) {
+                self.writer.core().give_back(&sealed.buffer);
+            }
         }
         if self.in_flight.is_empty() && self.check_at <= Instant::now() {
             self.check_fence();

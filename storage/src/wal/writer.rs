@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::durability::{Durability, Gap};
 use crate::env::Clock;
@@ -25,6 +25,7 @@ use crate::wal::buffer::terms::{Accepted, Known, Offer};
 use crate::wal::buffer::{Core, OpenBuffer, Outcome, Room, Submitted, bytes_of, room_of};
 use crate::wal::journal::{Journal, Journaled};
 use crate::wal::recover::Recovered;
+use crate::watch;
 
 /// How long an append may wait for room in the buffer before it is refused.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -350,7 +351,7 @@ impl Writer {
     pub(crate) async fn stopped(&self) -> StopReason {
         let mut stopped = self.stopped.subscribe();
         let reason = stopped.wait_for(Option::is_some).await;
-        reason.ok().and_then(|reason| reason.clone()).unwrap_or(StopReason::Closed)
+        reason.ok().flatten().unwrap_or(StopReason::Closed)
     }
 
     /// Committed bytes so far; changes with each commit.
@@ -478,9 +479,9 @@ async fn acquire(room: &Semaphore, count: usize) -> std::result::Result<(), ()> 
 
 async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
     let settled = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
-    match settled.as_deref() {
+    match settled {
         Ok(Outcome::Committed) => Ok(()),
-        Ok(Outcome::Failed(kind, why)) => Err(Error::new(*kind, why.to_string())),
+        Ok(Outcome::Failed(kind, why)) => Err(Error::new(kind, why.to_string())),
         Ok(Outcome::Pending) | Err(_) => Err(Error::new(Kind::Unknown, "the log ended before the outcome was known")),
     }
 }

@@ -8,11 +8,12 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::format::{Head, Part, read_op, read_row};
 use super::merge::{Layer, Ranges};
+use crate::env::{apart, has_threads};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{SessionId, Slot};
 use crate::layout;
@@ -130,19 +131,26 @@ pub(crate) async fn with_layers<T: Send + 'static>(
     objects: Vec<Stored>,
     work: impl FnOnce(Vec<Layer>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let beside = has_threads();
     let mut feeds = Vec::with_capacity(objects.len());
     let mut inputs = Vec::with_capacity(objects.len());
     for object in objects {
-        let (sender, pieces) = mpsc::channel(1);
+        // Without a thread beside this one all is fetched first.
+        let ranges = usize::try_from(object.header.object_len() / RANGE_BYTES).expect("a checkpoint fits the memory");
+        let (sender, pieces) = mpsc::channel(if beside { 1 } else { ranges + 3 });
         inputs.push((object.header.kind, object.incoming(pieces)));
         feeds.push(object.feed(stores, sender));
     }
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let layers = inputs.into_iter().map(|(kind, incoming)| open_layer(kind, incoming));
         work(layers.collect::<Result<_>>()?)
-    });
-    let (done, _) = futures::join!(work, join_all(feeds));
-    done.map_err(|error| Error::new(Kind::Closed, "reading checkpoints was cut off").with_source(error))?
+    };
+    let work = apart("reading checkpoints", work);
+    if beside {
+        return futures::join!(work, join_all(feeds)).0;
+    }
+    join_all(feeds).await;
+    work.await
 }
 
 /// Loads the rows of a checkpoint for which `wanted` holds into the state store. Gives all that a checkpoint which
@@ -187,7 +195,12 @@ impl Read for Incoming {
                 let intact = self.hash.digest128() == self.expected;
                 return if intact { Ok(0) } else { Err(invalid("the body is not the one that the header names")) };
             }
-            match self.pieces.blocking_recv() {
+            let piece = match self.pieces.try_recv() {
+                Err(TryRecvError::Empty) => self.pieces.blocking_recv(),
+                Err(TryRecvError::Disconnected) => None,
+                Ok(piece) => Some(piece),
+            };
+            match piece {
                 Some(Ok(piece)) => self.piece = piece,
                 Some(Err(error)) => return Err(io::Error::other(error)),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use crate::watch;
 use tokio::time::Instant;
 
 use super::{Core, OpenBuffer, Outcome, PartitionTail, Room};
