@@ -60,6 +60,8 @@ pub enum GetFault {
     Truncate,
     /// One bit in the middle of the body is flipped.
     FlipBit,
+    /// One bit of the first byte is flipped.
+    FlipFirst,
     /// No answer until [`FaultStore::release`].
     Hang,
 }
@@ -327,6 +329,7 @@ impl ObjectStore for FaultStore {
             Some(GetFault::FlipBit) => {
                 tear(self.inner.get_opts(path, options).await?, |body| flip_middle_bit(body)).await
             }
+            Some(GetFault::FlipFirst) => tear(self.inner.get_opts(path, options).await?, |body| body[0] ^= 1).await,
             Some(GetFault::Hang) => {
                 self.hang().await;
                 self.inner.get_opts(path, options).await

@@ -10,7 +10,8 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{ObjectHash, SessionId, Slot};
 use crate::layout;
 use crate::metrics::Health;
-use crate::slot::{self, Created, Object, read_header, unreadable};
+use crate::shard::checkpoint::parse_position;
+use crate::slot::{self, Created, Object, read_header, read_object, unreadable};
 use crate::store::ObjectStores;
 use crate::wal::format::{HEADER_BYTES, Header, ObjectKind};
 use crate::wal::reader;
@@ -95,11 +96,22 @@ pub(crate) async fn checkpoint_ref(
 ) -> Result<Option<CheckpointRef>> {
     let Some(number) = number.map(Slot) else { return Ok(None) };
     let path = layout::checkpoint(session, number);
+    let cut = || Error::new(Kind::Corrupt, format!("checkpoint {path} is cut short"));
     let from = HEADER_BYTES as u64;
     let head = stores.read.get_range(&path, from..from + CHECKPOINT_HEAD_BYTES as u64).await;
     let head = head.map_err(|error| unreadable(&path, error))?;
-    let (trim, hash) = crate::shard::checkpoint::parse_position(&head)
-        .ok_or_else(|| Error::new(Kind::Corrupt, format!("checkpoint {path} is cut short")))?;
+    let (mut trim, mut hash) = parse_position(&head).ok_or_else(cut)?;
+    // These bytes have no checksum of their own, and a flipped bit would put the fence elsewhere. The slot before must be
+    // the one that they name. If it is not, or is gone, the whole object is read, which has a checksum.
+    let before = match trim.0.checked_sub(1) {
+        Some(last) => read_header(stores, &layout::wal(session, Slot(last))).await?.map(|header| header.hash()),
+        None => Some(ObjectHash::default()),
+    };
+    if before != Some(hash) {
+        let object = read_object(stores, &path).await?;
+        let (_, body) = Header::parse_object(&object.ok_or_else(cut)?)?;
+        (trim, hash) = parse_position(&body).ok_or_else(cut)?;
+    }
     Ok(Some(CheckpointRef { number, trim, hash }))
 }
 
