@@ -138,6 +138,7 @@ const TERMS: u8 = 10;
 const PRODUCER: u8 = 11;
 const IDEMPOTENCY: u8 = 12;
 const DIRTY: u8 = 13;
+const RETENTION: u8 = 15;
 const GAPS: u8 = 17;
 
 /// The local key under which the state store keeps how far it has applied the log.
@@ -203,6 +204,24 @@ pub(crate) fn topic_key(topic: TopicId) -> Bytes {
     out.put_u8(TOPIC);
     out.put_slice(&topic.0.to_bytes());
     out.freeze()
+}
+
+/// What is kept of a topic.
+pub(crate) fn retention_key(topic: TopicId) -> Bytes {
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u8(RETENTION);
+    out.put_slice(&topic.0.to_bytes());
+    out.freeze()
+}
+
+/// The topic of a retention key.
+pub(crate) fn retention_topic(key: &[u8]) -> Option<TopicId> {
+    Some(TopicId(ulid::Ulid::from_bytes(key.get(1..)?.try_into().ok()?)))
+}
+
+/// The end of the keys of all topics' retention.
+pub(crate) fn retention_end() -> Bytes {
+    Bytes::from_static(&[RETENTION + 1])
 }
 
 fn partition_bytes(kind: u8, partition: Partition, room: usize) -> BytesMut {
@@ -350,7 +369,7 @@ pub(crate) fn topic_of(key: &[u8]) -> Option<TopicId> {
 /// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
-        DOCUMENT | TOPIC => Some(crate::shard::claim::CATALOG_SHARD),
+        DOCUMENT | TOPIC | RETENTION => Some(crate::shard::claim::CATALOG_SHARD),
         PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS => Some(partition_of(key)?.shard(shards)),
         _ => None,
     }

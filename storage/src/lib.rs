@@ -31,6 +31,7 @@ pub mod metrics;
 mod open;
 mod read;
 pub mod record;
+mod retention;
 mod segment;
 mod shard;
 mod slot;

@@ -5,6 +5,7 @@
 
 mod append;
 mod reading;
+mod trim;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
 use crate::open;
 use crate::read::Reader;
+use crate::retention::Keeper;
+pub use crate::retention::Retention;
 use crate::segment::compaction::{Compactor, Request};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
@@ -41,7 +44,7 @@ use crate::wal::journal::files::Owner;
 use crate::wal::pipeline::{IN_FLIGHT_MAX, Pipeline};
 use crate::wal::recover;
 pub use crate::wal::writer::StopReason;
-use crate::wal::writer::{Writer, WriterOptions, WriterParts};
+use crate::wal::writer::{Writer, WriterParts};
 use crate::watch;
 
 /// Shards of a new cluster when nothing else is asked for.
@@ -98,6 +101,10 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Segments are merged as long as no more than so many bytes are written for 100 bytes of records.
     pub write_percent_max: u64,
+    /// The time from one turn of retention to the next.
+    pub retention_interval: Duration,
+    /// Partitions of topics with a retention that one turn looks at.
+    pub retention_partitions_max: usize,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The random numbers.
@@ -126,7 +133,7 @@ pub struct Bounds {
     pub start: Offset,
     /// The end of what may be read: what is committed, and what is acknowledged before that.
     pub tail: Offset,
-    /// Stored bytes.
+    /// Stored bytes that are kept; the run that `start` is in counts whole.
     pub bytes: u64,
     /// The time of the last stored record.
     pub last_timestamp: Timestamp,
@@ -190,6 +197,8 @@ impl LogOptions {
             checkpoint_wal_bytes: 64 * 1024 * 1024,
             segment_bytes: 64 * 1024 * 1024,
             write_percent_max: 240,
+            retention_interval: Duration::from_secs(10),
+            retention_partitions_max: 10_000,
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
         }
@@ -251,7 +260,7 @@ impl Log {
             clock: Arc::clone(&options.clock),
         };
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
-        let writer = Writer::new(writer_options(options, cluster, session, shards), parts);
+        let writer = Writer::new(append::writer_options(options, cluster, session, shards), parts);
         let weak = Arc::downgrade(&writer);
         metrics.upload_lag.look_by(move || weak.upgrade().map(|writer| writer.upload_lag()).unwrap_or_default());
         let checkpoint_requested = Arc::<Notify>::default();
@@ -271,6 +280,7 @@ impl Log {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(Pipeline::new(Arc::clone(&writer)).run());
+        tasks.spawn(Keeper::new(options, &writer, &state).run());
         tasks.spawn(checkpointer.run(Arc::clone(&writer)));
         tasks.spawn(compactor.run(Arc::clone(&writer)));
         let pages_dir = options.cache_dir.as_ref().filter(|_| !options.stores.local).map(|dir| dir.join("pages"));
@@ -475,21 +485,5 @@ impl fmt::Display for StopReason {
             Self::Closed => f.write_str("the log is closed"),
             Self::Fenced(why) | Self::Broken(why) => f.write_str(why),
         }
-    }
-}
-
-fn writer_options(options: &LogOptions, cluster: ClusterId, session: SessionId, shards: u16) -> WriterOptions {
-    WriterOptions {
-        cluster,
-        session,
-        shards,
-        slot_bytes: options.slot_bytes,
-        flush_interval: options.flush_interval,
-        in_flight_max: options.in_flight_max,
-        pending_bytes_max: options.pending_bytes_max,
-        unstored_bytes_max: options.unstored_bytes_max,
-        unstored_age_max: options.unstored_age_max,
-        append_timeout: options.append_timeout,
-        fence_check_interval: options.fence_check_interval,
     }
 }

@@ -59,6 +59,8 @@ pub struct StorageMetrics {
     pub merged_runs: Counter,
     /// Segments that were not what went into them; they are not used.
     pub segment_mismatches: Counter,
+    /// Moves of a partition's start that were committed.
+    pub trims: Counter,
     /// Checkpoints that were written.
     pub checkpoints: Counter,
     /// WAL slots that were applied when the log was opened.
@@ -155,6 +157,7 @@ impl StorageMetrics {
         r.register("plinth_segment_unlinked_runs", "Runs deleted before their segment", self.unlinked_runs.clone());
         r.register("plinth_segment_merged_runs", "Small runs merged into larger ones", self.merged_runs.clone());
         r.register("plinth_segment_mismatches", "Segments not used: wrong content", self.segment_mismatches.clone());
+        r.register("plinth_trims", "Committed moves of a partition's start", self.trims.clone());
         r.register("plinth_checkpoints", "Checkpoints written", self.checkpoints.clone());
         r.register("plinth_replayed_slots", "WAL slots applied at start", self.replayed_slots.clone());
         r.register("plinth_pending_bytes", "Bytes that wait for their slot", self.pending_bytes.clone());

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use crate::cache::PageCache;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp};
-use crate::layout;
 use crate::record::StoredBatch;
 use crate::segment::read::SegmentCache;
 use crate::shard::gaps;
 use crate::shard::rows::{IndexRow, PartitionRow, Place};
+use crate::shard::{index, machine};
 use crate::state::StateStore;
 use crate::tail::Tail;
 use crate::wal::blocks::{Block, parse_block};
@@ -41,12 +41,20 @@ impl Reader {
         bytes_max: usize,
     ) -> Result<Vec<Arc<StoredBatch>>> {
         if from < bounds.start || from > bounds.tail {
-            let text = format!("offset {from} is not within {} and {} of the partition", bounds.start, bounds.tail);
-            return Err(Error::new(Kind::OutOfRange, text));
+            return Err(out_of_range(bounds, from));
         }
         if from == bounds.tail {
             return Ok(Vec::new());
         }
+        match self.read_kept(partition, from, bytes_max).await {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                Err(self.gone_meanwhile(partition, from)?.unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    async fn read_kept(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
         if let Some(batches) = self.tail.read(partition, from, bytes_max) {
             return Ok(batches);
         }
@@ -95,6 +103,28 @@ impl Reader {
         (bounds, shown): (&PartitionRow, Offset),
         at: Timestamp,
     ) -> Result<Offset> {
+        let mut bounds = *bounds;
+        loop {
+            match self.offset_within(partition, (&bounds, shown.max(bounds.tail)), at).await {
+                // What was looked at may have been trimmed meanwhile: look at what is left.
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::OutOfRange | Kind::NotFound) => {
+                    let now = machine::partition_row(&*self.state, partition)?.unwrap_or_default();
+                    if now.start <= bounds.start {
+                        return Err(error);
+                    }
+                    bounds = now;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn offset_within(
+        &self,
+        partition: Partition,
+        (bounds, shown): (&PartitionRow, Offset),
+        at: Timestamp,
+    ) -> Result<Offset> {
         let readable = PartitionRow { tail: shown, ..*bounds };
         let is_older = bounds.start == bounds.tail || bounds.last_timestamp < at;
         let mut from = if is_older { bounds.tail } else { self.last_run_before(partition, bounds, at).await? };
@@ -119,19 +149,8 @@ impl Reader {
     /// Before which all committed records are older than `at`, or the start.
     async fn last_run_before(&self, partition: Partition, bounds: &PartitionRow, at: Timestamp) -> Result<Offset> {
         // Rows are ordered by offset and time alike; between them may be gaps. Find the last one that begins before `at`.
-        let (mut low, mut high) = (bounds.start.0, bounds.tail.0);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.last_run(partition, Offset(middle))? {
-                Some((base, row)) if row.first_timestamp >= at => high = base.0,
-                Some((base, row)) => low = base.plus(row.count).0.max(middle + 1),
-                None => low = middle + 1,
-            }
-        }
-        let last = match low.checked_sub(1) {
-            Some(before) if before >= bounds.start.0 => self.last_run(partition, Offset(before))?,
-            Some(_) | None => None,
-        };
+        let range = bounds.start..bounds.tail;
+        let last = index::last_where(&*self.state, partition, range, |row| row.first_timestamp < at)?;
         let Some((base, row)) = last else { return Ok(bounds.start) };
         Ok(self.not_after(base, &row, at).await.max(bounds.start))
     }
@@ -146,18 +165,17 @@ impl Reader {
 
     /// The row of the run that holds `offset`, and its first offset.
     pub(crate) fn locate(&self, partition: Partition, offset: Offset) -> Result<(Offset, IndexRow)> {
-        let found = self.last_run(partition, offset)?.filter(|(base, row)| base.plus(row.count) > offset);
+        let found = index::run_at(&*self.state, partition, offset)?;
         found.ok_or_else(|| Error::new(Kind::Corrupt, format!("offset {offset} of {partition} is not in the index")))
     }
 
-    /// The last run that begins at an offset or before it.
-    fn last_run(&self, partition: Partition, offset: Offset) -> Result<Option<(Offset, IndexRow)>> {
-        let from = layout::index_key(partition, Offset(0));
-        let Some((key, value)) = self.state.last_at_or_before(&from, &layout::index_key(partition, offset))? else {
-            return Ok(None);
-        };
-        let broken = || Error::new(Kind::Corrupt, format!("index of {partition} is broken"));
-        Ok(Some((layout::index_base(&key).ok_or_else(broken)?, IndexRow::parse(value)?)))
+    /// What happened to an offset that was kept when the read began. Asks the state, where rows and start change at once.
+    fn gone_meanwhile(&self, partition: Partition, from: Offset) -> Result<Option<Error>> {
+        Ok(match machine::partition_row(&*self.state, partition)? {
+            None => Some(Error::new(Kind::NotFound, format!("there is no partition {partition}"))),
+            Some(row) if from < row.start => Some(out_of_range(&row, from)),
+            Some(_) => None,
+        })
     }
 
     async fn read_run(
@@ -186,6 +204,11 @@ impl Reader {
         }
         taking.finish()
     }
+}
+
+fn out_of_range(bounds: &PartitionRow, from: Offset) -> Error {
+    let text = format!("offset {from} is not within {} and {} of the partition", bounds.start, bounds.tail);
+    Error::new(Kind::OutOfRange, text)
 }
 
 /// That an object is not there must not be read as that the partition is not.
@@ -248,3 +271,6 @@ impl Taking {
         Error::new(Kind::Corrupt, format!("stored run of {} {what}", self.partition))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use super::{Appended, Log};
+use super::{Appended, Log, LogOptions};
 use crate::durability::{Durability, Gap};
 use crate::error::Result;
-use crate::ids::{Offset, Partition};
+use crate::ids::{ClusterId, Offset, Partition, SessionId};
 use crate::record::Batch;
 use crate::shard::changes::Receipt;
 use crate::shard::gaps;
@@ -16,6 +16,7 @@ use crate::wal::buffer::early::{At, Want};
 use crate::wal::buffer::terms::Offer;
 use crate::wal::journal::JournalTask;
 use crate::wal::journal::files::{Files, Owner};
+use crate::wal::writer::WriterOptions;
 
 impl Log {
     /// Appends a batch and returns when it is committed. Cancel safe: a dropped call may still store the batch.
@@ -106,4 +107,26 @@ impl Log {
 fn appended(receipt: Receipt, duplicate: bool, durability: Durability) -> Appended {
     let Receipt { base, count, timestamp } = receipt;
     Appended { base, count, timestamp, duplicate, durability }
+}
+
+/// What the writer needs of the options.
+pub(super) fn writer_options(
+    options: &LogOptions,
+    cluster: ClusterId,
+    session: SessionId,
+    shards: u16,
+) -> WriterOptions {
+    WriterOptions {
+        cluster,
+        session,
+        shards,
+        slot_bytes: options.slot_bytes,
+        flush_interval: options.flush_interval,
+        in_flight_max: options.in_flight_max,
+        pending_bytes_max: options.pending_bytes_max,
+        unstored_bytes_max: options.unstored_bytes_max,
+        unstored_age_max: options.unstored_age_max,
+        append_timeout: options.append_timeout,
+        fence_check_interval: options.fence_check_interval,
+    }
 }

@@ -20,7 +20,7 @@ use crate::segment::conserve::{self, CheckedRun};
 use crate::segment::gather::{Backlog, Piece, Source};
 use crate::segment::link::{LINK_RUNS_MAX, Link};
 use crate::segment::merge::{self, Found, Limits, Walk};
-use crate::shard::rows::{Position, Row};
+use crate::shard::rows::{IndexRow, Position, Row};
 use crate::slot::{self, Created, Object};
 use crate::wal::format::{Header, ObjectKind};
 use crate::wal::writer::{Writer, WriterParts};
@@ -279,7 +279,8 @@ impl Compactor {
     fn count_linked(&self, links: &[Link]) -> Result<()> {
         for (link, run) in links.iter().flat_map(|link| link.runs.iter().map(move |run| (link, run))) {
             let row = self.source.state.get(&layout::index_key(run.partition, run.base))?;
-            if row == Some(link.row(run).encode()) {
+            let row = row.map(IndexRow::parse).transpose()?;
+            if row.is_some_and(|row| row == link.row(run, row.span)) {
                 self.metrics.linked_runs.inc();
             } else {
                 self.metrics.unlinked_runs.inc();

@@ -8,12 +8,14 @@
 //! Whatever happened between the build and the commit, a link never makes a hole: a run that is not exactly what the index
 //! holds is left out, and its partition stays as it is. So a deleted topic stays deleted and a trimmed run is not revived.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, SegmentId, Timestamp, TopicId};
 use crate::layout;
-use crate::shard::rows::{IndexRow, Place};
+use crate::shard::rows::{IndexRow, Place, Span};
 use crate::state::{StateOp, StateStore};
 use crate::wal::format::get_ulid;
 
@@ -97,8 +99,8 @@ impl Link {
         Some(Self { segment, object_len, content_len, runs: runs.collect() })
     }
 
-    /// The index row of one of its runs.
-    pub(crate) fn row(&self, run: &SegmentRun) -> IndexRow {
+    /// The index row of one of its runs, which stands where the rows that it replaces stood.
+    pub(crate) fn row(&self, run: &SegmentRun, span: Option<Span>) -> IndexRow {
         IndexRow {
             place: Place::Segment { segment: self.segment, content_len: self.content_len },
             object_len: self.object_len,
@@ -106,38 +108,48 @@ impl Link {
             len: run.len,
             count: run.count,
             first_timestamp: run.first_timestamp,
+            span,
         }
     }
 
-    /// How the link changes the index, over what the index holds now.
+    /// How the link changes the index, over what the index holds now; `starts` are those that the same slot trims to.
     ///
     /// # Errors
     /// `Corrupt` when the state store is broken.
-    pub(crate) fn ops(&self, state: &dyn StateStore) -> Result<Vec<StateOp>> {
+    pub(crate) fn ops(&self, state: &dyn StateStore, starts: &BTreeMap<Partition, Offset>) -> Result<Vec<StateOp>> {
         let mut ops = Vec::with_capacity(2 * self.runs.len());
-        for run in &self.runs {
+        let trimmed = |run: &&SegmentRun| starts.get(&run.partition).is_some_and(|start| *start > run.base);
+        for run in self.runs.iter().filter(|run| !trimmed(run)) {
             let Some(old) = replaced(state, run)? else { continue };
-            let inner = old.iter().filter(|base| **base != run.base);
+            let inner = old.bases.iter().filter(|base| **base != run.base);
             ops.extend(inner.map(|base| StateOp::Delete(layout::index_key(run.partition, *base))));
-            ops.push(StateOp::Put(layout::index_key(run.partition, run.base), self.row(run).encode()));
+            ops.push(StateOp::Put(layout::index_key(run.partition, run.base), self.row(run, old.span).encode()));
         }
         Ok(ops)
     }
 }
 
-/// The first offsets of the rows that `run` takes the place of, or `None` when the index does not hold exactly that run.
-fn replaced(state: &dyn StateStore, run: &SegmentRun) -> Result<Option<Vec<Offset>>> {
+/// The rows that a run takes the place of: their first offsets, and from where to when they reach together.
+struct Replaced {
+    bases: Vec<Offset>,
+    span: Option<Span>,
+}
+
+/// The rows that `run` takes the place of, or `None` when the index does not hold exactly that run.
+fn replaced(state: &dyn StateStore, run: &SegmentRun) -> Result<Option<Replaced>> {
     let (from, to) = (layout::index_key(run.partition, run.base), layout::index_key(run.partition, run.next()));
-    let (mut next, mut len, mut bases) = (run.base, 0_u64, Vec::new());
+    let (mut next, mut len, mut bases, mut span) = (run.base, 0_u64, Vec::new(), None);
     for (key, value) in state.scan(&from, &to, run.count as usize)? {
         let broken = || Error::new(Kind::Corrupt, "index key in the state store is broken");
         let (base, row) = (layout::index_base(&key).ok_or_else(broken)?, IndexRow::parse(value)?);
         if base != next || (bases.is_empty() && row.first_timestamp != run.first_timestamp) {
             return Ok(None);
         }
+        let first = if bases.is_empty() { row.span } else { span };
+        span = first.zip(row.span).map(|(first, last)| Span { last_timestamp: last.last_timestamp, ..first });
         next = base.plus(row.count);
         len += u64::from(row.len);
         bases.push(base);
     }
-    Ok((next == run.next() && len == u64::from(run.len)).then_some(bases))
+    Ok((next == run.next() && len == u64::from(run.len)).then_some(Replaced { bases, span }))
 }

@@ -1,5 +1,6 @@
 //! Tests of the stored form of segments, of links, and of what conservation refuses.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::ids::{Offset, Partition, PartitionIndex, SegmentId, SessionId, Slot, 
 use crate::layout;
 use crate::metrics::{Health, StorageMetrics};
 use crate::record::{Batch, NewRecord, StoredBatch};
-use crate::shard::rows::{IndexRow, Place};
+use crate::shard::rows::{IndexRow, Place, Span};
 use crate::slot::{Created, Object, create};
 use crate::state::memory::MemoryState;
 use crate::state::{StateOp, StateStore};
@@ -108,7 +109,7 @@ fn a_link_and_the_rows_of_an_index_are_what_they_were_in_version_1() {
     for len in 0..golden.len() {
         assert_eq!(Link::parse(Bytes::copy_from_slice(&link.key()), golden.slice(..len)), None);
     }
-    let row = link.row(&link.runs[0]);
+    let row = link.row(&link.runs[0], None);
     assert_eq!(row.encode(), &include_bytes!("golden_row_v2.bin")[..]);
     assert_eq!(IndexRow::parse(row.encode()).expect("valid"), row);
     let wal = wal_row(7, 3, 50);
@@ -218,6 +219,7 @@ fn wal_row(base: u64, count: u32, len: u32) -> IndexRow {
         len,
         count,
         first_timestamp: Timestamp(1000 + base),
+        span: None,
     }
 }
 
@@ -247,7 +249,7 @@ fn a_link_replaces_exactly_the_rows_of_its_run_or_none() {
     let rows = [(0, 2, 20), (2, 3, 30), (5, 1, 10), (6, 4, 40)];
     let all_wal = [(0, false), (2, false), (5, false), (6, false)];
     let applied = |state: &MemoryState, runs: &[SegmentRun]| {
-        state.write(&link(runs).ops(state).expect("ops")).expect("written");
+        state.write(&link(runs).ops(state, &BTreeMap::new()).expect("ops")).expect("written");
         bases(state)
     };
     let exact = state(&rows);
@@ -270,10 +272,28 @@ fn a_link_replaces_exactly_the_rows_of_its_run_or_none() {
     assert_eq!(applied(&state(&rows), &other), [(0, true), (5, false), (6, false)], "each run is judged alone");
 }
 
+// Fails when a link loses where its run stands: retention would not find it, and bytes would not sink.
+#[test]
+fn a_link_stands_where_the_rows_that_it_replaces_stood() {
+    let span = |bytes_before, last| Some(Span { bytes_before, last_timestamp: Timestamp(last) });
+    for (first, last, merged) in
+        [(span(700, 5), span(720, 9), span(700, 9)), (None, span(720, 9), None), (span(700, 5), None, None)]
+    {
+        let state = MemoryState::new();
+        for (row, base, span) in [(wal_row(2, 3, 30), 2, first), (wal_row(5, 1, 10), 5, last)] {
+            let row = IndexRow { span, ..row }.encode();
+            state.write(&[StateOp::Put(layout::index_key(partition(0), Offset(base)), row)]).expect("written");
+        }
+        state.write(&link(&[run(2, 4, 40)]).ops(&state, &BTreeMap::new()).expect("ops")).expect("written");
+        let row = state.get(&layout::index_key(partition(0), Offset(2))).expect("readable").expect("a row");
+        assert_eq!(IndexRow::parse(row).expect("valid").span, merged);
+    }
+}
+
 fn segment_rows(rows: &[(u64, u32)]) -> MemoryState {
     let state = MemoryState::new();
     for (base, len) in rows {
-        let row = link(&[]).row(&run(*base, 1, *len)).encode();
+        let row = link(&[]).row(&run(*base, 1, *len), None).encode();
         state.write(&[StateOp::Put(layout::index_key(partition(0), Offset(*base)), row)]).expect("written");
     }
     state

@@ -14,7 +14,9 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{
     Epoch, FencingToken, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, ShardId, Timestamp, TopicId,
 };
+use crate::retention::Retention;
 use crate::segment::link::Link;
+use crate::shard::rows::{RetentionRow, Row};
 use crate::wal::format::get_ulid;
 
 /// A set of changes that is committed whole or not at all.
@@ -63,6 +65,13 @@ pub enum TopicOp {
         /// The topic.
         topic: TopicId,
     },
+    /// So much of the topic is kept from here on.
+    SetRetention {
+        /// The topic; that it exists is for a guard to say.
+        topic: TopicId,
+        /// How much.
+        retention: Retention,
+    },
 }
 
 /// One committed change.
@@ -85,6 +94,15 @@ pub(crate) enum Entry {
     Acquire {
         shard: ShardId,
         epoch: Epoch,
+    },
+    SetRetention {
+        topic: TopicId,
+        retention: Retention,
+    },
+    /// Offsets below `start` are no longer kept.
+    Trim {
+        partition: Partition,
+        start: Offset,
     },
     /// A producer's batch was stored.
     Produced {
@@ -147,6 +165,7 @@ impl Change {
         let topics = self.topics.iter().map(|op| match *op {
             TopicOp::Create { topic, partitions } => Entry::CreateTopic { topic, partitions },
             TopicOp::Delete { topic } => Entry::DeleteTopic { topic },
+            TopicOp::SetRetention { topic, retention } => Entry::SetRetention { topic, retention },
         });
         docs.chain(topics).collect()
     }
@@ -179,6 +198,16 @@ impl Entry {
             Self::Fenced { partition, token } => {
                 put_entry(out, 12, &partition_key(*partition, &[]), &token.0.to_le_bytes());
             }
+            Self::SetRetention { topic, retention } => {
+                let row = RetentionRow::of(retention).unwrap_or(RetentionRow { age_ms: 0, bytes: 0 });
+                let mut value = BytesMut::with_capacity(RetentionRow::LEN);
+                value.put_u64_le(row.age_ms);
+                value.put_u64_le(row.bytes);
+                put_entry(out, 20, &topic.0.to_bytes(), &value);
+            }
+            Self::Trim { partition, start } => {
+                put_entry(out, 21, &partition_key(*partition, &[]), &start.0.to_le_bytes());
+            }
             Self::Link(link) => put_entry(out, 22, &link.key(), &link.value()),
             Self::Gap { partition, gap } => {
                 let mut value = BytesMut::with_capacity(17);
@@ -202,6 +231,7 @@ impl Entry {
             Self::Produced { partition, .. }
             | Self::Keyed { partition, .. }
             | Self::Fenced { partition, .. }
+            | Self::Trim { partition, .. }
             | Self::Gap { partition, .. }
             | Self::Reserve { partition, .. } => Some(*partition),
             Self::Link(link) => Some(link.partition()),
@@ -209,7 +239,8 @@ impl Entry {
             | Self::DeleteDocument { .. }
             | Self::CreateTopic { .. }
             | Self::DeleteTopic { .. }
-            | Self::Acquire { .. } => None,
+            | Self::Acquire { .. }
+            | Self::SetRetention { .. } => None,
         }
     }
 
@@ -247,7 +278,7 @@ impl Entry {
         if bytes.len() < key_len.checked_add(value_len)? {
             return None;
         }
-        let (key, value) = (bytes.split_to(key_len), bytes.split_to(value_len));
+        let (key, mut value) = (bytes.split_to(key_len), bytes.split_to(value_len));
         let topic = || Some(TopicId(Ulid::from_bytes(key[..].try_into().ok()?)));
         match kind {
             1 => Some(Self::PutDocument { key, value }),
@@ -260,7 +291,10 @@ impl Entry {
                 shard: ShardId(u16::from_le_bytes(key[..].try_into().ok()?)),
                 epoch: Epoch(u64::from_le_bytes(value[..].try_into().ok()?)),
             }),
-            10..=12 | 23 | 24 => Self::parse_of_partition(kind, key, value),
+            20 if value.len() == RetentionRow::LEN => {
+                Some(Self::SetRetention { topic: topic()?, retention: RetentionRow::get(&mut value).retention() })
+            }
+            10..=12 | 21 | 23 | 24 => Self::parse_of_partition(kind, key, value),
             22 => Link::parse(key, value).map(Self::Link),
             _ => None,
         }
@@ -287,6 +321,9 @@ impl Entry {
             }),
             12 if key.is_empty() => {
                 Some(Self::Fenced { partition, token: FencingToken(u64::from_le_bytes(value[..].try_into().ok()?)) })
+            }
+            21 if key.is_empty() => {
+                Some(Self::Trim { partition, start: Offset(u64::from_le_bytes(value[..].try_into().ok()?)) })
             }
             23 if key.is_empty() && value.len() == 17 => {
                 let (from, to) = (Offset(value.get_u64_le()), Offset(value.get_u64_le()));

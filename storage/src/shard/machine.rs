@@ -7,7 +7,8 @@ use crate::shard::changes::Entry;
 use crate::shard::checkpoint::dirty;
 use crate::shard::gaps::{self, Reservation};
 use crate::shard::once::Remember;
-use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, Row, TopicRow};
+use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, RetentionRow, Row, Span, TopicRow};
+use crate::shard::trim;
 use crate::state::{StateOp, StateStore};
 
 /// What one slot holds, as far as the state needs it.
@@ -71,17 +72,21 @@ pub(crate) fn apply(
             let text = format!("slot {} puts offset {} after {} of {}", slot.slot, run.base, row.tail, run.partition);
             return Err(Error::new(Kind::Corrupt, text));
         }
+        let before = row.published;
         let row = PartitionRow {
             start: row.start,
             tail: run.base.plus(run.count),
             bytes: row.bytes + u64::from(run.len),
             last_timestamp: run.last_timestamp,
+            published: before + u64::from(run.len),
         };
         ops.push(StateOp::Put(layout::partition_key(run.partition), row.encode()));
-        ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run).encode()));
+        ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run, before).encode()));
         rows.push((run.partition, row));
     }
     apply_gaps(state, slot, &mut rows, &mut ops)?;
+    let starts = trim::starts(&slot.entries);
+    trim::apply(state, (&slot.runs, starts.clone()), &mut rows, &mut ops)?;
     // First what partitions remember: a topic that the same slot deletes takes it along.
     if slot.entries.iter().any(|entry| entry.partition().is_some()) {
         let mut remember = Remember::new(state);
@@ -90,7 +95,7 @@ pub(crate) fn apply(
     }
     for entry in &slot.entries {
         if let Entry::Link(link) = entry {
-            ops.extend(link.ops(state)?);
+            ops.extend(link.ops(state, &starts)?);
         } else {
             apply_entry(entry, &mut ops);
         }
@@ -140,7 +145,7 @@ fn apply_gaps(
     Ok(())
 }
 
-fn index_row(slot: &SlotSummary, run: &Run) -> IndexRow {
+fn index_row(slot: &SlotSummary, run: &Run, bytes_before: u64) -> IndexRow {
     IndexRow {
         place: Place::Wal { session: slot.session, slot: slot.slot },
         object_len: slot.object_len,
@@ -148,6 +153,7 @@ fn index_row(slot: &SlotSummary, run: &Run) -> IndexRow {
         len: run.len,
         count: run.count,
         first_timestamp: run.first_timestamp,
+        span: Some(Span { bytes_before, last_timestamp: run.last_timestamp }),
     }
 }
 
@@ -160,12 +166,17 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         }
         Entry::DeleteTopic { topic } => {
             ops.push(StateOp::Delete(layout::topic_key(*topic)));
+            ops.push(StateOp::Delete(layout::retention_key(*topic)));
             ops.extend(layout::topic_ranges(*topic).map(|(from, to)| StateOp::DeleteRange(from, to)));
         }
         // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
         Entry::Acquire { .. } => {}
         // Applied over what the state holds, above.
-        Entry::Link(_) => {}
+        Entry::Link(_) | Entry::Trim { .. } => {}
+        Entry::SetRetention { topic, retention } => ops.push(match RetentionRow::of(retention) {
+            Some(row) => StateOp::Put(layout::retention_key(*topic), row.encode()),
+            None => StateOp::Delete(layout::retention_key(*topic)),
+        }),
         // `Remember` and `apply_gaps` have applied these.
         Entry::Produced { .. }
         | Entry::Keyed { .. }

@@ -272,6 +272,8 @@ impl<'a> Remember<'a> {
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
+            | Entry::SetRetention { .. }
+            | Entry::Trim { .. }
             | Entry::Link(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => Ok(()),

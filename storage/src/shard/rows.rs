@@ -9,16 +9,16 @@ use crate::layout;
 use crate::state::StateStore;
 use crate::wal::format::get_ulid;
 
-const VERSION: u8 = 1;
-const VERSION_OF_SEGMENT: u8 = 2;
-
 /// The bounds of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PartitionRow {
     pub(crate) start: Offset,
     pub(crate) tail: Offset,
+    /// Of the runs that are kept; the one that `start` is in counts whole.
     pub(crate) bytes: u64,
     pub(crate) last_timestamp: Timestamp,
+    /// Of all runs that there ever were.
+    pub(crate) published: u64,
 }
 
 /// Where a run of batches of one partition stands: one row per partition and slot, or segment.
@@ -31,6 +31,23 @@ pub(crate) struct IndexRow {
     pub(crate) len: u32,
     pub(crate) count: u32,
     pub(crate) first_timestamp: Timestamp,
+    /// Not known of a run that was written before there were trims.
+    pub(crate) span: Option<Span>,
+}
+
+/// Where a run stands among all of its partition, by bytes and by time: what retention looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Bytes of all runs before it, kept or not.
+    pub(crate) bytes_before: u64,
+    pub(crate) last_timestamp: Timestamp,
+}
+
+/// What is kept of a topic's records; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetentionRow {
+    pub(crate) age_ms: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The object that a run stands in.
@@ -68,35 +85,48 @@ pub(crate) struct Position {
 /// A value of the state store.
 pub(crate) trait Row: Sized {
     const NAME: &'static str;
+    /// The version that is written.
+    const VERSION: u8 = 1;
     const LEN: usize;
     fn put(&self, out: &mut BytesMut);
     fn get(bytes: &mut Bytes) -> Self;
 
+    /// Reads what an earlier build wrote.
+    fn get_older(_version: u8, _bytes: &mut Bytes) -> Option<Self> {
+        None
+    }
+
     fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(1 + Self::LEN);
-        out.put_u8(VERSION);
+        out.put_u8(Self::VERSION);
         self.put(&mut out);
         debug_assert_eq!(out.len(), 1 + Self::LEN);
         out.freeze()
     }
 
     fn parse(mut bytes: Bytes) -> Result<Self> {
-        if bytes.len() != 1 + Self::LEN || bytes.get_u8() != VERSION {
-            return Err(Error::new(Kind::Corrupt, format!("{} in the state store is broken", Self::NAME)));
+        let broken = || Error::new(Kind::Corrupt, format!("{} in the state store is broken", Self::NAME));
+        if bytes.is_empty() {
+            return Err(broken());
         }
-        Ok(Self::get(&mut bytes))
+        match bytes.get_u8() {
+            version if version == Self::VERSION && bytes.len() == Self::LEN => Ok(Self::get(&mut bytes)),
+            version => Self::get_older(version, &mut bytes).ok_or_else(broken),
+        }
     }
 }
 
 impl Row for PartitionRow {
     const NAME: &'static str = "partition row";
-    const LEN: usize = 32;
+    const VERSION: u8 = 2;
+    const LEN: usize = 40;
 
     fn put(&self, out: &mut BytesMut) {
         out.put_u64_le(self.start.0);
         out.put_u64_le(self.tail.0);
         out.put_u64_le(self.bytes);
         out.put_u64_le(self.last_timestamp.0);
+        out.put_u64_le(self.published);
     }
 
     fn get(bytes: &mut Bytes) -> Self {
@@ -105,13 +135,26 @@ impl Row for PartitionRow {
             tail: Offset(bytes.get_u64_le()),
             bytes: bytes.get_u64_le(),
             last_timestamp: Timestamp(bytes.get_u64_le()),
+            published: bytes.get_u64_le(),
         }
+    }
+
+    /// In version 1 nothing was ever trimmed: what is kept is all that there was.
+    fn get_older(version: u8, bytes: &mut Bytes) -> Option<Self> {
+        (version == 1 && bytes.len() == 32).then(|| {
+            let (start, tail) = (Offset(bytes.get_u64_le()), Offset(bytes.get_u64_le()));
+            let kept = bytes.get_u64_le();
+            let last_timestamp = Timestamp(bytes.get_u64_le());
+            Self { start, tail, bytes: kept, last_timestamp, published: kept }
+        })
     }
 }
 
 impl IndexRow {
-    const WAL_BYTES: usize = 53;
-    const SEGMENT_BYTES: usize = 49;
+    /// After the version: of a slot, of a segment, and what a span adds.
+    const WAL_BYTES: usize = 52;
+    const SEGMENT_BYTES: usize = 48;
+    const SPAN_BYTES: usize = 16;
 
     /// The object that the row names: what must not be deleted for as long as the row is there.
     pub(crate) fn object(&self) -> Path {
@@ -121,17 +164,18 @@ impl IndexRow {
         }
     }
 
-    /// Version 1 names a slot, version 2 a segment.
+    /// Versions 1 and 3 name a slot, 2 and 4 a segment; 3 and 4 have a span.
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(Self::WAL_BYTES);
+        let mut out = BytesMut::with_capacity(1 + Self::WAL_BYTES + Self::SPAN_BYTES);
+        let with_span = if self.span.is_some() { 2 } else { 0 };
         match self.place {
             Place::Wal { session, slot } => {
-                out.put_u8(VERSION);
+                out.put_u8(1 + with_span);
                 out.put_slice(&session.0.to_bytes());
                 out.put_u64_le(slot.0);
             }
             Place::Segment { segment, content_len } => {
-                out.put_u8(VERSION_OF_SEGMENT);
+                out.put_u8(2 + with_span);
                 out.put_slice(&segment.0.to_bytes());
                 out.put_u32_le(content_len);
             }
@@ -141,24 +185,32 @@ impl IndexRow {
         out.put_u32_le(self.len);
         out.put_u32_le(self.count);
         out.put_u64_le(self.first_timestamp.0);
+        if let Some(span) = self.span {
+            out.put_u64_le(span.bytes_before);
+            out.put_u64_le(span.last_timestamp.0);
+        }
         out.freeze()
     }
 
-    /// Reads either version.
+    /// Reads any version.
     ///
     /// # Errors
-    /// `Corrupt` when it is neither.
+    /// `Corrupt` when it is none.
     pub(crate) fn parse(mut bytes: Bytes) -> Result<Self> {
-        let place = match (bytes.first(), bytes.len()) {
-            (Some(&VERSION), Self::WAL_BYTES) => {
-                bytes.advance(1);
+        let broken = || Error::new(Kind::Corrupt, "index row in the state store is broken");
+        if bytes.is_empty() {
+            return Err(broken());
+        }
+        let version = bytes.get_u8();
+        let with_span = if version > 2 { Self::SPAN_BYTES } else { 0 };
+        let place = match version {
+            1 | 3 if bytes.len() == Self::WAL_BYTES + with_span => {
                 Place::Wal { session: SessionId(get_ulid(&mut bytes)), slot: Slot(bytes.get_u64_le()) }
             }
-            (Some(&VERSION_OF_SEGMENT), Self::SEGMENT_BYTES) => {
-                bytes.advance(1);
+            2 | 4 if bytes.len() == Self::SEGMENT_BYTES + with_span => {
                 Place::Segment { segment: SegmentId(get_ulid(&mut bytes)), content_len: bytes.get_u32_le() }
             }
-            _ => return Err(Error::new(Kind::Corrupt, "index row in the state store is broken")),
+            _ => return Err(broken()),
         };
         Ok(Self {
             place,
@@ -167,7 +219,23 @@ impl IndexRow {
             len: bytes.get_u32_le(),
             count: bytes.get_u32_le(),
             first_timestamp: Timestamp(bytes.get_u64_le()),
+            span: (with_span > 0)
+                .then(|| Span { bytes_before: bytes.get_u64_le(), last_timestamp: Timestamp(bytes.get_u64_le()) }),
         })
+    }
+}
+
+impl Row for RetentionRow {
+    const NAME: &'static str = "retention row";
+    const LEN: usize = 16;
+
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.age_ms);
+        out.put_u64_le(self.bytes);
+    }
+
+    fn get(bytes: &mut Bytes) -> Self {
+        Self { age_ms: bytes.get_u64_le(), bytes: bytes.get_u64_le() }
     }
 }
 
@@ -216,3 +284,6 @@ impl Row for Position {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

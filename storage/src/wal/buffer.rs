@@ -41,6 +41,9 @@ const PARTITIONS_KEPT_MAX: usize = 200_000;
 /// What a batch costs in the buffer besides its bytes.
 const BATCH_OVERHEAD_BYTES: usize = 128;
 
+/// What a move of a start costs in the buffer.
+pub(crate) const TRIM_BYTES: usize = 64;
+
 const PERMIT_BYTES: usize = 1024;
 
 /// How many permits of the writer's room so many bytes take.
@@ -240,6 +243,8 @@ impl Core {
                 }
                 Entry::CreateTopic { .. }
                 | Entry::Acquire { .. }
+                | Entry::SetRetention { .. }
+                | Entry::Trim { .. }
                 | Entry::Produced { .. }
                 | Entry::Keyed { .. }
                 | Entry::Fenced { .. }
@@ -262,6 +267,37 @@ impl Core {
         self.open.partition_entries.extend(links.into_iter().map(Entry::Link));
         self.open.grew(bytes);
         Ok(self.open.outcome.subscribe())
+    }
+
+    /// Accepts moves of starts; one that is there already, or of a partition that is gone, is passed over. None when all
+    /// are. What is not committed yet stays. The committed tail only grows, so a start is below it when it is applied.
+    ///
+    /// # Errors
+    /// The reason of the stop after one.
+    pub(crate) fn trim(
+        &mut self,
+        state: &dyn StateStore,
+        trims: &[(Partition, Offset)],
+    ) -> Result<Option<watch::Receiver<Outcome>>> {
+        self.check_running()?;
+        let mut entries = Vec::with_capacity(trims.len());
+        for &(partition, start) in trims {
+            match self.bounds(state, partition) {
+                Ok((row, _)) if start.min(row.tail) > row.start => {
+                    entries.push(Entry::Trim { partition, start: start.min(row.tail) });
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        self.open.grew(entries.len() * TRIM_BYTES);
+        self.open.room.pending += room_of(trims.len() * TRIM_BYTES);
+        self.open.partition_entries.extend(entries);
+        Ok(Some(self.open.outcome.subscribe()))
     }
 
     /// The committed bounds of a partition, and the end of what may be read.
@@ -313,7 +349,12 @@ impl Core {
                     self.remembered.settle(entry, |s| s > sequence);
                 }
                 Entry::Reserve { partition, to, .. } => self.reserved_up_to(sequence, *partition, *to),
-                Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Gap { .. } | Entry::Link(_) => {}
+                Entry::CreateTopic { .. }
+                | Entry::Acquire { .. }
+                | Entry::SetRetention { .. }
+                | Entry::Trim { .. }
+                | Entry::Gap { .. }
+                | Entry::Link(_) => {}
             }
         }
         if self.partitions.len() > PARTITIONS_KEPT_MAX {
@@ -333,7 +374,12 @@ impl Core {
                 self.remembered.undo(sequence, entry);
             }
             Entry::Reserve { partition, to, .. } => self.not_reserved(sequence, *partition, *to),
-            Entry::CreateTopic { .. } | Entry::Acquire { .. } | Entry::Gap { .. } | Entry::Link(_) => {}
+            Entry::CreateTopic { .. }
+            | Entry::Acquire { .. }
+            | Entry::SetRetention { .. }
+            | Entry::Trim { .. }
+            | Entry::Gap { .. }
+            | Entry::Link(_) => {}
         }
     }
 

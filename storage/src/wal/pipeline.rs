@@ -284,6 +284,8 @@ impl Pipeline {
         metrics.slots.inc();
         metrics.records.inc_by(records);
         metrics.record_bytes.inc_by(record_bytes);
+        let is_trim = |entry: &&Entry| matches!(entry, Entry::Trim { .. });
+        metrics.trims.inc_by(summary.entries.iter().filter(is_trim).count() as u64);
         metrics.tail_bytes.set(i64::try_from(writer.parts.tail.bytes()).unwrap_or(i64::MAX));
         writer.committed_bytes.send_modify(|total| *total += summary.object_len);
         Ok(())

@@ -22,7 +22,7 @@ use crate::store::ObjectStores;
 use crate::tail::Tail;
 use crate::wal::buffer::early::{Ack, At, LateHalf, Want};
 use crate::wal::buffer::terms::{Accepted, Known, Offer};
-use crate::wal::buffer::{Core, OpenBuffer, Outcome, Room, Submitted, bytes_of, room_of};
+use crate::wal::buffer::{Core, OpenBuffer, Outcome, Room, Submitted, TRIM_BYTES, bytes_of, room_of};
 use crate::wal::journal::{Journal, Journaled};
 use crate::wal::recover::Recovered;
 use crate::watch;
@@ -304,6 +304,19 @@ impl Writer {
         self.take_room(room).await?;
         let accepted = self.core().change(&*self.parts.state, change);
         let mut outcome = accepted.inspect_err(|_| self.room.add_permits(room))?;
+        self.wake.notify_one();
+        settled(&mut outcome).await
+    }
+
+    /// Moves starts; returns when they are committed. Those of partitions that are gone are passed over.
+    pub(crate) async fn trim(&self, trims: &[(Partition, Offset)]) -> Result<()> {
+        let room = room_of(trims.len() * TRIM_BYTES);
+        self.take_room(room).await?;
+        let accepted = self.core().trim(&*self.parts.state, trims);
+        if !matches!(accepted, Ok(Some(_))) {
+            self.room.add_permits(room);
+        }
+        let Some(mut outcome) = accepted? else { return Ok(()) };
         self.wake.notify_one();
         settled(&mut outcome).await
     }

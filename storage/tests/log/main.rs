@@ -12,5 +12,7 @@ mod inspect;
 mod model;
 mod once;
 mod once_model;
+mod retention;
 mod segments;
 mod takeover;
+mod trim;

@@ -27,6 +27,10 @@ enum Step {
         from: u64,
         bytes: usize,
     },
+    Trim {
+        partition: u32,
+        before: u64,
+    },
     /// Without a size it is removed.
     Document {
         key: u8,
@@ -55,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_u8..20, prop::option::weighted(0.7, 0_usize..3000))
             .prop_map(|(key, size)| Step::Document { key, size }),
         3 => (0_u8..3, any::<bool>()).prop_map(|(number, alive)| Step::OtherTopic { number, alive }),
+        3 => (0..PARTITIONS, 0_u64..40).prop_map(|(partition, before)| Step::Trim { partition, before }),
         2 => Just(Step::Checkpoint),
         2 => Just(Step::Compact),
         1 => Just(Step::Crash),
@@ -73,6 +78,8 @@ struct Rig {
     cache: tempfile::TempDir,
     log: Log,
     model: Vec<Vec<Bytes>>,
+    /// The starts of the partitions.
+    starts: [u64; PARTITIONS as usize],
     others: [Option<TopicId>; 3],
     topics: u128,
     counter: u8,
@@ -85,7 +92,8 @@ impl Rig {
         let log = Log::open(small(&stores, cache.path())).await.expect("opens");
         make_topic(&log, PARTITIONS).await;
         let model = vec![Vec::new(); PARTITIONS as usize];
-        Self { stores, cache, log, model, others: [None; 3], topics: 0, counter: 0 }
+        let starts = [0; PARTITIONS as usize];
+        Self { stores, cache, log, model, starts, others: [None; 3], topics: 0, counter: 0 }
     }
 
     fn payload(&mut self, size: usize) -> Bytes {
@@ -116,6 +124,7 @@ impl Rig {
                 }
             }
             Step::Read { partition: index, from, bytes } => self.read(index, from, bytes).await,
+            Step::Trim { partition, before } => self.trim(partition, before).await,
             Step::Document { key, size } => {
                 let (key, value) = (Bytes::copy_from_slice(&[key]), size.map(|size| self.noise(size)));
                 let doc = value.map_or(DocOp::Delete(key.clone()), |value| DocOp::Put(key.clone(), value));
@@ -168,10 +177,23 @@ impl Rig {
         self.log.commit(Change { topics: vec![change], ..Change::default() }).await.expect("committed");
     }
 
+    async fn trim(&mut self, index: u32, before: u64) {
+        let (start, tail) = (&mut self.starts[index as usize], self.model[index as usize].len() as u64);
+        let trimmed = self.log.trim(partition(index), Offset(before)).await;
+        if before > tail {
+            assert!(trimmed.is_err());
+            return;
+        }
+        *start = before.max(*start);
+        let bounds = trimmed.expect("trimmed");
+        assert_eq!((bounds.start.0, bounds.tail.0), (*start, tail));
+        assert_eq!(bounds.bytes == 0, *start == tail, "bytes are those that are kept");
+    }
+
     async fn read(&self, index: u32, from: u64, bytes: usize) {
         let model = &self.model[index as usize];
         let read = self.log.read(partition(index), Offset(from), bytes).await;
-        if from > model.len() as u64 {
+        if from > model.len() as u64 || from < self.starts[index as usize] {
             assert!(read.is_err());
             return;
         }
@@ -205,7 +227,10 @@ impl Rig {
         self.stores = stores;
         assert_eq!(self.rows(), rows, "the state after a restart");
         for index in 0..PARTITIONS {
-            assert_eq!(read_all(&self.log, partition(index)).await, self.model[index as usize], "after a restart");
+            let start = self.starts[index as usize];
+            assert_eq!(self.log.bounds(partition(index)).expect("there").start, Offset(start), "after a restart");
+            let kept = &self.model[index as usize][usize::try_from(start).expect("small")..];
+            assert_eq!(read_all(&self.log, partition(index)).await, kept, "after a restart");
         }
         self
     }
@@ -217,7 +242,7 @@ proptest! {
     // Fails when `machine::apply` forgets the index row, or to note what a slot changed, when a checkpoint loses a change
     // or a tombstone, or is built on another one than its changes come after, when the replay begins one slot late, when the read cuts a run
     // at the wrong batch, or when the tail in memory drops a partition's newest instead of its oldest batches,
-    // or when a link replaces rows that its run does not cover.
+    // when a link replaces rows that its run does not cover, or when a trim goes back or takes a run too many.
     #[test]
     fn the_log_is_a_vec_that_survives_everything(steps in prop::collection::vec(step(), 1..30)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -343,6 +343,8 @@ impl Pending {
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
+            | Entry::SetRetention { .. }
+            | Entry::Trim { .. }
             | Entry::Link(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => {}
@@ -368,6 +370,8 @@ impl Pending {
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
+            | Entry::SetRetention { .. }
+            | Entry::Trim { .. }
             | Entry::Link(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => {}
