@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::units;
+
 /// Fewest characters of a root key.
 pub const ROOT_KEY_CHARS_MIN: usize = 32;
 /// Fewest different characters of a root key: `aaaa…` and `12341234…` are not secrets.
@@ -384,26 +386,7 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor = match unit.trim_start() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            "KB" | "kB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            other => return Err(format!("unknown unit {other:?}; use B, KiB, MiB, GiB, TiB, KB, MB, GB or TB")),
-        };
-        number
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(factor))
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is not a number of bytes, such as 64MiB"))
+        units::parse_bytes(text).map(Self)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod frames;
 pub mod keys;
 pub mod limits;
+mod object;
 pub mod records;
 pub mod tenants;
 pub mod topics;

@@ -29,6 +29,12 @@ pub const PRODUCER_ID_BYTES_MAX: usize = 255;
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// Most partitions of one topic.
 pub const PARTITIONS_MAX: u32 = 1024;
+/// Shortest age that a topic may keep its records for, in milliseconds.
+pub const RETENTION_AGE_MS_MIN: u64 = 1000;
+/// Longest age that a topic may keep its records for, in milliseconds: 36,500 days.
+pub const RETENTION_AGE_MS_MAX: u64 = 36_500 * 24 * 60 * 60 * 1000;
+/// Largest number of bytes that a topic may keep of each partition.
+pub const RETENTION_BYTES_MAX: u64 = NUMBER_MAX;
 /// Most topics and patterns of one `/v1/stream` or WebSocket subscription.
 pub const STREAM_TOPICS_MAX: usize = 100;
 /// Most partitions that one live stream or WebSocket subscription follows.

@@ -234,6 +234,6 @@ impl<'de> Visitor<'de> for RecordVisitor {
 }
 
 /// Reads a field that is there as `Some`, also when it is `null`: that is a JSON payload like any other.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::records::Durability;
+use crate::object::{object, present_object};
+use crate::records::{Durability, present};
 
 /// The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
 /// no `..`. A `/` in it is written `%2F` in a path.
@@ -31,6 +32,59 @@ pub struct TopicRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1_048_576)]
     pub max_record_bytes: Option<u32>,
+    /// How much is kept. Default everything.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
+    pub retention: Option<Retention>,
+}
+
+/// How much of a topic is kept; what is left out is not limited. Records that are no longer kept go within seconds to
+/// minutes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Records that are older go: a time such as `"7d"`, 1 second to 36,500 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^([1-9][0-9]{0,3}d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,5}(m|s))$")]
+    pub age: Option<String>,
+    /// When a partition holds more stored bytes, its oldest records go. The newest publish always stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteCount>,
+}
+
+/// A number of bytes, 1 to 2^53-1, or a size with a unit such as `"10GiB"`. Answers have the number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "`bytes` must be a number of bytes or a size such as \"10GiB\"")]
+pub enum ByteCount {
+    /// Bytes.
+    #[schema(value_type = ByteNumber)]
+    Number(u64),
+    /// A number with a unit: `B`, `KiB`, `MiB`, `GiB`, `TiB`, `KB`, `MB`, `GB` or `TB`.
+    #[schema(value_type = ByteText)]
+    Text(String),
+}
+
+/// A number of bytes.
+#[derive(Debug, ToSchema)]
+#[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+pub struct ByteNumber(pub u64);
+
+/// A size with a unit.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^[1-9][0-9]{0,2}(B|[KMGT]i?B)$")]
+pub struct ByteText(pub String);
+
+/// How `PATCH` changes a retention: what is left out stays, `null` takes the limit away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionPatch {
+    /// Records that are older go: a time such as `"7d"`, 1 second to 36,500 days.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>, pattern = "^([1-9][0-9]{0,3}d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,5}(m|s))$")]
+    pub age: Option<Option<String>>,
+    /// When a partition holds more stored bytes, its oldest records go. The newest publish always stays.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<ByteCount>)]
+    pub bytes: Option<Option<ByteCount>>,
 }
 
 /// What `PATCH /v1/topics/{topic}` changes.
@@ -44,6 +98,10 @@ pub struct TopicPatch {
     /// The durability class from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
+    /// How much is kept from now on; `null` keeps everything.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present_object")]
+    #[schema(value_type = Option<RetentionPatch>)]
+    pub retention: Option<Option<RetentionPatch>>,
 }
 
 /// A topic.
@@ -57,6 +115,9 @@ pub struct Topic {
     pub durability: Durability,
     /// The largest payload of a record, in bytes.
     pub max_record_bytes: u32,
+    /// How much is kept; without it everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// When it was made, ms since the Unix epoch.
     pub created_at: u64,
     /// Stored bytes of all partitions.
@@ -77,6 +138,20 @@ pub struct PartitionBounds {
     pub start: u64,
     /// The next offset to be given.
     pub tail: u64,
-    /// Stored bytes.
+    /// Stored bytes that are kept.
     pub bytes: u64,
+}
+
+/// The place before which records are deleted: an offset, `time:<RFC 3339>` or `latest`.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = r"^([0-9]{1,18}|latest|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2}))$")]
+pub struct TrimPlace(pub String);
+
+/// The answer to `DELETE /v1/topics/{topic}/records`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Trimmed {
+    /// The topic.
+    pub topic: String,
+    /// The bounds after it of each partition that was asked for.
+    pub partition_bounds: Vec<PartitionBounds>,
 }

@@ -6,17 +6,18 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use plinth_api::limits::{PARTITIONS_MAX, RECORD_BYTES_MAX};
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
-use plinth_storage::log::{Bounds, Change, DocOp, Guard, TopicOp};
+use plinth_storage::log::{Bounds, Change, DocOp, Guard, Retention, TopicOp};
 use plinth_storage::{Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 use super::changes::Changes;
-use super::documents::{self, TopicDoc};
+use super::documents::{self, RetentionDoc, TopicDoc};
 use super::error::Error;
+use super::retention;
+use super::settings::{TopicChange, TopicSettings, record_bytes_max};
 use crate::auth::{Action, Caller, TopicPattern, TopicRef};
 
 /// Announcements of new topics that a follower may be behind before it looks through the list again.
@@ -25,17 +26,6 @@ const ANNOUNCEMENTS_MAX: usize = 256;
 const LOCKS: usize = 256;
 /// Rows that one look at a list takes.
 const LIST_STEP: usize = 500;
-
-/// What a topic is to be; what is not given is not compared, and has its default in a new topic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TopicSettings {
-    /// How many partitions, 1 to 1,024. Default 1.
-    pub partitions: Option<u32>,
-    /// The largest payload of a record, 1 byte to 1 MiB. Default 1 MiB.
-    pub max_record_bytes: Option<u32>,
-    /// The durability class. Default `object`.
-    pub durability: Option<Durability>,
-}
 
 /// A topic with the bounds of its partitions.
 #[derive(Clone, Debug)]
@@ -48,6 +38,8 @@ pub struct TopicView {
     pub max_record_bytes: u32,
     /// The durability class.
     pub durability: Durability,
+    /// How much is kept.
+    pub retention: Retention,
     /// When it was made.
     pub created_at: Timestamp,
     /// By partition.
@@ -65,6 +57,7 @@ pub(crate) struct Topic {
     pub(crate) partitions: u32,
     pub(crate) max_record_bytes: u32,
     pub(crate) durability: Durability,
+    pub(crate) retention: Retention,
     pub(crate) created_at: Timestamp,
 }
 
@@ -139,6 +132,7 @@ impl Topic {
             partitions: doc.partitions,
             max_record_bytes: doc.max_record_bytes,
             durability: doc.durability.into(),
+            retention: doc.retention.retention(),
             created_at: Timestamp(doc.created_at),
         }
     }
@@ -233,6 +227,10 @@ impl Catalog {
         if settings.durability.is_some_and(|wanted| wanted != found.durability) {
             return Err(Error::Conflict(format!("topic {} has durability {}", found.name, found.durability)));
         }
+        if settings.retention.is_some_and(|wanted| wanted != found.retention) {
+            let has = retention::words(&found.retention);
+            return Err(Error::Conflict(format!("topic {} has {has}", found.name)));
+        }
         Ok((self.view(&found)?, made))
     }
 
@@ -253,30 +251,24 @@ impl Catalog {
             partitions: topic.partitions,
             max_record_bytes: topic.max_record_bytes,
             durability: topic.durability,
+            retention: topic.retention,
             created_at: topic.created_at,
             bounds,
             missing,
         })
     }
 
-    /// Changes the settings that are given, but for the number of partitions.
+    /// Changes the settings that are given.
     ///
     /// # Errors
     /// `Unprocessable`, `NotFound`; those of the log.
-    pub(crate) async fn change(
-        self: &Arc<Self>,
-        topic: &TopicRef,
-        settings: TopicSettings,
-    ) -> Result<TopicView, Error> {
-        let TopicSettings { partitions: _, max_record_bytes, durability } = settings;
-        self.check(settings)?;
-        if max_record_bytes.is_some() || durability.is_some() {
+    pub(crate) async fn change(self: &Arc<Self>, topic: &TopicRef, change: TopicChange) -> Result<TopicView, Error> {
+        let TopicChange { max_record_bytes, durability, retention } = change;
+        let retention = Some(retention.of(Retention::default()));
+        self.check(TopicSettings { partitions: None, max_record_bytes, durability, retention })?;
+        if change != TopicChange::default() {
             let (catalog, topic) = (Arc::clone(self), topic.clone());
-            let edit = move |doc: &mut TopicDoc| {
-                doc.max_record_bytes = max_record_bytes.unwrap_or(doc.max_record_bytes);
-                doc.durability = durability.map_or(doc.durability, Into::into);
-            };
-            self.changes.run(async move { catalog.change_stored(&topic, edit).await }).await?;
+            self.changes.run(async move { catalog.change_stored(&topic, change).await }).await?;
         }
         self.view(&*self.get(topic)?)
     }
@@ -382,7 +374,7 @@ impl Catalog {
     }
 
     fn check(&self, settings: TopicSettings) -> Result<(), Error> {
-        check(settings)?;
+        settings.check()?;
         match settings.durability {
             Some(class) if !self.log.offers(class) => Err(Error::Unprocessable(format!(
                 "durability {class} is not offered here: the node has no cache directory that can be written"
@@ -407,13 +399,16 @@ impl Catalog {
             id: self.log.new_ulid(),
             partitions: settings.partitions.unwrap_or(1),
             max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
+            retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
             created_at: self.log.now().0,
             durability: settings.durability.unwrap_or_default().into(),
         };
+        let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
+        let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
         let change = Change {
             guards: vec![Guard::Absent(key.clone()), Guard::Present(documents::tenant(tenant))],
             docs: vec![DocOp::Put(key, documents::encode(&doc))],
-            topics: vec![TopicOp::Create { topic: doc.id(), partitions: doc.partitions }],
+            topics: [Some(create), set].into_iter().flatten().collect(),
         };
         match self.log.commit(change).await {
             Ok(()) => {}
@@ -427,14 +422,21 @@ impl Catalog {
         Ok((made, true))
     }
 
-    async fn change_stored(&self, topic: &TopicRef, edit: impl FnOnce(&mut TopicDoc)) -> Result<(), Error> {
+    async fn change_stored(&self, topic: &TopicRef, change: TopicChange) -> Result<(), Error> {
         let _one_at_a_time = self.lock(topic).await;
         let key = documents::topic(topic.tenant().id(), topic.name());
         let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
         let mut doc: TopicDoc = documents::decode(&key, &stored)?;
-        edit(&mut doc);
-        let guards = vec![Guard::Equals(key.clone(), stored)];
-        let change = Change { guards, docs: vec![DocOp::Put(key, documents::encode(&doc))], topics: vec![] };
+        let (before, retention) = (doc.retention.retention(), change.retention.of(doc.retention.retention()));
+        doc.max_record_bytes = change.max_record_bytes.unwrap_or(doc.max_record_bytes);
+        doc.durability = change.durability.map_or(doc.durability, Into::into);
+        doc.retention = RetentionDoc::of(retention);
+        let set = (retention != before).then_some(TopicOp::SetRetention { topic: doc.id(), retention });
+        let change = Change {
+            guards: vec![Guard::Equals(key.clone(), stored)],
+            docs: vec![DocOp::Put(key, documents::encode(&doc))],
+            topics: set.into_iter().collect(),
+        };
         let committed = self.log.commit(change).await;
         self.forget(topic);
         committed.map_err(|error| changed_meanwhile(topic, error))
@@ -479,19 +481,4 @@ fn changed_meanwhile(topic: &TopicRef, error: plinth_storage::Error) -> Error {
     } else {
         error.into()
     }
-}
-
-fn check(settings: TopicSettings) -> Result<(), Error> {
-    if let Some(partitions) = settings.partitions.filter(|wanted| !(1..=PARTITIONS_MAX).contains(wanted)) {
-        return Err(Error::Unprocessable(format!("partitions {partitions} is not within 1 to {PARTITIONS_MAX}")));
-    }
-    let limit = record_bytes_max();
-    if let Some(wanted) = settings.max_record_bytes.filter(|wanted| !(1..=limit).contains(wanted)) {
-        return Err(Error::Unprocessable(format!("max_record_bytes {wanted} is not within 1 to {limit}")));
-    }
-    Ok(())
-}
-
-fn record_bytes_max() -> u32 {
-    u32::try_from(RECORD_BYTES_MAX).expect("the limit of a record fits 32 bits")
 }

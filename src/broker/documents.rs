@@ -3,8 +3,11 @@
 //! The only file that spells these keys. A document carries the version of its form; every later build reads the older
 //! ones. No secret is stored, only its hash.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
+use plinth_storage::log::Retention;
 use plinth_storage::{Durability, Log};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -110,6 +113,8 @@ pub(crate) struct TopicDoc {
     pub(crate) id: Ulid,
     pub(crate) partitions: u32,
     pub(crate) max_record_bytes: u32,
+    #[serde(default, skip_serializing_if = "RetentionDoc::is_everything")]
+    pub(crate) retention: RetentionDoc,
     pub(crate) created_at: u64,
     #[serde(default, skip_serializing_if = "ClassDoc::is_object")]
     pub(crate) durability: ClassDoc,
@@ -151,6 +156,15 @@ impl From<ClassDoc> for Durability {
     }
 }
 
+/// How much of a topic is kept.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RetentionDoc {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) age_ms: Option<NonZeroU64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<NonZeroU64>,
+}
+
 impl TenantDoc {
     pub(crate) fn id(&self) -> TenantId {
         TenantId(self.id)
@@ -164,6 +178,20 @@ impl TenantDoc {
 impl TopicDoc {
     pub(crate) fn id(&self) -> TopicId {
         TopicId(self.id)
+    }
+}
+
+impl RetentionDoc {
+    pub(crate) fn of(retention: Retention) -> Self {
+        Self { age_ms: retention.age_ms, bytes: retention.bytes }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { age_ms: self.age_ms, bytes: self.bytes }
+    }
+
+    fn is_everything(&self) -> bool {
+        self.retention() == Retention::default()
     }
 }
 
@@ -214,6 +242,12 @@ mod tests {
         );
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
         assert_eq!((read.durability, encode(&read)), (ClassDoc::Local, Bytes::from(topic)));
+        let topic = format!(
+            r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"retention":{{"age_ms":1000}},"created_at":9}}"#
+        );
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic with a retention");
+        assert_eq!(read.retention.retention(), Retention { age_ms: NonZeroU64::new(1000), bytes: None });
+        assert_eq!(encode(&read), Bytes::from(topic));
     }
 
     #[test]

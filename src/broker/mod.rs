@@ -13,6 +13,8 @@ mod from;
 mod offline;
 mod page;
 mod publish;
+mod retention;
+mod settings;
 mod terms;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use plinth_storage::log::{Change, DocOp, Guard};
 
 pub use self::batch::FollowedBatch;
 use self::catalog::Catalog;
-pub use self::catalog::{TopicSettings, TopicView};
+pub use self::catalog::TopicView;
 use self::cursor::CursorKey;
 use self::documents::CursorKeyDoc;
 pub use self::error::Error;
@@ -32,6 +34,8 @@ pub use self::from::From;
 pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
+pub use self::retention::{Before, RetentionChange, Trimmed};
+pub use self::settings::{TopicChange, TopicSettings};
 pub use self::terms::{ProducerTerm, Terms};
 use crate::auth::{Action, Caller, TopicRef};
 use crate::render::RenderCache;
@@ -99,14 +103,13 @@ impl Broker {
         self.catalog().view(&found)
     }
 
-    /// Changes the settings that are given, for later records; the number of partitions is never changed. Cancel safe as
-    /// [`Broker::ensure_topic`].
+    /// Changes the settings that are given, for later records. Cancel safe as [`Broker::ensure_topic`].
     ///
     /// # Errors
     /// `Unprocessable` over their limits; `NotFound`.
-    pub async fn change_topic(&self, topic: &TopicRef, settings: TopicSettings) -> Result<TopicView, Error> {
+    pub async fn change_topic(&self, topic: &TopicRef, change: TopicChange) -> Result<TopicView, Error> {
         managed(topic)?;
-        self.catalog().change(topic, settings).await
+        self.catalog().change(topic, change).await
     }
 
     /// Deletes the topic with its records. Cancel safe as [`Broker::ensure_topic`].

@@ -184,8 +184,11 @@ impl Broker {
                 let place = &mut places[index];
                 let batches = match self.log().read_on(&mut place.scan, place.next, share).await {
                     Err(error) if error.kind() == Kind::OutOfRange => {
-                        let gap = self.log().gap_at(place.partition, place.next)?;
-                        let gap = gap.ok_or_else(|| lost(topic, place, error))?;
+                        let Some(gap) = self.log().gap_at(place.partition, place.next)? else {
+                            // What was read before it is a page; the next one tells of it.
+                            let some = !found.slices.is_empty();
+                            return if some { Ok(false) } else { Err(self.lost(topic, place, &request.from)) };
+                        };
                         found.gaps.push(place.skip(&topic.name, &gap));
                         if found.gaps.len() >= GAPS_MAX {
                             return Ok(false);
@@ -193,7 +196,7 @@ impl Broker {
                         unread_next.push(index);
                         continue;
                     }
-                    read => read.map_err(|error| lost(topic, place, error))?,
+                    read => read.map_err(|error| gone(&topic.name, error))?,
                 };
                 place.rest = batches.into();
                 if !place.rest.is_empty() {
@@ -215,6 +218,17 @@ impl Broker {
             unread = unread_next;
         }
         Ok(true)
+    }
+
+    /// What it means that a place was trimmed since the page was begun: `Trimmed` if the client named it, and `Busy` if he
+    /// did not, because the same request then begins elsewhere.
+    fn lost(&self, topic: &Topic, place: &Place, from: &From) -> Error {
+        let (requested, named) = (place.next, matches!(from, From::Offset(_) | From::Cursor(_)));
+        match self.log().bounds(place.partition).map(|bounds| bounds.start) {
+            Ok(start) if named && start > requested => Error::Trimmed { requested: requested.0, start: start.0 },
+            Ok(_) => Error::Busy(format!("offset {requested} of topic {} was trimmed while it was read", topic.name)),
+            Err(error) => gone(&topic.name, error),
+        }
     }
 }
 
@@ -301,13 +315,4 @@ pub(crate) fn one_partition_only() -> Error {
 /// Names the topic that the log does not know any more.
 pub(crate) fn named(topic: &str, error: Error) -> Error {
     if matches!(error, Error::NotFound(_)) { Error::NotFound(format!("there is no topic {topic}")) } else { error }
-}
-
-/// What a failed read of a place means: one that was trimmed while it was read is told so.
-fn lost(topic: &Topic, place: &Place, error: plinth_storage::Error) -> Error {
-    if error.kind() == Kind::OutOfRange {
-        Error::Busy(format!("offset {} of topic {} was trimmed while it was read", place.next, topic.name))
-    } else {
-        gone(&topic.name, error)
-    }
 }

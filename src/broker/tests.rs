@@ -37,8 +37,7 @@ impl World {
     }
 
     async fn topic(&self, name: &str, partitions: u32) {
-        let settings =
-            TopicSettings { partitions: Some(partitions), max_record_bytes: None, ..TopicSettings::default() };
+        let settings = TopicSettings { partitions: Some(partitions), ..TopicSettings::default() };
         self.broker.ensure_topic(&self.to(Action::Manage, name), settings).await.expect("a topic");
     }
 
@@ -93,8 +92,8 @@ fn record(text: &str) -> NewRecord {
     NewRecord { content_type: "text/plain".into(), payload: text.to_owned().into(), ..NewRecord::default() }
 }
 
-fn record_bytes(max: u32) -> TopicSettings {
-    TopicSettings { max_record_bytes: Some(max), ..TopicSettings::default() }
+fn record_bytes(max: u32) -> TopicChange {
+    TopicChange { max_record_bytes: Some(max), ..TopicChange::default() }
 }
 
 fn keyed(key: &str) -> NewRecord {
@@ -242,7 +241,7 @@ async fn a_topic_may_allow_less_and_the_change_holds_at_once() {
 async fn ensure_makes_once_and_refuses_other_settings() {
     let world = world().await;
     let topic = world.to(Action::Manage, "orders");
-    let of = |partitions| TopicSettings { partitions, max_record_bytes: None, ..TopicSettings::default() };
+    let of = |partitions| TopicSettings { partitions, ..TopicSettings::default() };
     assert!(world.broker.ensure_topic(&topic, of(Some(4))).await.expect("made").1);
     for same in [Some(4), None] {
         assert!(!world.broker.ensure_topic(&topic, of(same)).await.expect("the same").1);

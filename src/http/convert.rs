@@ -8,12 +8,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use plinth_api::limits::{LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX};
 use plinth_api::{ListPage, keys, tenants, topics};
+use plinth_storage::log::Bounds;
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::Params;
+use super::retention;
 use crate::auth::{KeyRequest, KeyView, NewKey, TenantView, Ticket};
-use crate::broker::{TopicSettings, TopicView};
+use crate::broker::{TopicChange, TopicSettings, TopicView};
 use crate::{parse, receipt};
 
 /// An answer of `value` as JSON.
@@ -67,17 +69,13 @@ fn list_cursor(cursor: &str) -> Result<String, ApiError> {
 
 /// The view of one topic; `with_bounds` for the bounds of each partition.
 pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
-    let bounds = (0..).zip(&view.bounds).map(|(partition, bounds)| topics::PartitionBounds {
-        partition,
-        start: bounds.start.0,
-        tail: bounds.tail.0,
-        bytes: bounds.bytes,
-    });
+    let bounds = (0..).zip(&view.bounds).map(|(partition, bounds)| partition_bounds(partition, bounds));
     topics::Topic {
         name: view.name.to_string(),
         partitions: view.partitions,
         durability: receipt::class(view.durability),
         max_record_bytes: view.max_record_bytes,
+        retention: retention::show(&view.retention),
         created_at: view.created_at.0,
         bytes: view.bytes(),
         records: view.records(),
@@ -85,20 +83,26 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
     }
 }
 
-pub(super) fn topic_settings(request: &topics::TopicRequest) -> TopicSettings {
-    TopicSettings {
+/// The bounds of one partition.
+pub(super) fn partition_bounds(partition: u32, bounds: &Bounds) -> topics::PartitionBounds {
+    topics::PartitionBounds { partition, start: bounds.start.0, tail: bounds.tail.0, bytes: bounds.bytes }
+}
+
+pub(super) fn topic_settings(request: &topics::TopicRequest) -> Result<TopicSettings, ApiError> {
+    Ok(TopicSettings {
         partitions: request.partitions,
         max_record_bytes: request.max_record_bytes,
         durability: request.durability.map(parse::class),
-    }
+        retention: request.retention.as_ref().map(retention::parse).transpose()?,
+    })
 }
 
-pub(super) fn topic_patch(patch: &topics::TopicPatch) -> TopicSettings {
-    TopicSettings {
-        partitions: None,
+pub(super) fn topic_patch(patch: topics::TopicPatch) -> Result<TopicChange, ApiError> {
+    Ok(TopicChange {
         max_record_bytes: patch.max_record_bytes,
         durability: patch.durability.map(parse::class),
-    }
+        retention: retention::parse_patch(patch.retention)?,
+    })
 }
 
 pub(super) fn tenant(view: TenantView) -> tenants::Tenant {

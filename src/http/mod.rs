@@ -20,6 +20,7 @@ mod live;
 mod openapi;
 mod publish;
 mod read;
+mod retention;
 mod routes;
 mod tenants;
 mod terms;

@@ -6,7 +6,7 @@ use plinth_api::error::Problem;
 use plinth_api::frames::{ClientFrame, ServerFrame};
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
 use plinth_api::tenants::TenantName;
-use plinth_api::topics::{TopicName, TopicPattern};
+use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -39,6 +39,7 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         topics::remove,
         publish::publish,
         read::read,
+        topics::trim,
         live::stream,
         ws::upgrade::upgrade,
         tenants::create,
@@ -65,6 +66,7 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         ServerFrame,
         TopicName,
         TopicPattern,
+        TrimPlace,
         TenantName,
         From,
         Wait,

@@ -66,6 +66,7 @@ pub const ROUTES: &[Route] = routes! {
     delete "/v1/topics/{topic}",    Manage    => topics::remove;
     post   RECORDS,                 Publish   => publish::publish;
     get    RECORDS,                 Subscribe => read::read;
+    delete RECORDS,                 Manage    => topics::trim;
     get    "/v1/stream",            Subscribe => live::stream;
     get    SOCKET,                  Tenant    => ws::upgrade;
     post   "/v1/tenants",           Operator  => tenants::create;

@@ -4,13 +4,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::topics::{Topic, TopicName, TopicPatch, TopicRequest};
+use plinth_api::topics::{Topic, TopicName, TopicPatch, TopicRequest, TrimPlace, Trimmed};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
 use super::extract::{self, Authed, Name, Params};
 use super::front::Front;
 use crate::auth::Action;
+use crate::broker::Before;
 
 /// Create a topic, or make sure that it is there with these settings.
 ///
@@ -37,7 +38,7 @@ pub(super) async fn ensure(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let wanted = extract::optional_json::<TopicRequest>(&front, &parts, body).await?.unwrap_or_default();
-    let (view, made) = front.broker.ensure_topic(&topic, convert::topic_settings(&wanted)).await?;
+    let (view, made) = front.broker.ensure_topic(&topic, convert::topic_settings(&wanted)?).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
     Ok(convert::json(status, &convert::topic(&view, true)))
 }
@@ -63,7 +64,7 @@ pub(super) async fn view(
     Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
 }
 
-/// Change settings of a topic.
+/// Change settings of a topic; what is left out stays as it is.
 #[utoipa::path(
     patch,
     path = "/v1/topics/{topic}",
@@ -83,7 +84,7 @@ pub(super) async fn change(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let patch: TopicPatch = extract::json(&front, &parts, body).await?;
-    let view = front.broker.change_topic(&topic, convert::topic_patch(&patch)).await?;
+    let view = front.broker.change_topic(&topic, convert::topic_patch(patch)?).await?;
     Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
 }
 
@@ -106,6 +107,41 @@ pub(super) async fn remove(
     extract::no_params(&request.into_parts().0)?;
     front.broker.delete_topic(&topic).await?;
     Ok(convert::no_content())
+}
+
+/// Delete the records before a place, for ever.
+///
+/// Nothing happens in a partition that has no record before it. A reader whose place is among them gets 410 for a page, and a
+/// `gap` with the reason `trimmed` on a stream. An error may leave some of several partitions trimmed; the same request
+/// again does the rest.
+#[utoipa::path(
+    delete,
+    path = "/v1/topics/{topic}/records",
+    operation_id = "trim_records",
+    tag = "records",
+    params(
+        ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
+        ("before" = TrimPlace, Query, description = "The first record that stays: an offset of one partition, \
+            `time:<RFC 3339>`, or `latest` for none"),
+        ("partition" = Option<u32>, Query, maximum = 1023, description = "Only this partition; default all"),
+    ),
+    responses((status = 200, description = "The bounds after it", body = Trimmed))
+)]
+pub(super) async fn trim(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let topic = caller.authorize(Action::Manage, &name)?;
+    let mut params = Params::parse(request.uri().query());
+    let before = params.take("before")?;
+    let partition = params.take_parsed("partition")?;
+    params.finish()?;
+    let before = before.ok_or_else(|| ApiError::invalid("the query parameter `before` is missing"))?;
+    let trimmed = front.broker.trim(&topic, before.parse::<Before>()?, partition).await?;
+    let bounds = trimmed.partitions.iter().map(|(index, bounds)| convert::partition_bounds(*index, bounds)).collect();
+    Ok(convert::json(StatusCode::OK, &Trimmed { topic: trimmed.topic.to_string(), partition_bounds: bounds }))
 }
 
 /// List the topics that the credential may know of, by name.

@@ -36,7 +36,11 @@ fn guarded() -> impl Iterator<Item = &'static Route> {
 fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     let path = route.path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
     let path = path.replace("{id}", &names.id);
-    let path = if route.path == "/v1/stream" { format!("{path}?topic={}", escape(&names.topic)) } else { path };
+    let path = match (route.method, route.path) {
+        (_, "/v1/stream") => format!("{path}?topic={}", escape(&names.topic)),
+        ("DELETE", "/v1/topics/{topic}/records") => format!("{path}?before=latest"),
+        _ => path,
+    };
     let request = client.request(Method::from_bytes(route.method.as_bytes()).unwrap(), &path);
     match (route.method, route.path) {
         ("PUT", _) => request.json(&json!({})),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -160,6 +160,15 @@ async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
     assert_eq!((made.code, &made.json()["partitions"]), (0, &Value::from(3)), "{}", made.stderr);
     let changed = client(&server, &["topics", "update", "a/b", "--max-record-bytes", "100"], b"").await;
     assert_eq!((changed.code, &changed.json()["max_record_bytes"]), (0, &Value::from(100)), "{}", changed.stderr);
+    for (args, kept) in [
+        (&["--retention-age", "7d"][..], json!({"age": "7d"})),
+        (&["--retention-bytes", "1GiB"], json!({"age": "7d", "bytes": 1 << 30})),
+        (&["--retention-age", "none", "--retention-bytes", "1MB"], json!({"bytes": 1_000_000})),
+    ] {
+        let changed = client(&server, &[&["topics", "update", "a/b"], args].concat(), b"").await;
+        assert_eq!((changed.code, &changed.json()["retention"]), (0, &kept), "{}", changed.stderr);
+    }
+    assert_eq!(client(&server, &["topics", "update", "a/b"], b"").await.code, 2, "there is nothing to change");
     let seen = client(&server, &["topics", "get", "a/b"], b"").await;
     assert_eq!(seen.json()["partition_bounds"].as_array().map(Vec::len), Some(3));
     assert_eq!(client(&server, &["topics", "list", "--prefix", "a/"], b"").await.lines().len(), 1);
@@ -179,6 +188,27 @@ async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
     assert!(!run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
     assert_eq!(run(&["tenants", "delete", "acme"], &root, b"").await.code, 0);
     assert_eq!(run(&["tenants", "get", "acme"], &root, b"").await.code, 1);
+}
+
+#[tokio::test]
+async fn old_records_are_deleted_from_the_command_line() {
+    let server = Server::start().await;
+    let args = ["topics", "create", "t", "--retention-age", "1h 30m", "--retention-bytes", "5GiB"];
+    let made = client(&server, &args, b"").await;
+    let kept = json!({"age": "90m", "bytes": 5_u64 << 30});
+    assert_eq!((made.code, &made.json()["retention"]), (0, &kept), "{}", made.stderr);
+    assert_eq!(client(&server, &["publish", "t"], b"a\nb\nc\n").await.code, 0);
+    let trimmed = client(&server, &["topics", "trim", "t", "--before", "2"], b"").await;
+    assert_eq!(trimmed.code, 0, "{}", trimmed.stderr);
+    let bounds = &trimmed.json()["partition_bounds"][0];
+    assert_eq!((&bounds["start"], &bounds["tail"]), (&Value::from(2), &Value::from(3)));
+    let above = client(&server, &["topics", "trim", "t", "--before", "4", "--partition", "0"], b"").await;
+    assert_eq!((above.code, above.stdout.len()), (1, 0));
+    assert!(above.stderr.contains("above the tail, which is 3"), "{}", above.stderr);
+    let followed =
+        client(&server, &["subscribe", "t", "--from", "offset:0", "--limit", "1", "--format", "value"], b"").await;
+    assert_eq!(followed.lines(), ["c"], "{}", followed.stderr);
+    assert!(followed.stderr.contains("goes on at offset 2 instead of 0 (trimmed)"), "{}", followed.stderr);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod proxy;
 mod publish;
 mod read;
 mod restart;
+mod retention;
 mod store_faults;
 mod tidy;
 mod ws;

@@ -167,8 +167,7 @@ impl OpenSegment<'_> {
             });
             each.collect()
         };
-        let decompressed = tokio::task::spawn_blocking(decompress).await;
-        decompressed.map_err(|error| Error::new(Kind::Closed, "a read was cut off").with_source(error))?
+        apart("a read", decompress).await
     }
 
     fn run(&self) -> Range<u32> {

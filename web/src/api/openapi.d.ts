@@ -15,6 +15,15 @@ export interface components {
         };
         /** @enum {string} */
         AuthType: "auth";
+        /** @description A number of bytes, 1 to 2^53-1, or a size with a unit such as `"10GiB"`. Answers have the number. */
+        ByteCount: components["schemas"]["ByteNumber"] | components["schemas"]["ByteText"];
+        /**
+         * Format: int64
+         * @description A number of bytes.
+         */
+        ByteNumber: number;
+        /** @description A size with a unit. */
+        ByteText: string;
         /** @description A frame from the client. */
         ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["PingFrame"];
         /** @description The limits of one connection. */
@@ -219,6 +228,7 @@ export interface components {
                  * @description Records of all partitions.
                  */
                 records: number;
+                retention?: components["schemas"]["Retention"] | null;
             }[];
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
@@ -232,7 +242,7 @@ export interface components {
         PartitionBounds: {
             /**
              * Format: int64
-             * @description Stored bytes.
+             * @description Stored bytes that are kept.
              */
             bytes: number;
             /**
@@ -464,6 +474,21 @@ export interface components {
             /** @description The records, in order within each partition. */
             records: components["schemas"]["Record"][];
         };
+        /**
+         * @description How much of a topic is kept; what is left out is not limited. Records that are no longer kept go within seconds to
+         *     minutes.
+         */
+        Retention: {
+            /** @description Records that are older go: a time such as `"7d"`, 1 second to 36,500 days. */
+            age?: string | null;
+            bytes?: components["schemas"]["ByteCount"] | null;
+        };
+        /** @description How `PATCH` changes a retention: what is left out stays, `null` takes the limit away. */
+        RetentionPatch: {
+            /** @description Records that are older go: a time such as `"7d"`, 1 second to 36,500 days. */
+            age?: string | null;
+            bytes?: components["schemas"]["ByteCount"] | null;
+        };
         /** @description What a key may do: `admin`, or an action on the topics whose names fit a pattern. */
         Scope: string;
         /** @description A frame from the server. */
@@ -656,6 +681,7 @@ export interface components {
              * @description Records of all partitions.
              */
             records: number;
+            retention?: components["schemas"]["Retention"] | null;
         };
         /**
          * @description The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
@@ -670,6 +696,7 @@ export interface components {
              * @description The largest payload of a record from now on, 1 byte to 1 MiB.
              */
             max_record_bytes?: number | null;
+            retention?: components["schemas"]["RetentionPatch"] | null;
         };
         /** @description A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything. */
         TopicPattern: string;
@@ -686,7 +713,17 @@ export interface components {
              * @description How many partitions, 1 to 1,024. Default 1.
              */
             partitions?: number | null;
+            retention?: components["schemas"]["Retention"] | null;
         };
+        /** @description The answer to `DELETE /v1/topics/{topic}/records`. */
+        Trimmed: {
+            /** @description The bounds after it of each partition that was asked for. */
+            partition_bounds: components["schemas"]["PartitionBounds"][];
+            /** @description The topic. */
+            topic: string;
+        };
+        /** @description The place before which records are deleted: an offset, `time:<RFC 3339>` or `latest`. */
+        TrimPlace: string;
         /** @description Stop following. */
         UnsubscribeFrame: {
             /** @description The subscription. */

@@ -12,6 +12,7 @@ export type PublishRecord = Bodies["PublishRecord"];
 export type PublishResults = Bodies["PublishResults"];
 export type Receipt = Bodies["Receipt"];
 export type RecordPage = Bodies["RecordPage"];
+export type Retention = Bodies["Retention"];
 export type Ticket = Bodies["Ticket"];
 export type Topic = Bodies["Topic"];
 export type TopicList = Bodies["ListPage_Topic"];

@@ -1,4 +1,5 @@
 // Numbers, times and payloads as text for people.
+import type { Retention } from "../api/types";
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -12,6 +13,17 @@ export function formatBytes(bytes: number): string {
     unit = next;
   }
   return unit === "B" ? `${Math.round(value)} B` : `${value < 10 ? value.toFixed(1) : Math.round(value)} ${unit}`;
+}
+
+/** What a topic keeps of its records, in one line. */
+export function formatRetention(retention: Retention | null | undefined): string {
+  const limits: string[] = [];
+  if (retention?.age != null) limits.push(`${retention.age} of records`);
+  if (retention?.bytes != null) {
+    const { bytes } = retention;
+    limits.push(`${typeof bytes === "number" ? formatBytes(bytes) : bytes} of each partition`);
+  }
+  return limits.length === 0 ? "everything" : limits.join(", and at most ");
 }
 
 /** 1234567 → `1,234,567`. */

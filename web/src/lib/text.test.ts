@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { formatBytes, formatCount, formatRate, formatTime, isoTime } from "./format";
+import { formatBytes, formatCount, formatRate, formatRetention, formatTime, isoTime } from "./format";
 import { parseExactly } from "./json";
 import { payloadText, PREVIEW_CHARS, rowOf } from "./record";
 
@@ -16,6 +16,13 @@ describe("numbers and times", () => {
       "1.0 MiB",
       "5.3 TiB",
     ]);
+  });
+
+  test("what a topic keeps is one line", () => {
+    expect(formatRetention(undefined)).toBe("everything");
+    expect(formatRetention({ age: "7d" })).toBe("7d of records");
+    expect(formatRetention({ bytes: 10 * 1024 ** 3 })).toBe("10 GiB of each partition");
+    expect(formatRetention({ age: "90m", bytes: 1536 })).toBe("90m of records, and at most 1.5 KiB of each partition");
   });
 
   test("a rate that is not known is a dash and a small one keeps a digit", () => {

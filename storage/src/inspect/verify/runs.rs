@@ -117,7 +117,7 @@ impl Runs {
     /// # Errors
     /// `Corrupt` when the scratch directory is broken.
     pub(super) fn loses(&self, state: &dyn StateStore, link: &Link, run: &SegmentRun) -> Result<bool> {
-        let row = link.row(run);
+        let row = link.row(run, None);
         let Some((_, new)) = self.get(run.partition, run.base, &row.place)? else { return Ok(false) };
         let (from, to) = (layout::index_key(run.partition, run.base), layout::index_key(run.partition, run.next()));
         let (mut next, mut sum) = (run.base, 0_u128);
