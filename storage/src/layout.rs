@@ -18,6 +18,11 @@ pub(crate) fn probe(session: SessionId) -> Path {
     Path::from(format!("session/{session}/probe"))
 }
 
+/// Where the logs of all sessions stand.
+pub(crate) fn logs_prefix() -> Path {
+    Path::from("session")
+}
+
 pub(crate) fn session_meta(session: SessionId) -> Path {
     Path::from(format!("session/{session}/meta"))
 }
@@ -126,6 +131,38 @@ pub(crate) fn purpose(path: &str) -> &'static str {
         "probe"
     } else {
         "cluster"
+    }
+}
+
+/// Where all segments stand.
+pub(crate) fn segments_prefix() -> Path {
+    Path::from("segment")
+}
+
+/// The name of an object that may be deleted when nothing needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Deletable {
+    Slot(SessionId, Slot),
+    Checkpoint(SessionId, Slot),
+    Segment(SegmentId),
+}
+
+impl Deletable {
+    /// `None` for any other object.
+    pub(crate) fn parse(path: &Path) -> Option<Self> {
+        let id = path.parts().nth(1)?.as_ref().parse().ok()?;
+        let number = Slot(number(path).unwrap_or_default());
+        let session = SessionId(id);
+        let names = [Self::Slot(session, number), Self::Checkpoint(session, number), Self::Segment(SegmentId(id))];
+        names.into_iter().find(|name| name.path() == *path)
+    }
+
+    pub(crate) fn path(self) -> Path {
+        match self {
+            Self::Slot(session, slot) => wal(session, slot),
+            Self::Checkpoint(session, number) => checkpoint(session, number),
+            Self::Segment(id) => segment(id),
+        }
     }
 }
 

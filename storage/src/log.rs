@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
@@ -23,7 +23,7 @@ use crate::durability::Durability;
 use crate::env::{Clock, Rng, SystemClock, SystemRng, apart, new_ulid};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feeds, Follow};
-use crate::ids::{ClusterId, Offset, Partition, SessionId, Slot, Timestamp};
+use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId, Timestamp};
 use crate::layout;
 use crate::meter;
 use crate::metrics::{Health, StorageMetrics};
@@ -34,7 +34,8 @@ pub use crate::retention::Retention;
 use crate::segment::compaction::{Compactor, Request};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
-use crate::shard::checkpoint::{CheckpointOptions, Checkpointer};
+use crate::shard::checkpoint::{Checkpointer, Checkpoints};
+use crate::shard::sweep::Sweeper;
 use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
@@ -45,7 +46,6 @@ use crate::wal::pipeline::{IN_FLIGHT_MAX, Pipeline};
 use crate::wal::recover;
 pub use crate::wal::writer::StopReason;
 use crate::wal::writer::{Writer, WriterParts};
-use crate::watch;
 
 /// Shards of a new cluster when nothing else is asked for.
 pub const SHARDS_DEFAULT: u16 = 16;
@@ -105,6 +105,10 @@ pub struct LogOptions {
     pub retention_interval: Duration,
     /// Partitions of topics with a retention that one turn looks at.
     pub retention_partitions_max: usize,
+    /// How often the bucket is looked through for objects that nothing needs any more, while there are new checkpoints.
+    pub sweep_interval: Duration,
+    /// So long after the first checkpoint that does not need it an object is still there, for those who read it.
+    pub delete_grace: Duration,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The random numbers.
@@ -165,9 +169,8 @@ struct Inner {
     health: Arc<Health>,
     metrics: StorageMetrics,
     tasks: Mutex<Option<JoinSet<()>>>,
-    checkpoint_requested: Arc<Notify>,
+    checkpoints: Checkpoints,
     compaction: mpsc::Sender<Request>,
-    checkpoint_durable: watch::Receiver<Option<Slot>>,
     /// Held for as long as the caches of the directory are in use.
     _cache_lock: Option<Arc<std::fs::File>>,
 }
@@ -199,6 +202,8 @@ impl LogOptions {
             write_percent_max: 240,
             retention_interval: Duration::from_secs(10),
             retention_partitions_max: 10_000,
+            sweep_interval: Duration::from_secs(60 * 60),
+            delete_grace: Duration::from_secs(10 * 60),
             clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
         }
@@ -227,8 +232,10 @@ impl Log {
         let (state, restored) = open::restore_state(&starter, &plan, options.cache_dir.as_deref(), &metrics).await?;
         metrics.replayed_slots.set(i64::try_from(restored.slots).unwrap_or(i64::MAX));
         tracing::info!(%session, slots = restored.slots, bytes = restored.bytes, "state is restored");
+        let epoch = plan.catalog_epoch();
         let cache_lock = cache_lock.map(Arc::new);
-        let log = Self::start(&options, (cluster, session, shards), (state, cache_lock.clone()), (health, metrics));
+        let log =
+            Self::start(&options, (cluster, session, shards, epoch), (state, cache_lock.clone()), (health, metrics));
         log.acquire(&plan).await?;
         let journal_dir = options.cache_dir.filter(|_| cache_lock.is_some()).map(|dir| dir.join("journal"));
         recover::recover(&log.inner.writer, cluster, journal_dir.as_deref()).await?;
@@ -236,14 +243,14 @@ impl Log {
             log.begin_journal(dir, Owner { cluster, session }, cache_lock).await;
         }
         if plan.sessions() >= LOGS_UNTIL_CHECKPOINT || restored.bytes >= options.checkpoint_wal_bytes {
-            log.inner.checkpoint_requested.notify_one();
+            log.request_checkpoint();
         }
         Ok(log)
     }
 
     fn start(
         options: &LogOptions,
-        (cluster, session, shards): (ClusterId, SessionId, u16),
+        (cluster, session, shards, epoch): (ClusterId, SessionId, u16, Epoch),
         (state, cache_lock): (Arc<dyn StateStore>, Option<Arc<std::fs::File>>),
         (health, metrics): (Arc<Health>, StorageMetrics),
     ) -> Self {
@@ -260,29 +267,17 @@ impl Log {
             clock: Arc::clone(&options.clock),
         };
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
-        let writer = Writer::new(append::writer_options(options, cluster, session, shards), parts);
+        let (checkpointer, checkpoints) = Checkpointer::new(options, session, &parts);
+        let sweeper = Sweeper::new(options, (session, epoch), &parts, (checkpoints.clone(), compactor.unsettled()));
+        let writer = Writer::new(append::writer_options(options, cluster, (session, epoch), shards), parts);
         let weak = Arc::downgrade(&writer);
         metrics.upload_lag.look_by(move || weak.upgrade().map(|writer| writer.upload_lag()).unwrap_or_default());
-        let checkpoint_requested = Arc::<Notify>::default();
-        let (durable, checkpoint_durable) = watch::channel(None);
-        let checkpointer = Checkpointer {
-            session,
-            stores: options.stores.clone(),
-            state: Arc::clone(&state),
-            health: Arc::clone(&health),
-            metrics: metrics.clone(),
-            options: CheckpointOptions {
-                interval: options.checkpoint_interval,
-                wal_bytes: options.checkpoint_wal_bytes,
-            },
-            requested: Arc::clone(&checkpoint_requested),
-            durable,
-        };
         let mut tasks = JoinSet::new();
         tasks.spawn(Pipeline::new(Arc::clone(&writer)).run());
         tasks.spawn(Keeper::new(options, &writer, &state).run());
         tasks.spawn(checkpointer.run(Arc::clone(&writer)));
         tasks.spawn(compactor.run(Arc::clone(&writer)));
+        tasks.spawn(sweeper.run(Arc::clone(&writer)));
         let pages_dir = options.cache_dir.as_ref().filter(|_| !options.stores.local).map(|dir| dir.join("pages"));
         let segment_memory_bytes = options.page_memory_bytes / SEGMENT_MEMORY_SHARE;
         let pages = PageCacheOptions {
@@ -309,9 +304,8 @@ impl Log {
             health,
             metrics,
             tasks: Mutex::new(Some(tasks)),
-            checkpoint_requested,
+            checkpoints,
             compaction,
-            checkpoint_durable,
             _cache_lock: cache_lock,
         };
         Self { inner: Arc::new(inner) }
@@ -418,7 +412,7 @@ impl Log {
 
     /// Asks for a checkpoint now; it is written in the background.
     pub fn request_checkpoint(&self) {
-        self.inner.checkpoint_requested.notify_one();
+        self.inner.checkpoints.request();
     }
 
     /// Compacts what is committed now, merges what there is to merge; returns when it is linked. Cancel safe: the work goes
@@ -438,10 +432,7 @@ impl Log {
     /// # Errors
     /// `Closed` when the session ends before.
     pub async fn checkpoint(&self) -> Result<()> {
-        let mut durable = self.inner.checkpoint_durable.clone();
-        durable.mark_unchanged();
-        self.request_checkpoint();
-        durable.changed().await.map_err(|_| Error::new(Kind::Closed, "the session ended before its checkpoint"))
+        self.inner.checkpoints.next().await
     }
 
     /// Every row of the state that belongs into a checkpoint, and its value.

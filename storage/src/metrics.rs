@@ -63,6 +63,12 @@ pub struct StorageMetrics {
     pub trims: Counter,
     /// Checkpoints that were written.
     pub checkpoints: Counter,
+    /// Objects that were deleted because nothing needed them any more.
+    pub deleted_objects: Counter,
+    /// Their bytes.
+    pub deleted_bytes: Counter,
+    /// Objects that wait for their grace to pass, or to be deleted.
+    pub pending_deletes: Gauge,
     /// WAL slots that were applied when the log was opened.
     pub replayed_slots: Gauge,
     /// Bytes that wait for their slot to be committed.
@@ -159,6 +165,9 @@ impl StorageMetrics {
         r.register("plinth_segment_mismatches", "Segments not used: wrong content", self.segment_mismatches.clone());
         r.register("plinth_trims", "Committed moves of a partition's start", self.trims.clone());
         r.register("plinth_checkpoints", "Checkpoints written", self.checkpoints.clone());
+        r.register("plinth_deleted_objects", "Objects deleted", self.deleted_objects.clone());
+        r.register("plinth_deleted_bytes", "Bytes of objects deleted", self.deleted_bytes.clone());
+        r.register("plinth_pending_deletes", "Objects that wait to be deleted", self.pending_deletes.clone());
         r.register("plinth_replayed_slots", "WAL slots applied at start", self.replayed_slots.clone());
         r.register("plinth_pending_bytes", "Bytes that wait for their slot", self.pending_bytes.clone());
         r.register("plinth_tail_bytes", "Bytes of the committed tail in memory", self.tail_bytes.clone());

@@ -67,7 +67,10 @@ impl Reader {
                 tracing::warn!(%partition, %from, %error, "what was read is broken, reading it again from the bucket");
                 self.forget(&row).await;
                 // A compaction may have put the run elsewhere since.
-                let (base, row) = self.locate(partition, from)?;
+                // Or it was let go of.
+                let gone =
+                    |_| Error::new(Kind::OutOfRange, format!("offset {from} of {partition} is not kept any more"));
+                let (base, row) = self.locate(partition, from).map_err(gone)?;
                 self.read_run(partition, (base, &row), from, bytes_max).await.map_err(missing_is_corrupt)
             }
             other => other,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
@@ -131,6 +132,22 @@ async fn who_is_there(stores: &ObjectStores, object: &Object) -> Result<Created>
         }
         None => Err(Error::new(Kind::Unavailable, "object store reported a conflict with an object that is not there")),
     }
+}
+
+/// Deletes objects, some at a time, and gives the name of each that is gone; one that was not there is. Nothing else in
+/// the log calls the store's delete. Who calls it has made sure that nothing needs them (`shard/sweep.rs`).
+///
+/// # Errors
+/// `Unavailable` when the store refuses.
+pub(crate) fn delete(stores: &ObjectStores, paths: Vec<Path>) -> impl Stream<Item = Result<Path>> + Send + Unpin {
+    let deleted = stores.read.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+    deleted.filter_map(|deleted| {
+        std::future::ready(match deleted {
+            Ok(path) => Some(Ok(path)),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => Some(Err(Error::new(Kind::Unavailable, "object store refused a delete").with_source(error))),
+        })
+    })
 }
 
 /// The header of the object under `path`, or `None` when there is no object.

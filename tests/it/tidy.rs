@@ -69,6 +69,25 @@ const WORDS: &[Words] = &[
             "storage/src/shard/rows.rs",
         ],
     },
+    Words {
+        rule: Rule::StoreDelete,
+        words: &[".delete", ".delete_stream"],
+        anywhere_in: &["storage/src/"],
+        // The probe removes its own; the others delete from RocksDB and count.
+        but_in: &[
+            "storage/src/slot.rs",
+            "storage/src/store.rs",
+            "storage/src/meter.rs",
+            "storage/src/state/",
+            "storage/src/cache/",
+        ],
+    },
+    Words {
+        rule: Rule::StoreDelete,
+        words: &["slot::delete"],
+        anywhere_in: &["storage/src/"],
+        but_in: &["storage/src/shard/sweep.rs"],
+    },
     Words { rule: Rule::StorePut, words: &["object_store"], anywhere_in: &["api/src/", "src/"], but_in: &[] },
     Words {
         rule: Rule::Layer,
@@ -126,6 +145,8 @@ enum Rule {
     RocksDb,
     /// Only `slot.rs` writes to the object store; nothing above `storage` knows that there is one.
     StorePut,
+    /// Only `slot.rs` deletes from the object store, and only the sweep asks it to.
+    StoreDelete,
     /// Only `layout.rs` spells object names.
     ObjectName,
     /// A layer does not know the one above it.
@@ -502,6 +523,15 @@ fn each_rule_reports_what_it_forbids_and_nothing_else() {
         ("storage/src/wal/writer.rs", "//! Docs.\nfn f() { buffer.put_u32_le(1); }\n", None),
         ("storage/src/slot.rs", "//! Docs.\nfn f() { store.put_opts(path, bytes, create); }\n", None),
         ("src/broker/mod.rs", "//! Docs.\nuse object_store::path::Path;\n", Some(Rule::StorePut)),
+        ("storage/src/wal/writer.rs", "//! Docs.\nfn f() { store.delete(path); }\n", Some(Rule::StoreDelete)),
+        ("storage/src/wal/writer.rs", "//! Docs.\nfn f() { slot::delete(stores, paths); }\n", Some(Rule::StoreDelete)),
+        (
+            "storage/src/shard/sweep.rs",
+            "//! Docs.\nfn f() { slot::delete(stores, paths); self.delete(paths); }\n",
+            Some(Rule::StoreDelete),
+        ),
+        ("storage/src/shard/sweep.rs", "//! Docs.\nfn f() { slot::delete(stores, paths); }\n", None),
+        ("storage/src/slot.rs", "//! Docs.\nfn f() { store.delete_stream(paths); }\n", None),
         ("storage/src/shard/claim.rs", "//! Docs.\nconst A: &str = \"shard/{}/claim/\";\n", Some(Rule::ObjectName)),
         ("storage/src/layout.rs", "//! Docs.\nconst A: &str = \"shard/{}/claim/\";\n", None),
         ("storage/src/log.rs", "//! Docs.\nuse plinth_api::limits;\n", Some(Rule::Layer)),

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Appended, Log, LogOptions};
 use crate::durability::{Durability, Gap};
 use crate::error::Result;
-use crate::ids::{ClusterId, Offset, Partition, SessionId};
+use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId};
 use crate::record::Batch;
 use crate::shard::changes::Receipt;
 use crate::shard::gaps;
@@ -113,12 +113,13 @@ fn appended(receipt: Receipt, duplicate: bool, durability: Durability) -> Append
 pub(super) fn writer_options(
     options: &LogOptions,
     cluster: ClusterId,
-    session: SessionId,
+    (session, epoch): (SessionId, Epoch),
     shards: u16,
 ) -> WriterOptions {
     WriterOptions {
         cluster,
         session,
+        epoch,
         shards,
         slot_bytes: options.slot_bytes,
         flush_interval: options.flush_interval,

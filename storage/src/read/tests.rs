@@ -22,7 +22,7 @@ fn overtaken(entry: Entry) -> (Reader, PartitionRow) {
     let state = Arc::new(with_runs(&RUNS));
     let before = machine::partition_row(&*state, partition()).expect("readable").expect("a row");
     apply_slot(&state, 3, None, vec![entry]).expect("applied");
-    let options = PageCacheOptions { dir: None, memory_bytes: 1024, disk_bytes: 0 };
+    let options = PageCacheOptions { dir: None, memory_bytes: 1024, disk_bytes: 0, local: false };
     let stores = ObjectStores::of(Arc::new(InMemory::new()), false);
     let cache = PageCache::open(options, Arc::clone(&stores.read));
     let segments = SegmentCache::new(1024, &stores);

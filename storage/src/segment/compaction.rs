@@ -20,6 +20,7 @@ use crate::segment::conserve::{self, CheckedRun};
 use crate::segment::gather::{Backlog, Piece, Source};
 use crate::segment::link::{LINK_RUNS_MAX, Link};
 use crate::segment::merge::{self, Found, Limits, Walk};
+use crate::segment::unsettled::Unsettled;
 use crate::shard::rows::{IndexRow, Position, Row};
 use crate::slot::{self, Created, Object};
 use crate::wal::format::{Header, ObjectKind};
@@ -45,6 +46,7 @@ pub(crate) struct Compactor {
     /// Nothing is merged while more than this many bytes were written for 100 bytes of records.
     write_percent_max: u64,
     source: Source,
+    unsettled: Unsettled,
     health: Arc<Health>,
     metrics: StorageMetrics,
     clock: Arc<dyn Clock>,
@@ -91,6 +93,7 @@ impl Compactor {
             segment_bytes: options.segment_bytes,
             write_percent_max: options.write_percent_max,
             source: Source { session, shards, stores, state, tail },
+            unsettled: Unsettled::default(),
             health,
             metrics,
             clock: Arc::clone(&options.clock),
@@ -98,6 +101,11 @@ impl Compactor {
             requests,
         };
         (compactor, sender)
+    }
+
+    /// Which segments may still be linked.
+    pub(crate) fn unsettled(&self) -> Unsettled {
+        self.unsettled.clone()
     }
 
     /// Compacts what is committed, until the log takes nothing more.
@@ -244,6 +252,7 @@ impl Compactor {
         let Ready { object, content_len, expected } =
             apart("compaction", move || build(session, segment, pieces)).await?;
         let (path, object_len) = (object.path.clone(), object.header.object_len());
+        self.unsettled.begin(segment);
         match slot::create(&self.source.stores, &object, &self.health, None).await? {
             Created::Ours => {}
             Created::Taken(_) => return Err(Error::new(Kind::Corrupt, format!("object {path} is already there"))),
@@ -256,6 +265,7 @@ impl Compactor {
                 self.metrics.segment_mismatches.inc();
                 tracing::error!(%path, error = %Chain(&error), "a segment is not what went into it, it is not used");
             }
+            self.unsettled.settle(segment);
             return Err(error);
         }
         for runs in expected.chunks(LINK_RUNS_MAX) {
@@ -268,6 +278,7 @@ impl Compactor {
             writer.commit_links(links.clone()).await?;
             self.count_linked(&links)?;
         }
+        self.unsettled.settle(segment);
         Ok(segment)
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod gather;
 pub(crate) mod link;
 mod merge;
 pub(crate) mod read;
+pub(crate) mod unsettled;
 
 #[cfg(test)]
 mod tests;

@@ -27,13 +27,14 @@ use crate::env::{apart, until};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{SessionId, Slot};
 use crate::layout;
+use crate::log::LogOptions;
 use crate::metrics::{Health, StorageMetrics};
 use crate::shard::rows::{Position, Row};
 use crate::slot::{self, Created, Object};
 use crate::state::{StateOp, StateStore};
 use crate::store::ObjectStores;
 use crate::wal::format::{Header, ObjectKind};
-use crate::wal::writer::{StopReason, Writer};
+use crate::wal::writer::{StopReason, Writer, WriterParts};
 use crate::watch;
 
 /// A part is merged into a new checkpoint when it is at most so many times as large as what comes after it.
@@ -45,23 +46,45 @@ const PARTS_MAX: usize = 12;
 
 /// When checkpoints are due.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct CheckpointOptions {
-    pub(crate) interval: Duration,
-    pub(crate) wal_bytes: u64,
+struct CheckpointOptions {
+    interval: Duration,
+    wal_bytes: u64,
 }
 
 /// Writes checkpoints of one session.
 pub(crate) struct Checkpointer {
-    pub(crate) session: SessionId,
-    pub(crate) stores: ObjectStores,
-    pub(crate) state: Arc<dyn StateStore>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) metrics: StorageMetrics,
-    pub(crate) options: CheckpointOptions,
-    /// Asks for a checkpoint now.
-    pub(crate) requested: Arc<Notify>,
-    /// The newest one, in the bucket and noted in the local state.
-    pub(crate) durable: watch::Sender<Option<Slot>>,
+    session: SessionId,
+    stores: ObjectStores,
+    state: Arc<dyn StateStore>,
+    health: Arc<Health>,
+    metrics: StorageMetrics,
+    options: CheckpointOptions,
+    requested: Arc<Notify>,
+    durable: watch::Sender<Option<Durable>>,
+}
+
+/// The side of those who ask for checkpoints and wait for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoints {
+    requested: Arc<Notify>,
+    durable: watch::Receiver<Option<Durable>>,
+}
+
+/// A checkpoint that is in the bucket and noted in the local state.
+#[derive(Clone, Debug)]
+pub(crate) struct Durable {
+    /// The first slot that is not in it.
+    pub(crate) next: Slot,
+    /// The oldest first; the last one is the checkpoint itself.
+    pub(crate) parts: Vec<Part>,
+    /// At this time it was durable.
+    pub(crate) since: Instant,
+}
+
+impl Durable {
+    pub(crate) fn number(&self) -> Slot {
+        self.parts.last().expect("a checkpoint is its own last part").number
+    }
 }
 
 /// All that a checkpoint which builds on this one names: its parts and itself.
@@ -72,7 +95,41 @@ pub(crate) async fn parts_of(stores: &ObjectStores, session: SessionId, number: 
     Ok(Stored::open(stores, session, number).await?.parts())
 }
 
+impl Checkpoints {
+    /// Asks for a checkpoint now.
+    pub(crate) fn request(&self) {
+        self.requested.notify_one();
+    }
+
+    /// The newest one of this session, as it changes.
+    pub(crate) fn durable(&self) -> watch::Receiver<Option<Durable>> {
+        self.durable.clone()
+    }
+
+    /// Asks for a checkpoint and waits for the next one. Cancel safe.
+    ///
+    /// # Errors
+    /// `Closed` when the session ends before.
+    pub(crate) async fn next(&self) -> Result<()> {
+        let mut durable = self.durable();
+        durable.mark_unchanged();
+        self.request();
+        durable.changed().await.map_err(|_| Error::new(Kind::Closed, "the session ended before its checkpoint"))
+    }
+}
+
 impl Checkpointer {
+    /// The task of a session, and where to ask it for checkpoints.
+    pub(crate) fn new(options: &LogOptions, session: SessionId, parts: &WriterParts) -> (Self, Checkpoints) {
+        let requested = Arc::<Notify>::default();
+        let (sender, durable) = watch::channel(None);
+        let WriterParts { stores, state, health, metrics, .. } = parts.clone();
+        let options =
+            CheckpointOptions { interval: options.checkpoint_interval, wal_bytes: options.checkpoint_wal_bytes };
+        let checkpoints = Checkpoints { requested: Arc::clone(&requested), durable };
+        (Self { session, stores, state, health, metrics, options, requested, durable: sender }, checkpoints)
+    }
+
     /// Writes checkpoints when they are due, until the log takes nothing more.
     pub(crate) async fn run(self, writer: Arc<Writer>) {
         let mut committed = writer.committed_bytes();
@@ -120,7 +177,7 @@ impl Checkpointer {
         let header = Header::new(ObjectKind::Checkpoint, self.session, number.0);
         let body = std::iter::once(draft.head.encode()).chain(draft.changes).collect();
         let object = Object::new(layout::checkpoint(self.session, number), header, body);
-        let parts = draft.head.parts.iter().copied().chain([Part::of(&object.header)]).collect();
+        let parts: Vec<Part> = draft.head.parts.iter().copied().chain([Part::of(&object.header)]).collect();
         match slot::create(&self.stores, &object, &self.health, None).await? {
             Created::Ours => {}
             Created::Taken(header) => {
@@ -129,6 +186,7 @@ impl Checkpointer {
             }
         }
         self.metrics.checkpoints.inc();
+        let durable = Durable { next: draft.head.next, parts: parts.clone(), since: Instant::now() };
         let (from, reference) = (draft.from, Reference { from: draft.applied, parts });
         let noted = self.blocking(move |state| {
             state.write(&reference.settle(from))?;
@@ -137,7 +195,7 @@ impl Checkpointer {
         });
         Ok(match noted.await {
             Ok(()) => {
-                self.durable.send_replace(Some(number));
+                self.durable.send_replace(Some(durable));
                 Written::Done
             }
             Err(error) => {

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Epoch, SessionId, ShardId, Slot};
 use crate::layout;
 use crate::metrics::Health;
-use crate::slot::{self, Created, Object, read_object};
+use crate::slot::{self, Created, Object, read_header, read_object};
 use crate::store::ObjectStores;
 use crate::wal::format::{Header, ObjectKind, get_ulid};
 use crate::wal::reader;
@@ -66,6 +66,18 @@ pub(crate) fn parse(header: &Header, mut body: Bytes, shard: ShardId) -> Option<
     let previous = (SessionId(get_ulid(&mut body)), Slot(body.get_u64_le()));
     let epoch = Epoch(header.number);
     Some(Claim { shard, epoch, owner: header.session, previous: has_previous.then_some(previous) })
+}
+
+/// Where the log of the owner of `epoch` ended, as the claim after it says; `None` while there is none.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn end_of(stores: &ObjectStores, shard: ShardId, epoch: Epoch) -> Result<Option<Slot>> {
+    let next = Epoch(epoch.0 + 1);
+    if read_header(stores, &layout::claim(shard, next)).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(read(stores, shard, next).await?.previous.map(|(_, end)| end))
 }
 
 /// Creates a claim; gives the one that stands there instead when another was faster.

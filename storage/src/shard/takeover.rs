@@ -17,7 +17,7 @@ use crate::shard::checkpoint::{
     self,
     dirty::{self, Reference},
 };
-use crate::shard::claim::{self, Claim};
+use crate::shard::claim::{self, CATALOG_SHARD, Claim};
 use crate::shard::machine::{self, Run, SlotSummary};
 use crate::shard::rows::{Position, Row};
 use crate::slot::read_header;
@@ -69,6 +69,11 @@ impl Plan {
     /// What the new owner writes first.
     pub(crate) fn acquire_entries(&self) -> Vec<Entry> {
         self.shards.iter().map(|plan| Entry::Acquire { shard: plan.shard, epoch: plan.epoch }).collect()
+    }
+
+    /// The epoch in which the session owns the catalog.
+    pub(crate) fn catalog_epoch(&self) -> Epoch {
+        self.shards.iter().find(|plan| plan.shard == CATALOG_SHARD).map_or(Epoch(1), |plan| plan.epoch)
     }
 
     /// The longest chain of logs that any shard is restored from.
@@ -181,12 +186,14 @@ impl Starter<'_> {
             return Ok(None);
         }
         // What lies before a checkpoint need not be there any more.
-        if plan.common_base().is_some_and(|(base, checkpoint)| base == session && position.next < checkpoint.trim) {
+        let base = plan.common_base().filter(|(base, _)| *base == session).map(|(_, checkpoint)| checkpoint);
+        if base.is_some_and(|base| position.next < base.trim) {
             return Ok(None);
         }
-        let hash = match position.next.0.checked_sub(1) {
-            None => ObjectHash::default(),
-            Some(last) => {
+        let hash = match (position.next.0.checked_sub(1), base) {
+            (None, _) => ObjectHash::default(),
+            (Some(_), Some(base)) if position.next == base.trim => base.hash,
+            (Some(last), _) => {
                 let header = read_header(self.stores, &layout::wal(session, Slot(last))).await?;
                 header.map(|header| header.hash()).unwrap_or_default()
             }

@@ -58,28 +58,22 @@ async fn fence_checkpoints(
     session: SessionId,
     author: SessionId,
 ) -> Result<Option<CheckpointRef>> {
-    let listed = reader::list(stores, &layout::checkpoint_prefix(session), 0).await?;
-    let mut last = None;
-    let mut next = 0;
-    for (number, size) in listed {
-        if size == HEADER_BYTES as u64 {
-            return checkpoint_ref(stores, session, last).await;
-        }
-        last = Some(number);
-        next = number + 1;
-    }
+    let is_fence = |size: u64| size == HEADER_BYTES as u64;
     loop {
+        // Listed again after each try: a fence may have landed in the number of a checkpoint that was deleted since the
+        // listing. Only when the last one is a fence, the session's next create finds it.
+        let listed = reader::list(stores, &layout::checkpoint_prefix(session), 0).await?;
+        let last = listed.last().copied();
+        if last.is_some_and(|(_, size)| is_fence(size)) {
+            let newest = listed.iter().rev().find(|(_, size)| !is_fence(*size));
+            return checkpoint_ref(stores, session, newest.map(|(number, _)| *number)).await;
+        }
+        let next = last.map_or(0, |(number, _)| number + 1);
         let header = Header::new(ObjectKind::CheckpointFence, session, next).by(author);
         let fence = Object::new(layout::checkpoint(session, Slot(next)), header, Vec::new());
         match slot::create(stores, &fence, health, Some(GIVE_UP_AFTER)).await? {
-            Created::Ours => return checkpoint_ref(stores, session, last).await,
-            Created::Taken(other) if other.kind == ObjectKind::CheckpointFence => {
-                return checkpoint_ref(stores, session, last).await;
-            }
-            Created::Taken(other) if other.kind.is_checkpoint() => {
-                last = Some(next);
-                next += 1;
-            }
+            Created::Ours => {}
+            Created::Taken(other) if other.kind == ObjectKind::CheckpointFence || other.kind.is_checkpoint() => {}
             Created::Taken(other) => return Err(foreign(&fence, &other)),
         }
     }

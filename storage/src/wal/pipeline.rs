@@ -15,7 +15,7 @@ use crate::error::{Kind, Result};
 use crate::ids::{ObjectHash, Slot};
 use crate::layout;
 use crate::shard::changes::Entry;
-use crate::shard::claim::CATALOG_SHARD;
+use crate::shard::claim::{self, CATALOG_SHARD};
 use crate::shard::machine::{self, Run, SlotSummary};
 use crate::slot::{self, Created, Object};
 use crate::wal::blocks::BodyBuilder;
@@ -46,6 +46,8 @@ pub(crate) struct Pipeline {
     next_slot: Slot,
     previous: ObjectHash,
     in_flight: VecDeque<Sealed>,
+    /// Slots at and above one in which a fence was found.
+    dead: Vec<Sealed>,
     puts: JoinSet<(Slot, Result<Created>)>,
     checks: JoinSet<Result<Option<Header>>>,
     check_at: Instant,
@@ -63,6 +65,7 @@ impl Pipeline {
             next_slot: Slot(0),
             previous: ObjectHash::default(),
             in_flight: VecDeque::new(),
+            dead: Vec::new(),
             puts: JoinSet::new(),
             checks: JoinSet::new(),
             check_at,
@@ -98,6 +101,7 @@ impl Pipeline {
         self.puts.abort_all();
         self.fail_in_flight(Kind::Unknown, "the log ended before the outcome was known");
         writer.stop(StopReason::Closed);
+        self.settle_dead().await;
     }
 
     fn is_finished(&self) -> bool {
@@ -295,11 +299,29 @@ impl Pipeline {
         let why = format!("session {} was ended by session {}", self.writer.options.session, fence.author);
         // Slots below the fence may still be settling; those at and above it are not part of the log.
         let keep = self.in_flight.iter().take_while(|sealed| sealed.summary.slot < slot).count();
-        let dead = self.in_flight.split_off(keep);
-        for sealed in dead {
-            self.writer.fail_buffer(sealed.buffer, Kind::Fenced, &why);
-        }
+        self.dead.extend(self.in_flight.split_off(keep));
         self.writer.stop(StopReason::Fenced(why));
+    }
+
+    /// Tells those who wait for a slot at or above a fence. The log ends where the next claim says; slots below that were
+    /// part of it. A fence can stand there: late, in a slot that was stored, read and deleted since (ADR 19). Without a next
+    /// claim nobody has deleted anything, and the fence is the end.
+    async fn settle_dead(&mut self) {
+        if self.dead.is_empty() {
+            return;
+        }
+        let options = &self.writer.options;
+        let end = claim::end_of(&self.writer.parts.stores, CATALOG_SHARD, options.epoch);
+        let end = tokio::time::timeout(options.append_timeout, end).await;
+        let is_outside = |slot: Slot| matches!(&end, Ok(Ok(end)) if end.is_none_or(|end| slot >= end));
+        for sealed in std::mem::take(&mut self.dead) {
+            let (kind, why) = if is_outside(sealed.summary.slot) {
+                (Kind::Fenced, "the session was ended by another one")
+            } else {
+                (Kind::Unknown, "the session was ended by another one, which may have kept what was sent")
+            };
+            self.writer.fail_buffer(sealed.buffer, kind, why);
+        }
     }
 
     fn broken(&mut self, why: String) {

@@ -11,7 +11,7 @@ use crate::durability::{Durability, Gap};
 use crate::env::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::feed::Feeds;
-use crate::ids::{ClusterId, Offset, Partition, SessionId};
+use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId};
 use crate::metrics::{Health, Lag, StorageMetrics};
 use crate::record::Batch;
 use crate::segment::link::Link;
@@ -46,6 +46,8 @@ pub enum StopReason {
 pub(crate) struct WriterOptions {
     pub(crate) cluster: ClusterId,
     pub(crate) session: SessionId,
+    /// Of the session's claim of the catalog.
+    pub(crate) epoch: Epoch,
     pub(crate) shards: u16,
     pub(crate) slot_bytes: usize,
     /// `None`: only a finished flush starts the next one.
@@ -481,18 +483,16 @@ impl Writer {
 async fn acquire(room: &Semaphore, count: usize) -> std::result::Result<(), ()> {
     let count = u32::try_from(count).expect("a batch is bounded far below 4 TiB");
     let taken = match room.try_acquire_many(count) {
-        Ok(permit) => Ok(permit),
-        Err(_) => match tokio::time::timeout(ROOM_TIMEOUT, room.acquire_many(count)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(()),
-        },
+        Ok(permit) => Some(permit),
+        Err(_) => {
+            tokio::time::timeout(ROOM_TIMEOUT, room.acquire_many(count)).await.ok().and_then(std::result::Result::ok)
+        }
     };
-    taken.map(tokio::sync::SemaphorePermit::forget)
+    taken.map(tokio::sync::SemaphorePermit::forget).ok_or(())
 }
 
 async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
-    let settled = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
-    match settled {
+    match outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await {
         Ok(Outcome::Committed) => Ok(()),
         Ok(Outcome::Failed(kind, why)) => Err(Error::new(kind, why.to_string())),
         Ok(Outcome::Pending) | Err(_) => Err(Error::new(Kind::Unknown, "the log ended before the outcome was known")),

@@ -14,5 +14,6 @@ mod once;
 mod once_model;
 mod retention;
 mod segments;
+mod sweep;
 mod takeover;
 mod trim;

@@ -13,7 +13,7 @@ use crate::record::{Batch, NewRecord, StoredBatch};
 use crate::segment::build::SegmentBuilder;
 use crate::segment::link::{Link, SegmentRun};
 use crate::shard::changes::Entry;
-use crate::shard::rows::{IndexRow, PartitionRow, Place, Row, TopicRow};
+use crate::shard::rows::{IndexRow, PartitionRow, Place, Row, Span, TopicRow};
 use crate::slot::Object;
 use crate::wal::blocks::BodyBuilder;
 use crate::wal::format::{Header, ObjectKind};
@@ -112,6 +112,9 @@ impl Forge {
         let name = ObjectName::Slot(self.session, self.next);
         let header = self.put(name, header, body.finish()).await;
         for (partition, stored, position, len) in placed {
+            let of_partition = layout::index_key(partition, Offset(0)).slice(..21);
+            let before = self.index.iter().filter(|(key, _)| key.starts_with(&of_partition));
+            let bytes_before = before.map(|(_, row)| u64::from(row.len)).sum();
             let row = IndexRow {
                 place: Place::Wal { session: self.session, slot: self.next },
                 object_len: header.object_len(),
@@ -119,6 +122,7 @@ impl Forge {
                 len,
                 count: 1,
                 first_timestamp: stored.timestamp,
+                span: Some(Span { bytes_before, last_timestamp: stored.timestamp }),
             };
             self.index.push((layout::index_key(partition, stored.base), row));
         }
@@ -161,7 +165,13 @@ impl Forge {
     /// The rows that a right checkpoint has after one record in partition 0 at time 10.
     fn rows(&self) -> Vec<(Bytes, Bytes)> {
         let len = self.index.iter().map(|(_, row)| u64::from(row.len)).sum();
-        let bounds = PartitionRow { start: Offset(0), tail: Offset(1), bytes: len, last_timestamp: Timestamp(10) };
+        let bounds = PartitionRow {
+            start: Offset(0),
+            tail: Offset(1),
+            bytes: len,
+            published: len,
+            last_timestamp: Timestamp(10),
+        };
         let topic = (layout::topic_key(TOPIC), TopicRow { partitions: 2 }.encode());
         let index = self.index.iter().map(|(key, row)| (key.clone(), row.encode()));
         [topic, (layout::partition_key(partition(0)), bounds.encode())].into_iter().chain(index).collect()

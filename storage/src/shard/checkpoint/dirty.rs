@@ -126,7 +126,7 @@ impl Delta {
         loop {
             let rows = state.scan(&at, &end, SCAN_ROWS)?;
             let Some((last, _)) = rows.last() else { return Ok(Some(delta)) };
-            at = after(last);
+            at = layout::after(last);
             for (_, value) in rows {
                 let mut ops = &value[..];
                 while let Some(op) = read_op(&mut ops).map_err(broken)? {
@@ -174,11 +174,4 @@ impl Delta {
 
 fn cost(key: &Bytes, value: Option<&Bytes>) -> usize {
     key.len() + value.map_or(0, Bytes::len) + ROW_OVERHEAD_BYTES
-}
-
-fn after(key: &Bytes) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
