@@ -20,6 +20,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
 use url::Url;
 
@@ -79,7 +80,8 @@ impl fmt::Debug for ObjectStores {
 /// Opens the store that `url` names: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
 /// `file:///directory`, `memory://`, or a plain path, which is a directory. No request is made; see [`probe`].
 ///
-/// A directory is created when it is missing. Each `memory://` is a store of its own.
+/// A directory is created when it is missing. Each `memory://` is a store of its own; `memory://?put_latency_ms=30` is one
+/// that is as slow as a remote store and used like one, to measure with.
 ///
 /// # Errors
 /// `Invalid` when the URL has another form, holds user info or a query, or when the directory cannot be written.
@@ -109,7 +111,8 @@ fn open_for(url: &str, access: Access) -> Result<ObjectStores> {
     }
     let url = Url::parse(url).map_err(|error| invalid("the store URL cannot be parsed").with_source(error))?;
     let secret = !url.username().is_empty() || url.password().is_some();
-    if secret || url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
+    let query = url.query().is_some() && url.scheme() != "memory";
+    if secret || query || url.fragment().is_some() || url.port().is_some() {
         return Err(invalid(
             "the store URL may hold only a scheme, a bucket and a prefix: credentials and endpoint come from the \
              environment",
@@ -123,7 +126,7 @@ fn open_for(url: &str, access: Access) -> Result<ObjectStores> {
             directory(&directory_path, access)
         }
         "memory" if access == Access::Read => Err(invalid("memory:// is gone with the process that made it")),
-        "memory" if bucket(&url).is_err() && url.path().is_empty() => Ok(memory(url.as_str())),
+        "memory" if bucket(&url).is_err() && url.path().is_empty() => memory(&url),
         "memory" => Err(invalid(format!("store URL {url} must be memory:// alone"))),
         "s3" => s3(AmazonS3Builder::from_env(), &url),
         "gs" => gs(&url),
@@ -250,9 +253,24 @@ fn remote<S: ObjectStore>(
     })
 }
 
-fn memory(url: &str) -> ObjectStores {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    ObjectStores { url: url.to_owned(), ..ObjectStores::of(store, true) }
+/// A store in memory; with `?put_latency_ms=` it takes its time for each PUT, and counts as remote.
+fn memory(url: &Url) -> Result<ObjectStores> {
+    let latency = match url.query().map(|query| query.strip_prefix("put_latency_ms=").map(str::parse::<u16>)) {
+        None => None,
+        Some(Some(Ok(ms))) => Some(Duration::from_millis(u64::from(ms))),
+        Some(_) => {
+            let text = format!("store URL {url} may have ?put_latency_ms= with a number of 0 to 65535, nothing else");
+            return Err(invalid(text));
+        }
+    };
+    let store: Arc<dyn ObjectStore> = match latency {
+        None => Arc::new(InMemory::new()),
+        Some(wait) => {
+            let waits = ThrottleConfig { wait_put_per_call: wait, ..ThrottleConfig::default() };
+            Arc::new(ThrottledStore::new(InMemory::new(), waits))
+        }
+    };
+    Ok(ObjectStores { url: url.to_string(), ..ObjectStores::of(store, latency.is_none()) })
 }
 
 fn directory(directory: &path::Path, access: Access) -> Result<ObjectStores> {
@@ -406,10 +424,21 @@ mod tests {
     }
 
     #[test]
+    fn a_store_in_memory_is_remote_when_it_is_slow() {
+        assert!(open("memory://").unwrap().local);
+        assert!(!open("memory://?put_latency_ms=30").unwrap().local);
+        for url in ["memory://?put_latency_ms=", "memory://?put_latency_ms=1&x=2", "memory://?latency=1", "memory://a"]
+        {
+            assert_eq!(open(url).unwrap_err().kind(), Kind::Invalid, "{url}");
+        }
+        assert!(open("s3://bucket?put_latency_ms=30").is_err());
+    }
+
+    #[test]
     fn a_store_without_credentials_is_not_called_one_that_is_away() {
         let text = format!("Error performing PUT {METADATA_SERVICE}latest/api/token");
         let error = object_store::Error::Generic { store: "S3", source: text.into() };
-        let error = refused_or_away(&memory("memory://"), "create the probe object", error);
+        let error = refused_or_away(&open("memory://").unwrap(), "create the probe object", error);
         assert_eq!(error.kind(), Kind::Unavailable, "a metadata service may be slow to come up");
         assert!(error.to_string().contains("has no credentials"), "{error}");
     }

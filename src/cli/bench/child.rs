@@ -29,10 +29,10 @@ impl Server {
         Self::start(&mut command(&["bench-baseline"])?).await
     }
 
-    /// `plinth serve` on a directory store in `dir`.
-    pub(super) async fn node(dir: &Path, root_key: &str) -> anyhow::Result<Self> {
+    /// `plinth serve` on `store`, with its cache in `dir`. All connections come from one address here.
+    pub(super) async fn node(dir: &Path, store: &str, root_key: &str) -> anyhow::Result<Self> {
         let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--drain-time", "1s"])?;
-        command.arg("--store").arg(format!("file://{}", dir.join("objects").display()));
+        command.args(["--max-connections-per-address", "20000", "--store", store]);
         command.arg("--cache-dir").arg(dir.join("cache")).env("PLINTH_ROOT_KEY", root_key);
         Self::start(&mut command).await
     }
@@ -47,8 +47,17 @@ impl Server {
 
     /// The most memory that it has held, in bytes; `None` where the system does not say.
     pub(super) fn memory_peak_bytes(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it holds now, in bytes; `None` where the system does not say.
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, label: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(label))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     }
 

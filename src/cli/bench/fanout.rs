@@ -13,8 +13,6 @@ use tokio::time::{interval, timeout};
 use super::node::Node;
 use super::wire::{Pieces, Wire, number_after};
 
-/// Records per second.
-const RATE: u32 = 10;
 /// Followers that connect at the same time.
 const CONNECTING_MAX: usize = 64;
 /// How long the last record may take to reach the last follower.
@@ -28,7 +26,13 @@ pub(super) struct FanOut {
     pub(super) deliveries: u64,
 }
 
-pub(super) async fn run(node: &Node, topic: &str, followers: usize, records: u64) -> anyhow::Result<FanOut> {
+/// `records` records, `rate` of them per second, to `followers` followers.
+pub(super) async fn run(
+    node: &Node,
+    topic: &str,
+    followers: usize,
+    (records, rate): (u64, u32),
+) -> anyhow::Result<FanOut> {
     let path = node.topic(topic).await?;
     let epoch = Instant::now();
     let gate = Arc::new(Semaphore::new(CONNECTING_MAX));
@@ -48,7 +52,7 @@ pub(super) async fn run(node: &Node, topic: &str, followers: usize, records: u64
         });
     }
     all_ready(&ready, followers, &mut tasks).await?;
-    publish(node, &path, records, epoch).await?;
+    publish(node, &path, (records, rate), epoch).await?;
     let mut sum = FanOut { latency_us: Histogram::new_with_bounds(1, 120_000_000, 3)?, deliveries: 0 };
     while let Some(seen) = timeout(PATIENCE, tasks.join_next()).await.context("followers wait in vain for a record")? {
         sum.latency_us.add(seen??)?;
@@ -74,9 +78,9 @@ async fn all_ready(
     Ok(())
 }
 
-async fn publish(node: &Node, path: &str, records: u64, epoch: Instant) -> anyhow::Result<()> {
+async fn publish(node: &Node, path: &str, (records, rate): (u64, u32), epoch: Instant) -> anyhow::Result<()> {
     let mut wire = Wire::connect(&node.target).await?;
-    let mut ticks = interval(Duration::from_secs(1) / RATE);
+    let mut ticks = interval(Duration::from_secs(1) / rate);
     for seq in 0..records {
         ticks.tick().await;
         let body = format!("{{\"seq\":{seq},\"sent_us\":{},\"pad\":\"{}\"}}", micros(epoch), "x".repeat(200));

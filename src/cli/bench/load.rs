@@ -22,7 +22,9 @@ const DUE_MAX: usize = 1 << 20;
 /// What is sent again and again.
 #[derive(Clone, Debug)]
 pub(super) struct Shot {
-    pub(super) path: String,
+    pub(super) method: &'static str,
+    /// Each request takes the next of these.
+    pub(super) paths: Arc<[String]>,
     pub(super) content_type: &'static str,
     pub(super) body: Bytes,
     /// Records of one request; 0: the answer is no receipt.
@@ -66,8 +68,10 @@ impl Load {
         Ok(())
     }
 
-    async fn fire(&mut self, wire: &mut Wire, shot: &Shot, since: Instant) -> anyhow::Result<()> {
-        let answer = wire.post(&shot.path, shot.content_type, shot.body.clone()).await?;
+    /// Sends the request `number`.
+    async fn fire(&mut self, wire: &mut Wire, shot: &Shot, (number, since): (u64, Instant)) -> anyhow::Result<()> {
+        let path = &shot.paths[usize::try_from(number).unwrap_or(0) % shot.paths.len()];
+        let answer = wire.send(shot.method, path, (shot.content_type, shot.body.clone())).await?;
         match answer.status {
             200 | 201 => {
                 let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -82,6 +86,13 @@ impl Load {
             status => anyhow::bail!("answer {status}: {}", String::from_utf8_lossy(&answer.body)),
         }
         Ok(())
+    }
+}
+
+impl Shot {
+    /// Publishes of `body`, with `records` records, to the topic at `path`.
+    pub(super) fn publish(path: String, content_type: &'static str, body: Bytes, records: u64) -> Self {
+        Self { method: "POST", paths: [path].into(), content_type, body, records }
     }
 }
 
@@ -110,8 +121,10 @@ pub(super) async fn closed_loop(
         let (shot, tickets) = (shot.clone(), tickets.clone());
         workers.spawn(async move {
             let mut load = Load::none()?;
-            while start.elapsed() < until.time && take(&tickets) {
-                load.fire(&mut wire, &shot, Instant::now()).await?;
+            while start.elapsed() < until.time
+                && let Some(number) = take(&tickets)
+            {
+                load.fire(&mut wire, &shot, (number, Instant::now())).await?;
             }
             anyhow::Ok(load)
         });
@@ -137,8 +150,8 @@ pub(super) async fn open_loop(
             let mut load = Load::none()?;
             loop {
                 let next = due.lock().await.recv().await;
-                let Some(intended) = next else { return anyhow::Ok(load) };
-                load.fire(&mut wire, &shot, intended).await?;
+                let Some(next) = next else { return anyhow::Ok(load) };
+                load.fire(&mut wire, &shot, next).await?;
             }
         });
     }
@@ -151,13 +164,13 @@ pub(super) async fn open_loop(
 
 /// Lays down the intended times. A thread of its own: the runtime's timer is too coarse, a millisecond.
 #[expect(clippy::disallowed_methods, reason = "the cadence of a load is a matter of time and nothing else")]
-fn pace(start: Instant, rate: f64, total: u64, sender: &mpsc::Sender<Instant>) {
+fn pace(start: Instant, rate: f64, total: u64, sender: &mpsc::Sender<(u64, Instant)>) {
     for i in 0..total {
         let intended = start + Duration::from_secs_f64(i as f64 / rate);
         if let Some(left) = intended.checked_duration_since(Instant::now()) {
             std::thread::sleep(left);
         }
-        if sender.blocking_send(intended).is_err() {
+        if sender.blocking_send((i, intended)).is_err() {
             return;
         }
     }
@@ -172,9 +185,10 @@ async fn sum(mut workers: JoinSet<anyhow::Result<Load>>, start: Instant) -> anyh
     Ok(all)
 }
 
-fn take(tickets: &std::sync::atomic::AtomicU64) -> bool {
+/// The next ticket, counted down.
+fn take(tickets: &std::sync::atomic::AtomicU64) -> Option<u64> {
     use std::sync::atomic::Ordering::Relaxed;
-    tickets.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    tickets.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()
 }
 
 /// Checks that the offsets are those of a topic of `tail` records that only these requests wrote: none lost, none

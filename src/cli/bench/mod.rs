@@ -9,23 +9,26 @@ mod catch_up;
 mod child;
 mod disk;
 mod fanout;
+mod idle;
 mod load;
 mod node;
+mod remote;
 mod report;
 mod wire;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use plinth_storage::env::{Clock, Rng, SystemClock, SystemRng};
+use plinth_storage::env::{Clock, SystemClock};
 use url::Url;
 
 use self::child::Server;
 use self::load::{Shot, Until, check_offsets, closed_loop, open_loop};
 use self::node::Node;
-use self::report::{Cost, Delivery, Disk, Latency, Machine, Rate, Report, Throughput, round};
+use self::report::{Cost, Delivery, Disk, Idle, Latency, Machine, Rate, Report, Throughput, Topics, round};
 use self::wire::Target;
 use super::{Usage, output};
 
@@ -67,8 +70,14 @@ enum Part {
     Publish,
     /// Batches in, and the same topic out
     Batches,
-    /// One record to many followers
+    /// Each record to many followers
     FanOut,
+    /// Topics made one by one
+    Topics,
+    /// Followers that nothing happens to
+    Idle,
+    /// Batches on a store in memory, and single records on one that is slow
+    Stores,
 }
 
 /// How much is measured.
@@ -81,6 +90,10 @@ struct Size {
     batches: u64,
     followers: usize,
     fan_out_records: u64,
+    fan_out_rate: u32,
+    topics: usize,
+    topics_at_once: usize,
+    idle: usize,
 }
 
 const FULL: Size = Size {
@@ -91,7 +104,11 @@ const FULL: Size = Size {
     blocks: 64,
     batches: 5_400,
     followers: 1000,
-    fan_out_records: 200,
+    fan_out_records: 2000,
+    fan_out_rate: 200,
+    topics: 50_000,
+    topics_at_once: 10_000,
+    idle: 10_000,
 };
 
 const QUICK: Size = Size {
@@ -103,6 +120,10 @@ const QUICK: Size = Size {
     batches: 40,
     followers: 20,
     fan_out_records: 5,
+    fan_out_rate: 10,
+    topics: 100,
+    topics_at_once: 100,
+    idle: 20,
 };
 
 /// What is measured.
@@ -131,6 +152,9 @@ impl Plan {
         if self.has(Part::FanOut) {
             fan_out(node, &run, size, report).await?;
         }
+        if self.has(Part::Topics) {
+            topics(node, &run, size, report).await?;
+        }
         Ok(())
     }
 }
@@ -155,6 +179,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         catch_up: None,
         catch_up_batches: None,
         fan_out: None,
+        topics: None,
+        idle: None,
+        memory_batches: None,
+        remote: None,
         memory_peak_bytes: None,
         targets: Vec::new(),
     };
@@ -173,13 +201,54 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
     if plan.has(Part::Publish) {
         report.baseline = Some(baseline(&plan.size).await?);
     }
-    let root_key = root_key();
-    let server = Server::node(dir, &root_key).await?;
-    let url = Url::parse(&format!("http://{}", server.address))?;
-    let node = Node::with_root(&url, &root_key).await?;
+    let store = format!("file://{}", dir.join("objects").display());
+    let (server, node) = node::own(&dir.join("main"), &store).await?;
     plan.measure(&node, report).await?;
     report.memory_peak_bytes = server.memory_peak_bytes();
-    server.stop().await
+    if plan.has(Part::Idle) {
+        output::say(&format!("{} idle followers", plan.size.idle));
+        let memory_bytes_each = idle::run(&server, &node, "bench-idle", plan.size.idle).await?;
+        report.idle = Some(Idle { followers: plan.size.idle, memory_bytes_each });
+    }
+    server.stop().await?;
+    if plan.has(Part::Stores) {
+        report.memory_batches = Some(memory_batches(dir, &plan.size).await?);
+        report.remote = Some(remote::run(&dir.join("remote"), &plan.size, single()).await?);
+    }
+    Ok(())
+}
+
+/// Batches where no disk is in the way.
+async fn memory_batches(dir: &Path, size: &Size) -> anyhow::Result<Throughput> {
+    output::say(&format!("publish batches on a store in memory: {} of 100 x 1 KB", size.batches));
+    let (server, node) = node::own(&dir.join("memory"), "memory://").await?;
+    let shot = Shot::publish(node.topic("batches").await?, "application/x-ndjson", batch(), BATCH_RECORDS);
+    let until = Until { time: Duration::from_secs(120), requests: size.batches };
+    let load = closed_loop(&node.target, &shot, BATCH_CONNECTIONS, until).await?;
+    let records = load.acknowledged * BATCH_RECORDS;
+    check_offsets(load.offsets, BATCH_RECORDS, node.tail("batches").await?)?;
+    server.stop().await?;
+    Ok(Throughput::of(records, BATCHED_BYTES, load.time.as_secs_f64(), None))
+}
+
+async fn topics(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
+    let connections = size.connections.first().copied().unwrap_or(1);
+    output::say(&format!("{} topics: {connections} connections", size.topics));
+    let paths = (0..size.topics).map(|number| format!("/v1/topics/{run}-{number}")).collect();
+    let load = creation(&node.target, &paths, connections).await?;
+    report.topics = Some(Topics { topics: size.topics, connections, topics_per_second: round(load.per_second()) });
+    Ok(())
+}
+
+/// Makes a topic at each of these paths.
+async fn creation(target: &Target, paths: &Arc<[String]>, connections: usize) -> anyhow::Result<load::Load> {
+    let body = Bytes::from_static(b"{}");
+    let shot = Shot { method: "PUT", paths: paths.clone(), content_type: "application/json", body, records: 0 };
+    let until = Until { time: Duration::from_secs(600), requests: paths.len() as u64 };
+    let load = closed_loop(target, &shot, connections, until).await?;
+    let made = usize::try_from(load.acknowledged)?;
+    anyhow::ensure!(made == paths.len(), "{made} of {} topics were made", paths.len());
+    Ok(load)
 }
 
 async fn disk(dir: &Path, size: &Size) -> anyhow::Result<Disk> {
@@ -199,7 +268,7 @@ async fn baseline(size: &Size) -> anyhow::Result<Rate> {
     output::say(&format!("bare handler: {connections} connections"));
     let server = Server::baseline().await?;
     let target = Target { address: server.address, key: None };
-    let shot = Shot { path: "/".to_owned(), content_type: "application/octet-stream", body: single(), records: 0 };
+    let shot = Shot::publish("/".to_owned(), "application/octet-stream", single(), 0);
     closed_loop(&target, &shot, connections, until(size.warm_up)).await?;
     let load = closed_loop(&target, &shot, connections, until(size.time)).await?;
     server.stop().await?;
@@ -231,16 +300,7 @@ async fn latency(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
     let name = format!("{run}-latency");
     let shot = shot(node, &name).await?;
     let load = open_loop(&node.target, &shot, connections, rate, size.time).await?;
-    report.latency = Some(Latency {
-        connections,
-        intended_per_second: round(rate),
-        reached_per_second: round(load.per_second()),
-        requests: load.acknowledged,
-        refused: load.refused,
-        p50_ms: load.ms(0.5),
-        p99_ms: load.ms(0.99),
-        max_ms: load.ms(1.0),
-    });
+    report.latency = Some(Latency::of(connections, rate, &load));
     check_offsets(load.offsets, 1, node.tail(&name).await?)?;
     node.delete(&name).await
 }
@@ -250,7 +310,7 @@ async fn batches(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
     output::say(&format!("publish batches: {} of 100 x 1 KB", size.batches));
     let name = format!("{run}-batch");
     let path = node.topic(&name).await?;
-    let shot = Shot { path: path.clone(), content_type: "application/x-ndjson", body: batch(), records: BATCH_RECORDS };
+    let shot = Shot::publish(path.clone(), "application/x-ndjson", batch(), BATCH_RECORDS);
     let until = Until { time: Duration::from_secs(120), requests: size.batches };
     let before = node.store_calls().await;
     let load = closed_loop(&node.target, &shot, BATCH_CONNECTIONS, until).await?;
@@ -274,13 +334,15 @@ async fn batches(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
 }
 
 async fn fan_out(node: &Node, run: &str, size: &Size, report: &mut Report) -> anyhow::Result<()> {
-    output::say(&format!("fan-out: {} followers, {} records", size.followers, size.fan_out_records));
+    let (records, rate) = (size.fan_out_records, size.fan_out_rate);
+    output::say(&format!("fan-out: {} followers, {records} records, {rate} per second", size.followers));
     let name = format!("{run}-fan-out");
-    let seen = fanout::run(node, &name, size.followers, size.fan_out_records).await?;
+    let seen = fanout::run(node, &name, size.followers, (records, rate)).await?;
     let ms = |quantile: f64| seen.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
     report.fan_out = Some(Delivery {
         followers: size.followers,
-        records: size.fan_out_records,
+        records_per_second: rate,
+        records,
         deliveries: seen.deliveries,
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),
@@ -291,7 +353,7 @@ async fn fan_out(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
 
 async fn shot(node: &Node, topic: &str) -> anyhow::Result<Shot> {
     let path = node.topic(topic).await?;
-    Ok(Shot { path, content_type: "application/octet-stream", body: single(), records: 1 })
+    Ok(Shot::publish(path, "application/octet-stream", single(), 1))
 }
 
 async fn cost(node: &Node, before: Option<node::StoreCalls>, records: u64) -> Option<Cost> {
@@ -338,10 +400,6 @@ impl Drop for Scratch {
             output::say(&format!("{} is left behind: {error}", self.0.display()));
         }
     }
-}
-
-fn root_key() -> String {
-    SystemRng.bytes().into_iter().chain(SystemRng.bytes()).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn date() -> anyhow::Result<String> {

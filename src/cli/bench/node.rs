@@ -1,10 +1,14 @@
 //! The node under test, seen through its API: topics, their tails, and what it asked of the object store.
 
+use std::path::Path;
+
 use anyhow::Context;
 use plinth_api::keys::{KeyRequest, NewKey};
 use plinth_api::topics::Topic;
+use plinth_storage::env::{Rng, SystemRng};
 use reqwest::Method;
 
+use super::child::Server;
 use super::wire::Target;
 use crate::cli::client::{Client, Connect, send};
 
@@ -23,6 +27,19 @@ pub(super) struct StoreCalls {
     pub(super) gets: f64,
 }
 
+/// A node of our own on `store`, with its cache in `dir`.
+pub(super) async fn own(dir: &Path, store: &str) -> anyhow::Result<(Server, Node)> {
+    let root_key = root_key();
+    let server = Server::node(dir, store, &root_key).await?;
+    let url = url::Url::parse(&format!("http://{}", server.address))?;
+    let node = Node::with_root(&url, &root_key).await?;
+    Ok((server, node))
+}
+
+fn root_key() -> String {
+    SystemRng.bytes().into_iter().chain(SystemRng.bytes()).map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Node {
     /// A node at `url` with an API key that may do everything in its tenant.
     pub(super) async fn with_key(url: &url::Url, key: &str) -> anyhow::Result<Self> {
@@ -35,7 +52,7 @@ impl Node {
     }
 
     /// A node of our own, whose root key we know; makes a key in the tenant `default`.
-    pub(super) async fn with_root(url: &url::Url, root_key: &str) -> anyhow::Result<Self> {
+    async fn with_root(url: &url::Url, root_key: &str) -> anyhow::Result<Self> {
         let scopes = ["publish:**", "subscribe:**", "manage:**"].map(str::to_owned).to_vec();
         let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()) };
         let root = client(url, root_key, Some("default"))?;

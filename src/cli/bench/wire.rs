@@ -50,9 +50,19 @@ impl Wire {
         Ok(Self { sender, driver: Box::pin(driver), target: target.clone() })
     }
 
-    /// Sends `body` to `path` and takes the answer.
+    /// Posts `body` to `path` and takes the answer.
     pub(super) async fn post(&mut self, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Answer> {
-        let request = self.request("POST", path).header("content-type", content_type).body(Full::new(body))?;
+        self.send("POST", path, (content_type, body)).await
+    }
+
+    /// Sends a body of a content type to `path` and takes the answer.
+    pub(super) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        (content_type, body): (&str, Bytes),
+    ) -> anyhow::Result<Answer> {
+        let request = self.request(method, path).header("content-type", content_type).body(Full::new(body))?;
         let Self { sender, driver, .. } = self;
         let exchange = async {
             let (head, body) = sender.send_request(request).await?.into_parts();
