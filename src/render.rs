@@ -24,7 +24,7 @@ use self::json::{is_json, plain};
 use crate::broker::cursor::CursorKey;
 
 /// Deepest nesting of a payload that is embedded as JSON; many parsers stop at 128.
-const JSON_DEPTH_MAX: u32 = 100;
+const JSON_DEPTH_MAX: usize = 100;
 /// About how many bytes the envelope of a record takes besides what all records of the batch begin with.
 const ENVELOPE_BYTES: usize = 64;
 /// About how many bytes an SSE event takes beyond the record.
