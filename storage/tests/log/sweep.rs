@@ -139,6 +139,27 @@ async fn nothing_goes_before_the_grace_after_the_checkpoint_that_no_longer_needs
     assert_eq!(sizes_of(&store, "/wal/").await, [] as [u64; 0], "no slot holds a record that is kept");
 }
 
+// Fails when a sweep deletes what only the state in memory has let go of, and the newest checkpoint has not.
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_while_the_newest_checkpoint_still_names_it() {
+    let store = FaultStore::in_memory();
+    let rare = LogOptions { checkpoint_interval: 1000 * INTERVAL, ..sweeping(&store) };
+    let log = Log::open(rare).await.expect("opens");
+    make_other(&log).await;
+    append_other(&log, 10_000).await.expect("stored");
+    log.checkpoint().await.expect("written");
+    pass(2 * GRACE).await;
+    // Reason enough for a sweep in an hour, which then finds the topic deleted.
+    log.checkpoint().await.expect("written");
+    delete_other(&log).await;
+    let deleted = log.metrics().deleted_bytes.get();
+    pass(3 * INTERVAL).await;
+    assert_eq!(log.metrics().deleted_bytes.get(), deleted, "a start would find the topic in the checkpoint");
+    log.checkpoint().await.expect("written");
+    pass(GRACE + Duration::from_secs(5)).await;
+    assert!(log.metrics().deleted_bytes.get() > deleted + 10_000);
+}
+
 // Fails when checkpoints that were merged stay, or when one goes that the newest one names.
 #[tokio::test(start_paused = true)]
 async fn of_many_checkpoints_only_the_parts_of_the_newest_stay() {
