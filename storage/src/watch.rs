@@ -137,9 +137,8 @@ impl<T> Receiver<T> {
 
     async fn until<R>(&mut self, find: impl Fn(&State<T>) -> Option<R>) -> Result<R, Gone> {
         loop {
-            let mut moved = std::pin::pin!(self.shared.moved.notified());
-            // From here on nothing that moves is missed.
-            moved.as_mut().enable();
+            // From here on nothing that moves is missed; it joins those who wait only when it is awaited.
+            let moved = self.shared.moved.notified();
             {
                 let state = self.shared.lock();
                 let found = find(&state);
