@@ -102,11 +102,16 @@ pub(crate) struct Core {
     /// Buffers that are full and not sealed, the oldest first.
     full: VecDeque<OpenBuffer>,
     pub(crate) slot_bytes: usize,
+    /// How many must wait in the open buffer for the pipeline to look at it again; `None` while it looks anyway when what
+    /// it does is done. See [`Core::is_news`].
+    pub(crate) look_at: Option<usize>,
     pub(crate) stopped: Option<(Kind, Arc<str>)>,
     pub(crate) journal: Option<Arc<Journal>>,
     /// The number of the last batch that was given to the journal.
     journaled: u64,
     partitions: HashMap<Partition, PartitionTail>,
+    /// With more of them, the idle ones are forgotten.
+    partitions_max: usize,
     reserved: HashMap<Partition, Reserved>,
     /// Since when each buffer with early appends that is not committed has had them.
     unstored: VecDeque<(u64, Instant)>,
@@ -160,10 +165,12 @@ impl Core {
             open: OpenBuffer::new(0),
             full: VecDeque::new(),
             slot_bytes: usize::MAX,
+            look_at: Some(0),
             stopped: None,
             journal: None,
             journaled: 0,
             partitions: HashMap::new(),
+            partitions_max: PARTITIONS_KEPT_MAX,
             reserved: HashMap::new(),
             unstored: VecDeque::new(),
             pending_docs: HashMap::new(),
@@ -189,7 +196,7 @@ impl Core {
             true => self.early_ack(partition, (base, next), want.durability),
             false => Ack::Late(self.open.outcome.subscribe()),
         };
-        if weaker && want.away && !ack.is_early() {
+        if want.away && !ack.is_early() {
             return Err(Error::new(Kind::Unavailable, "the object store cannot be reached"));
         }
         let tail = self.tail(state, partition)?;
@@ -320,6 +327,17 @@ impl Core {
         !self.full.is_empty()
     }
 
+    /// Whether the pipeline must look at what was just put in: as many wait as it asked for, or a buffer is full. It is
+    /// told once; most appends need not wake it.
+    pub(crate) fn is_news(&mut self) -> bool {
+        let Some(look_at) = self.look_at else { return false };
+        let news = self.open.waiting >= look_at || self.open.bytes >= self.slot_bytes || self.has_full();
+        if news {
+            self.look_at = None;
+        }
+        news
+    }
+
     /// Takes the oldest buffer away to be sealed.
     pub(crate) fn take(&mut self) -> OpenBuffer {
         let next = self.open.sequence + 1;
@@ -357,9 +375,11 @@ impl Core {
                 | Entry::Link(_) => {}
             }
         }
-        if self.partitions.len() > PARTITIONS_KEPT_MAX {
+        if self.partitions.len() > self.partitions_max {
             let reserved = &self.reserved;
             self.partitions.retain(|partition, tail| !tail.is_idle() || reserved.contains_key(partition));
+            // Those that are in use are not looked through again at each commit.
+            self.partitions_max = PARTITIONS_KEPT_MAX.max(2 * self.partitions.len());
         }
     }
 

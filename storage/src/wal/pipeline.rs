@@ -52,6 +52,7 @@ pub(crate) struct Pipeline {
     checks: JoinSet<Result<Option<Header>>>,
     check_at: Instant,
     checked_generation: u64,
+    release_at: Instant,
     /// How many waited when the last slot was committed, in it and in all behind it.
     waiting: usize,
     last_commit: Instant,
@@ -70,6 +71,7 @@ impl Pipeline {
             checks: JoinSet::new(),
             check_at,
             checked_generation: 0,
+            release_at: check_at,
             waiting: 0,
             last_commit: Instant::now(),
         }
@@ -80,6 +82,7 @@ impl Pipeline {
         let writer = Arc::clone(&self.writer);
         let mut closing = writer.closing.subscribe();
         loop {
+            self.release_what_is_idle();
             self.seal_what_is_due();
             if self.is_finished() {
                 break;
@@ -119,36 +122,43 @@ impl Pipeline {
 
     fn take_due(&self) -> Option<OpenBuffer> {
         let options = &self.writer.options;
+        let mut core = self.writer.core();
+        core.look_at = None;
         if self.in_flight.len() >= options.in_flight_max {
             return None;
         }
-        let mut core = self.writer.core();
         if core.has_full() {
             return Some(core.take());
         }
-        let opened = core.open.opened?;
-        let waited = options.flush_interval.is_some_and(|interval| opened.elapsed() >= interval);
-        let waiting = core.open.waiting;
-        let idle = self.in_flight.is_empty() && !self.is_gathering(waiting);
-        let due = idle || self.is_second_half(waiting) || core.open.bytes >= options.slot_bytes || waited;
-        due.then(|| core.take())
+        let wanted = self.wanted();
+        let waited = |opened: Instant| options.flush_interval.is_some_and(|interval| opened.elapsed() >= interval);
+        let open = &core.open;
+        let due = open
+            .opened
+            .is_some_and(|opened| open.waiting >= wanted || open.bytes >= options.slot_bytes || waited(opened));
+        if due {
+            return Some(core.take());
+        }
+        // With a timer the first is news, too.
+        core.look_at = Some(if core.open.opened.is_some() { wanted } else { 0 });
+        None
+    }
+
+    /// How many must wait for a flush to begin.
+    fn wanted(&self) -> usize {
+        let on_directory = self.writer.options.flush_interval.is_none();
+        match self.in_flight.len() {
+            0 if on_directory && self.is_gathering() => self.waiting * 3 / 8,
+            0 => 0,
+            // Two flushes at a time on a directory, so that the disk works while those who were answered come back.
+            1 if on_directory => (self.waiting / 2).max(GATHER_FROM / 2),
+            _ => usize::MAX,
+        }
     }
 
     /// Whether it pays to wait a moment for those who were just answered.
-    fn is_gathering(&self, waiting: usize) -> bool {
-        self.writer.options.flush_interval.is_none()
-            && self.waiting >= GATHER_FROM
-            && waiting < self.waiting * 3 / 8
-            && self.last_commit.elapsed() < GATHER_MAX
-    }
-
-    /// Whether as many wait as are being flushed: two flushes at a time on a directory, so that the disk works while those
-    /// who were answered come back.
-    fn is_second_half(&self, waiting: usize) -> bool {
-        self.writer.options.flush_interval.is_none()
-            && self.in_flight.len() == 1
-            && waiting >= GATHER_FROM / 2
-            && waiting >= self.waiting / 2
+    fn is_gathering(&self) -> bool {
+        self.waiting >= GATHER_FROM && self.last_commit.elapsed() < GATHER_MAX
     }
 
     fn seal(&mut self, buffer: OpenBuffer) {
@@ -203,7 +213,7 @@ impl Pipeline {
             done: false,
         });
         self.planted_at_seal();
-        let parts = self.writer.parts.clone();
+        let parts = Arc::clone(&self.writer.parts);
         self.puts.spawn(async move { (slot, slot::create(&parts.stores, &object, &parts.health, None).await) });
     }
 
@@ -356,7 +366,7 @@ impl Pipeline {
         };
         let unknown = self.in_flight.iter().find(|sealed| is_pending(sealed));
         let unknown = unknown.map(|sealed| sealed.sealed_at + options.append_timeout);
-        let check = self.in_flight.is_empty().then_some(self.check_at);
+        let check = self.in_flight.is_empty().then_some(self.check_at.min(self.release_at));
         [flush, unknown, check].into_iter().flatten().min()
     }
 
@@ -375,13 +385,20 @@ impl Pipeline {
         }
     }
 
+    /// A crash is to leave no gap in partitions that nothing was published to for some time, on a busy node as well.
+    fn release_what_is_idle(&mut self) {
+        let now = Instant::now();
+        if now >= self.release_at {
+            self.release_at = now + self.writer.options.fence_check_interval;
+            self.writer.core().release(false);
+        }
+    }
+
     /// An idle session asks whether its next slot is taken; a busy one learns it from its next create.
     fn check_fence(&mut self) {
         self.check_at = Instant::now() + self.writer.options.fence_check_interval;
         let generation = self.writer.parts.health.generation();
         let moved = std::mem::replace(&mut self.checked_generation, generation) != generation;
-        // Idle for some time: a crash from now on is to leave no gap.
-        self.writer.core().release(false);
         if moved || !self.checks.is_empty() {
             return;
         }

@@ -2,6 +2,8 @@
 //!
 //! What happens to the buffer is the pipeline's. It must not know what records mean.
 
+mod outcome;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ use crate::wal::buffer::{Core, OpenBuffer, Outcome, Room, Submitted, TRIM_BYTES,
 use crate::wal::journal::{Journal, Journaled};
 use crate::wal::recover::Recovered;
 use crate::watch;
+
+use self::outcome::settled;
 
 /// How long an append may wait for room in the buffer before it is refused.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,7 +85,7 @@ pub(crate) struct WriterParts {
 /// The side of the writer that callers use.
 pub(crate) struct Writer {
     pub(super) options: WriterOptions,
-    pub(super) parts: WriterParts,
+    pub(super) parts: Arc<WriterParts>,
     pub(super) room: Semaphore,
     /// The room of what is acknowledged before it is stored.
     unstored_room: Semaphore,
@@ -101,7 +105,7 @@ impl Writer {
         core.journal.clone_from(&parts.journal);
         Arc::new(Self {
             options,
-            parts,
+            parts: Arc::new(parts),
             core: Mutex::new(core),
             room,
             unstored_room,
@@ -116,23 +120,19 @@ impl Writer {
     /// undo it.
     pub(crate) async fn append(&self, mut at: At, batch: Batch) -> Result<(Receipt, Durability)> {
         let count = batch.count();
-        let room = self.take_room_of(&mut at.want, batch.len()).await?;
-        let (submitted, early) = {
+        let room = self.take_room_of(at.want, batch.len()).await?;
+        let submitted = {
             let mut core = self.core();
+            at.want.away = self.parts.health.is_away();
             core.roll();
             let remembered = core.open.early.entries.len();
-            match core.append(&*self.parts.state, at, batch) {
-                Ok(submitted) => {
-                    let early = self.show_or_journal(&core, at.partition, &submitted, remembered);
-                    (submitted, early)
-                }
-                Err(error) => {
-                    self.give_back(room);
-                    return Err(error);
-                }
-            }
+            core.append(&*self.parts.state, at, batch).map(|submitted| {
+                let shown = self.show_or_journal(&core, at.partition, &submitted, remembered);
+                (submitted, shown, core.is_news())
+            })
         };
-        self.submitted(at.partition, early);
+        let (submitted, shown, news) = submitted.inspect_err(|_| self.give_back(room))?;
+        self.submitted(at.partition, shown, news);
         let Submitted { base, timestamp, ack, .. } = submitted;
         let reached = self.acknowledged(ack).await?;
         Ok((Receipt { base, count, timestamp }, reached))
@@ -167,22 +167,23 @@ impl Writer {
     }
 
     async fn offer(&self, mut offer: Offer<'_>, batch: Batch) -> Result<Accepted> {
-        let room = self.take_room_of(&mut offer.want, batch.len()).await?;
-        let (accepted, early) = {
+        let room = self.take_room_of(offer.want, batch.len()).await?;
+        let (accepted, shown, news) = {
             let mut core = self.core();
+            offer.want.away = self.parts.health.is_away();
             core.roll();
             let remembered = core.open.early.entries.len();
             let accepted = core.append_if(&*self.parts.state, offer, batch);
-            let early = match &accepted {
+            let shown = match &accepted {
                 Ok(Accepted::New(submitted)) => self.show_or_journal(&core, offer.partition, submitted, remembered),
                 Ok(Accepted::Known(_)) | Err(_) => {
                     self.give_back(room);
                     return accepted;
                 }
             };
-            (accepted, early)
+            (accepted, shown, core.is_news())
         };
-        self.submitted(offer.partition, early);
+        self.submitted(offer.partition, shown, news);
         accepted
     }
 
@@ -210,8 +211,10 @@ impl Writer {
         }
     }
 
-    fn submitted(&self, partition: Partition, shown: bool) {
-        self.wake.notify_one();
+    fn submitted(&self, partition: Partition, shown: bool, news: bool) {
+        if news {
+            self.wake.notify_one();
+        }
         if shown {
             self.parts.feeds.moved([partition]);
         }
@@ -232,65 +235,32 @@ impl Writer {
         self.parts.feeds.moved(moved);
     }
 
-    async fn acknowledged(&self, ack: Ack) -> Result<Durability> {
-        match ack {
-            Ack::Late(mut outcome) => settled(&mut outcome).await.map(|()| Durability::Object),
-            Ack::Now(outcome) => match &*outcome.borrow() {
-                Outcome::Pending => Ok(Durability::Memory),
-                Outcome::Committed => Ok(Durability::Object),
-                Outcome::Failed(kind, why) => Err(Error::new(*kind, why.to_string())),
-            },
-            Ack::Journal(number, mut outcome) => {
-                let journal = self.parts.journal.as_ref().expect("only a journal gives numbers");
-                let either = async {
-                    tokio::select! {
-                        biased;
-                        settled = settled(&mut outcome) => settled.map(|()| Durability::Object),
-                        () = journal.has(number) => Ok(Durability::Local),
-                    }
-                };
-                let limit = self.options.append_timeout;
-                tokio::time::timeout(limit, either).await.unwrap_or_else(|_| {
-                    let text = format!("neither the journal nor the object store gave an answer within {limit:?}");
-                    Err(Error::new(Kind::Unknown, text))
-                })
-            }
-        }
-    }
-
-    /// The outcome of an append of someone else: one that he was told is not known may still be known in time.
-    async fn certain(&self, ack: Ack) -> Result<Durability> {
-        if let Ack::Late(mut outcome) = ack {
-            let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
-            // An error says that there will be no other outcome: the last one is it.
-            drop(outcome.wait_for(|outcome| !open(outcome)).await);
-            return settled(&mut outcome).await.map(|()| Durability::Object);
-        }
-        self.acknowledged(ack).await
-    }
-
     /// Commits again what an earlier session had journaled; returns when it is.
     pub(crate) async fn recover(&self, batches: Vec<Recovered>) -> Result<()> {
-        let mut outcome = {
+        let outcome = {
             let mut core = self.core();
             for batch in batches {
                 core.recover(&*self.parts.state, batch)?;
             }
             core.open.outcome.subscribe()
         };
-        self.wake.notify_one();
-        settled(&mut outcome).await
+        self.committed(outcome).await
     }
 
     /// Commits where partitions end that an earlier session owned; returns when it is.
     pub(crate) async fn recover_tails(&self, tails: Vec<(Partition, Option<Gap>)>) -> Result<()> {
-        let mut outcome = {
+        let outcome = {
             let mut core = self.core();
             for (partition, gap) in tails {
                 core.recover_tail(&*self.parts.state, partition, gap)?;
             }
             core.open.outcome.subscribe()
         };
+        self.committed(outcome).await
+    }
+
+    /// Has the pipeline look at what was put in, and waits for its slot.
+    async fn committed(&self, mut outcome: watch::Receiver<Outcome>) -> Result<()> {
         self.wake.notify_one();
         settled(&mut outcome).await
     }
@@ -304,41 +274,45 @@ impl Writer {
     pub(crate) async fn change(&self, change: &Change) -> Result<()> {
         let room = room_of(change.len());
         self.take_room(room).await?;
-        let accepted = self.core().change(&*self.parts.state, change);
-        let mut outcome = accepted.inspect_err(|_| self.room.add_permits(room))?;
-        self.wake.notify_one();
-        settled(&mut outcome).await
+        let accepted = {
+            let mut core = self.core();
+            self.check_available().and_then(|()| core.change(&*self.parts.state, change))
+        };
+        let outcome = accepted.inspect_err(|_| self.room.add_permits(room))?;
+        self.committed(outcome).await
     }
 
     /// Moves starts; returns when they are committed. Those of partitions that are gone are passed over.
     pub(crate) async fn trim(&self, trims: &[(Partition, Offset)]) -> Result<()> {
         let room = room_of(trims.len() * TRIM_BYTES);
         self.take_room(room).await?;
-        let accepted = self.core().trim(&*self.parts.state, trims);
+        let accepted = {
+            let mut core = self.core();
+            self.check_available().and_then(|()| core.trim(&*self.parts.state, trims))
+        };
         if !matches!(accepted, Ok(Some(_))) {
             self.room.add_permits(room);
         }
-        let Some(mut outcome) = accepted? else { return Ok(()) };
-        self.wake.notify_one();
-        settled(&mut outcome).await
+        match accepted? {
+            Some(outcome) => self.committed(outcome).await,
+            None => Ok(()),
+        }
     }
 
     /// Commits entries of the log itself.
     pub(crate) async fn commit_entries(&self, entries: Vec<Entry>) -> Result<()> {
-        let mut outcome = {
+        let outcome = {
             let mut core = self.core();
             core.put_entries(entries);
             core.open.outcome.subscribe()
         };
-        self.wake.notify_one();
-        settled(&mut outcome).await
+        self.committed(outcome).await
     }
 
     /// Commits links of a segment.
     pub(crate) async fn commit_links(&self, links: Vec<Link>) -> Result<()> {
-        let mut outcome = self.core().put_links(links)?;
-        self.wake.notify_one();
-        settled(&mut outcome).await
+        let outcome = self.core().put_links(links)?;
+        self.committed(outcome).await
     }
 
     /// The committed bounds of a partition, and the end of what may be read.
@@ -420,7 +394,7 @@ impl Writer {
 
     /// Room for an append of a class. One of a weaker class needs no store, but waits when what is acknowledged before it
     /// is stored has reached its bound.
-    async fn take_room_of(&self, want: &mut Want, len: usize) -> Result<Room> {
+    async fn take_room_of(&self, want: Want, len: usize) -> Result<Room> {
         let room = room_of(len);
         if want.durability == Durability::Object {
             self.take_room(room).await?;
@@ -437,7 +411,6 @@ impl Writer {
         acquire(&self.unstored_room, room)
             .await
             .map_err(|()| Error::new(Kind::Busy, format!("more than {limit} acknowledged bytes wait to be stored")))?;
-        want.away = self.parts.health.is_away();
         Ok(Room { pending: 0, unstored: room })
     }
 
@@ -451,6 +424,7 @@ impl Writer {
         self.unstored_room.add_permits(room.unstored);
     }
 
+    /// Looked at again under the lock: an outage that began since undid what was waiting, and nothing must come behind that.
     fn check_available(&self) -> Result<()> {
         if self.parts.health.is_away() {
             return Err(Error::new(Kind::Unavailable, "the object store cannot be reached"));
@@ -489,12 +463,4 @@ async fn acquire(room: &Semaphore, count: usize) -> std::result::Result<(), ()> 
         }
     };
     taken.map(tokio::sync::SemaphorePermit::forget).ok_or(())
-}
-
-async fn settled(outcome: &mut watch::Receiver<Outcome>) -> Result<()> {
-    match outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await {
-        Ok(Outcome::Committed) => Ok(()),
-        Ok(Outcome::Failed(kind, why)) => Err(Error::new(kind, why.to_string())),
-        Ok(Outcome::Pending) | Err(_) => Err(Error::new(Kind::Unknown, "the log ended before the outcome was known")),
-    }
 }

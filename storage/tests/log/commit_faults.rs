@@ -10,6 +10,7 @@ use object_store::path::Path;
 use plinth_storage::error::Kind;
 use plinth_storage::log::{Log, LogOptions, StopReason};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
+use tokio::task::JoinSet;
 
 const FAULTS: [PutFault; 5] =
     [PutFault::FailBefore, PutFault::ApplyThenError, PutFault::ApplyLater, PutFault::Conflict409, PutFault::Own412];
@@ -176,6 +177,30 @@ async fn a_store_that_is_away_refuses_appends_and_loses_none_when_it_is_back() {
     };
     assert_eq!(stored, 2);
     assert_eq!(texts(&log).await, ["a", "b", "d"]);
+}
+
+// Fails when only what has room already is refused when the store goes away: the last one waited for room until the others
+// gave it back, and came behind them.
+#[tokio::test(start_paused = true)]
+async fn an_append_that_waits_for_room_when_the_store_goes_away_is_refused_as_well() {
+    let store = FaultStore::in_memory();
+    let mut options = options(&store.stores(), None);
+    (options.pending_bytes_max, options.in_flight_max) = (4 * 1024, 1);
+    let log = Log::open(options).await.expect("opens");
+    make_topic(&log, 1).await;
+    append(&log, "a").await.expect("stored");
+    store.set_unavailable(true);
+    let mut appends = JoinSet::new();
+    for number in 0..6 {
+        let log = log.clone();
+        appends.spawn(async move { (number, append(&log, "b").await.expect_err("away").kind()) });
+        tokio::task::yield_now().await;
+    }
+    let mut refused =
+        tokio::time::timeout(Duration::from_secs(60), appends.join_all()).await.expect("all are answered");
+    refused.sort_unstable_by_key(|(number, _)| *number);
+    assert_eq!(refused.remove(0), (0, Kind::Unknown), "its slot was tried");
+    assert!(refused.iter().all(|(_, kind)| *kind == Kind::Unavailable), "{refused:?}");
 }
 
 // Fails when more than the contiguous prefix is acknowledged: slot 2 is stored while slot 1 hangs.

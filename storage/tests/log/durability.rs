@@ -229,6 +229,37 @@ async fn a_crash_after_some_idle_time_leaves_no_gap() {
     assert_eq!(read(&log).await, (vec![at(0, "first"), at(1, "a"), at(2, "b")], vec![]));
 }
 
+// Fails when only a pipeline with nothing in flight gives unused reservations back.
+#[tokio::test(start_paused = true)]
+async fn a_busy_node_leaves_no_gap_where_nothing_was_published_for_some_time() {
+    let store = FaultStore::in_memory();
+    let mut options = options(&store, None);
+    options.fence_check_interval = Duration::from_secs(15);
+    let log = Log::open(options).await.expect("opens");
+    make_topic(&log, 2).await;
+    put(&log, "first", Memory).await.expect("stored");
+    put_as(&log, "a", Memory).await;
+    put(&log, "b", Object).await.expect("stored");
+    let busy = |log: &Log| {
+        let log = log.clone();
+        store.on_put(is_wal, PutFault::Hang);
+        tokio::spawn(async move { log.append(partition(1), batch(&[Bytes::from_static(b"busy")])).await })
+    };
+    let mut stored = busy(&log);
+    until_hanging(&store).await;
+    for _ in 0..12 {
+        let next = busy(&log);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        store.release().await;
+        stored.await.expect("joined").expect("stored");
+        until_hanging(&store).await;
+        stored = next;
+    }
+    drop(log);
+    let log = open(&store, None).await;
+    assert_eq!(read(&log).await, (vec![at(0, "first"), at(1, "a"), at(2, "b")], vec![]));
+}
+
 // Fails when the bound in bytes is not enforced, or when permits of early appends are not given back by the commit.
 #[tokio::test(start_paused = true)]
 async fn more_than_the_bound_in_bytes_waits_and_is_refused_as_busy() {

@@ -29,6 +29,9 @@ const STRIDE_MAX: u32 = 1 << 22;
 const RENEWAL_MIN: Duration = Duration::from_secs(10);
 const RENEWAL_MAX: Duration = Duration::from_secs(60);
 
+/// Most reservations that are given back at a time while the log goes on.
+const RELEASED_MAX: usize = 1024;
+
 /// Where an append goes and what it wants.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At {
@@ -37,7 +40,8 @@ pub(crate) struct At {
     pub(crate) want: Want,
 }
 
-/// The durability class that an append asks for, and whether the object store is away.
+/// The durability class that an append asks for, and whether the object store is away: then only what is acknowledged
+/// before it is stored is taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Want {
     pub(crate) durability: Durability,
@@ -201,7 +205,7 @@ impl Core {
     }
 
     /// Gives reservations back, so that a crash leaves no gap where nothing was lost: all of them before the end, else
-    /// those that were not used since the last call. True when there were any.
+    /// those that were not used since the last call, up to a number. True when there were any.
     pub(crate) fn release(&mut self, all: bool) -> bool {
         let Self { reserved, partitions, deleting, .. } = self;
         let mut released = Vec::new();
@@ -211,7 +215,7 @@ impl Core {
             };
             let used = std::mem::replace(&mut reserved.used, false);
             let idle = !used && reserved.asked.is_none() && tail.next == tail.committed.tail;
-            if !all && !idle {
+            if !all && (!idle || released.len() == RELEASED_MAX) {
                 return true;
             }
             released.push((*partition, tail.next));
