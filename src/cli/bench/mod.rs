@@ -14,6 +14,7 @@ mod load;
 mod node;
 mod remote;
 mod report;
+mod soak;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,12 @@ pub(super) struct Args {
     /// Only these parts, with the yardsticks that they are compared with
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<Part>,
+    /// With `--only soak`: how long
+    #[arg(long, value_name = "MINUTES", default_value_t = 10)]
+    soak_minutes: u64,
+    /// With `--only soak`: how large a log is written before
+    #[arg(long, value_name = "GB", default_value_t = 20)]
+    soak_log: u64,
 }
 
 /// What can be measured by itself.
@@ -78,6 +85,8 @@ enum Part {
     Idle,
     /// Batches on a store in memory, and single records on one that is slow
     Stores,
+    /// A large log and minutes of full load: whether anything grows. Only when it is named; takes a large disk
+    Soak,
 }
 
 /// How much is measured.
@@ -129,13 +138,16 @@ const QUICK: Size = Size {
 /// What is measured.
 struct Plan {
     size: Size,
-    /// Empty for all.
+    /// Empty for all but the soak.
     only: Vec<Part>,
+    /// Its log in GB, and its minutes.
+    soak: (u64, u64),
 }
 
 impl Plan {
     fn has(&self, part: Part) -> bool {
-        self.only.is_empty() || self.only.contains(&part)
+        let all = self.only.is_empty() && part != Part::Soak;
+        all || self.only.contains(&part)
     }
 
     async fn measure(&self, node: &Node, report: &mut Report) -> anyhow::Result<()> {
@@ -161,7 +173,8 @@ impl Plan {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     super::limits::raise_open_files();
-    let plan = Plan { size: if args.quick { QUICK } else { FULL }, only: args.only };
+    let plan =
+        Plan { size: if args.quick { QUICK } else { FULL }, only: args.only, soak: (args.soak_log, args.soak_minutes) };
     let dir = Scratch::make(&args.dir)?;
     let mut report = Report {
         date: date()?,
@@ -183,6 +196,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         idle: None,
         memory_batches: None,
         remote: None,
+        soak: None,
         memory_peak_bytes: None,
         targets: Vec::new(),
     };
@@ -214,6 +228,9 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
     if plan.has(Part::Stores) {
         report.memory_batches = Some(memory_batches(dir, &plan.size).await?);
         report.remote = Some(remote::run(&dir.join("remote"), &plan.size, single()).await?);
+    }
+    if plan.has(Part::Soak) {
+        report.soak = Some(soak::run(&dir.join("soak"), plan.soak.0, plan.soak.1).await?);
     }
     Ok(())
 }

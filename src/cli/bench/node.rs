@@ -25,6 +25,10 @@ pub(super) struct Node {
 pub(super) struct StoreCalls {
     pub(super) puts: f64,
     pub(super) gets: f64,
+    pub(super) deleted: f64,
+    pub(super) put_bytes: f64,
+    /// Stored bytes of the records that were published.
+    pub(super) record_bytes: f64,
 }
 
 /// A node of our own on `store`, with its cache in `dir`.
@@ -63,7 +67,12 @@ impl Node {
 
     /// Makes a topic and returns the path of its records.
     pub(super) async fn topic(&self, name: &str) -> anyhow::Result<String> {
-        let request = self.client.request(Method::PUT, &format!("/v1/topics/{name}")).json(&serde_json::json!({}));
+        self.topic_with(name, serde_json::json!({})).await
+    }
+
+    /// Makes a topic with settings and returns the path of its records.
+    pub(super) async fn topic_with(&self, name: &str, settings: serde_json::Value) -> anyhow::Result<String> {
+        let request = self.client.request(Method::PUT, &format!("/v1/topics/{name}")).json(&settings);
         send(request).await.with_context(|| format!("topic {name}"))?;
         Ok(format!("/v1/topics/{name}/records"))
     }
@@ -84,14 +93,20 @@ impl Node {
     /// What the node asked of the object store so far; `None` where its metrics may not be read.
     pub(super) async fn store_calls(&self) -> Option<StoreCalls> {
         let text = send(self.operator.request(Method::GET, "/metrics")).await.ok()?.text().await.ok()?;
-        let count = |operation: &str| {
+        let sum = |metric: &str, label: &str| {
             text.lines()
-                .filter(|line| line.starts_with("plinth_object_store_requests_total{"))
-                .filter(|line| line.contains(&format!("operation=\"{operation}\"")))
+                .filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])))
+                .filter(|line| line.contains(label))
                 .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
                 .sum()
         };
-        Some(StoreCalls { puts: count("put"), gets: count("get") })
+        Some(StoreCalls {
+            puts: sum("plinth_object_store_requests_total", "operation=\"put\""),
+            gets: sum("plinth_object_store_requests_total", "operation=\"get\""),
+            deleted: sum("plinth_deleted_objects_total", ""),
+            put_bytes: sum("plinth_object_store_bytes_total", "operation=\"put\""),
+            record_bytes: sum("plinth_wal_record_bytes_total", ""),
+        })
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Report {
     pub(super) idle: Option<Idle>,
     pub(super) memory_batches: Option<Throughput>,
     pub(super) remote: Option<Remote>,
+    pub(super) soak: Option<Soak>,
     pub(super) memory_peak_bytes: Option<u64>,
     pub(super) targets: Vec<Aim>,
 }
@@ -121,6 +122,32 @@ pub(super) struct Remote {
     pub(super) puts_per_1000_records_of_many_topics: f64,
 }
 
+/// Minutes of full load, with a large log behind.
+#[derive(Debug, Serialize)]
+pub(super) struct Soak {
+    pub(super) log_bytes: u64,
+    pub(super) filled: Sample,
+    pub(super) records: u64,
+    pub(super) records_per_second: f64,
+    pub(super) memory_peak_bytes: u64,
+    /// Bytes put into the store for each stored byte of a record, over log and load.
+    pub(super) store_bytes_per_byte: f64,
+    pub(super) samples: Vec<Sample>,
+}
+
+/// What a node holds at a moment.
+#[derive(Debug, Serialize)]
+pub(super) struct Sample {
+    pub(super) seconds: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) objects: u64,
+    pub(super) object_bytes: u64,
+    /// Objects created and not deleted, as the node counts them.
+    pub(super) objects_by_the_meter: f64,
+    pub(super) cache_files: u64,
+    pub(super) cache_bytes: u64,
+}
+
 /// What the node asked of the object store for it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Cost {
@@ -201,6 +228,7 @@ impl Report {
         self.judge_publish();
         self.judge_reading();
         self.judge_stores();
+        self.judge_soak();
         if let Some(rate) = self.topics.as_ref().map(|topics| topics.topics_per_second) {
             self.aim("topics made per second", rate, ">= 5000", rate >= 5000.0);
         }
@@ -255,6 +283,17 @@ impl Report {
         self.aim("p50 at half the rate with 30 ms per PUT, ms", p50, "<= 60", p50 <= 60.0);
         self.aim("p99 at half the rate with 30 ms per PUT, ms", p99, "<= 120", p99 <= 120.0);
         self.aim("PUTs of many topics per PUT of one", many / one.max(1e-9), "<= 1.1", many <= 1.1 * one);
+    }
+
+    fn judge_soak(&mut self) {
+        let Some(soak) = &self.soak else { return };
+        let most = |samples: &[Sample]| samples.iter().map(|sample| sample.memory_bytes).max().unwrap_or(0) as f64;
+        let (first, last) = soak.samples.split_at(soak.samples.len() / 2);
+        let (growth, peak) = (most(last) / most(first).max(1.0), soak.memory_peak_bytes as f64 / 1e6);
+        let written = soak.store_bytes_per_byte;
+        self.aim("memory of the second half of the soak per that of the first", growth, "<= 1.1", growth <= 1.1);
+        self.aim("memory peak with a large log, MB", peak, "<= 512", peak <= 512.0);
+        self.aim("bytes written per byte published", written, "<= 2.5", written <= 2.5);
     }
 
     fn aim(&mut self, name: impl Into<String>, measured: f64, bound: &'static str, reached: bool) {
