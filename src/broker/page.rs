@@ -47,7 +47,8 @@ pub struct PageRequest {
 pub enum Unit {
     /// Records, from exactly the one that is asked for.
     Record,
-    /// Batches as they are stored: the first one may begin before the record that is asked for.
+    /// Batches as they are stored: the first one may begin before the record that is asked for, but never with one that was
+    /// deleted.
     Batch,
 }
 
@@ -88,6 +89,8 @@ struct Found {
 /// A partition of the page and its next offset.
 struct Place {
     partition: Partition,
+    /// Where the partition began when it was last looked at: what is below was deleted.
+    start: Offset,
     next: Offset,
     scan: Scan,
     /// What was read and is not in the page.
@@ -153,7 +156,8 @@ impl Broker {
         for partition in partitions {
             let begin = origin.begin(self.log(), partition).await.map_err(|error| named(&topic.name, error))?;
             let next = begin.exactly()?;
-            places.push(Place { partition, next, scan: self.log().reader_at(partition, next), rest: VecDeque::new() });
+            let scan = self.log().reader_at(partition, next);
+            places.push(Place { partition, start: Offset(0), next, scan, rest: VecDeque::new() });
         }
         Ok(places)
     }
@@ -167,10 +171,11 @@ impl Broker {
         found: &mut Found,
     ) -> Result<bool, Error> {
         let mut behind = Vec::new();
-        for (index, place) in places.iter().enumerate() {
-            let tail = self.log().bounds(place.partition).map_err(|error| gone(&topic.name, error))?.tail;
-            if place.next < tail {
-                behind.push((tail.0 - place.next.0, index));
+        for (index, place) in places.iter_mut().enumerate() {
+            let bounds = self.log().bounds(place.partition).map_err(|error| gone(&topic.name, error))?;
+            place.start = bounds.start;
+            if place.next < bounds.tail {
+                behind.push((bounds.tail.0 - place.next.0, index));
             }
         }
         behind.sort_unstable_by_key(|&(records, index)| (std::cmp::Reverse(records), index));
@@ -198,7 +203,7 @@ impl Broker {
                     }
                     read => read.map_err(|error| gone(&topic.name, error))?,
                 };
-                place.rest = batches.into();
+                place.rest = batches.into_iter().map(|stored| place.kept(stored)).collect();
                 if !place.rest.is_empty() {
                     unread_next.push(index);
                 }
@@ -233,6 +238,11 @@ impl Broker {
 }
 
 impl Place {
+    /// What is left of a batch.
+    fn kept(&self, stored: Arc<StoredBatch>) -> Arc<StoredBatch> {
+        if stored.base < self.start { Arc::new(stored.from_offset(self.start)) } else { stored }
+    }
+
     /// Goes on behind a gap.
     fn skip(&mut self, topic: &Arc<str>, gap: &Gap) -> PageGap {
         let requested = std::mem::replace(&mut self.next, gap.to);

@@ -41,8 +41,9 @@ const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
 ///
 /// `application/vnd.plinth.batch` answers a page of whole batches in the form in which they are stored, with their checksums
 /// (docs/format.md, section 8); what comes next is in the headers `Plinth-Next` and `Plinth-Caught-Up`, and where records
-/// are missing in `Plinth-Gap`. A batch is never
-/// cut: the first one of a partition may begin before `from`, and the first one of the page is sent whatever its size.
+/// are missing in `Plinth-Gap`. A batch is not
+/// cut to the page: the first one of a partition may begin before `from`, and the first one of the page is sent whatever its
+/// size. Only records that were deleted are taken out of it.
 ///
 /// A browser's `EventSource` that is opened with a ticket comes back by itself after a broken connection: the answer sets
 /// the cookie `__Secure-plinth`, which for 12 hours opens the same address again, for reading, while the ticket's key

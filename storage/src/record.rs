@@ -148,8 +148,7 @@ impl BatchBuilder {
         if self.count == 0 {
             return Err(Error::new(Kind::Invalid, "batch has no record"));
         }
-        let crc = self.chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
-        Ok(Batch { count: self.count, len: self.len, crc, chunks: self.chunks })
+        Ok(Batch::of_chunks(self.count, self.chunks))
     }
 
     fn close_chunk(&mut self) {
@@ -189,6 +188,12 @@ impl Batch {
         if reader.is_at_end() { Ok(batch) } else { Err(Error::new(Kind::Corrupt, "batch has bytes after its end")) }
     }
 
+    /// A batch whose stored form is these chunks.
+    fn of_chunks(count: u32, chunks: Vec<Bytes>) -> Self {
+        let crc = chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
+        Self { count, len: chunks.iter().map(Bytes::len).sum(), crc, chunks }
+    }
+
     /// How many records it has, at least 1.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -220,6 +225,24 @@ impl StoredBatch {
     #[must_use]
     pub fn next(&self) -> Offset {
         self.base.plus(self.batch.count)
+    }
+
+    /// The batch without its records below `start`, of which it has some from there on. What is kept is shared, not copied.
+    #[must_use]
+    pub fn from_offset(&self, start: Offset) -> Self {
+        let below = start.0.saturating_sub(self.base.0);
+        assert!(below < u64::from(self.batch.count), "a batch has at least one record");
+        let below = u32::try_from(below).expect("less than a count");
+        let mut reader = Reader::new(&self.batch);
+        for _ in 0..below {
+            reader.skip().expect("the form was checked when the batch was made");
+        }
+        let (rest, at) = (reader.chunks, reader.at);
+        let chunks =
+            rest.iter().enumerate().map(|(index, chunk)| if index == 0 { chunk.slice(at..) } else { chunk.clone() });
+        let chunks: Vec<Bytes> = chunks.filter(|chunk| !chunk.is_empty()).collect();
+        let batch = Batch::of_chunks(self.batch.count - below, chunks);
+        Self { base: self.base.plus(below), timestamp: self.timestamp, batch }
     }
 
     /// The records, in order.

@@ -1,12 +1,13 @@
 //! What a topic keeps, and what readers on each transport are told of records that are gone.
 
+use plinth_api::batch::{MEDIA_TYPE, decode_frames};
 use plinth_api::records::{Gap, Record, RecordPage};
 use plinth_api::topics::{PartitionBounds, Retention, Topic, Trimmed};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::client::{
-    Client, SSE, SseStream, answer, escape, from_cursor, offsets, records_path, texts, topic_path, within,
+    BATCH, Client, SSE, SseStream, answer, escape, from_cursor, offsets, records_path, texts, topic_path, within,
 };
 use crate::harness::Server;
 
@@ -212,6 +213,54 @@ async fn a_place_by_time_or_latest_holds_for_every_partition() {
     assert_eq!(starts(&trim(&client, "t", &format!("before=time:{after}&partition=0")).await), [(0, 2)]);
     assert_eq!(starts(&trim(&client, "t", "before=latest").await), [(0, 2), (1, 0), (2, 1)]);
     assert_eq!(client.page("t", "from=earliest").await.records.len(), 0);
+}
+
+/// The texts of all records from the start, on each transport, and of stored batches also the first offset.
+async fn read_on_every_transport(client: &Client, count: usize) -> Vec<(&'static str, Vec<String>)> {
+    let path = format!("{}?from=earliest", records_path("t"));
+    let mut read = vec![("a page", texts(&client.page("t", "from=earliest").await.records))];
+    read.push(("NDJSON", texts(&client.ndjson(&path).await.records(count).await)));
+    let (mut sse, mut records) = (client.sse(&path, None).await, Vec::new());
+    while records.len() < count {
+        records.push(sse.record().await.expect("the stream goes on").0);
+    }
+    read.push(("SSE", texts(&records)));
+    let mut ws = client.ws().await;
+    ws.subscribe("t", "earliest").await;
+    read.push(("WebSocket", texts(&ws.records(count).await)));
+    for query in ["from=earliest", "from=offset:27", "from=earliest&max_bytes=1"] {
+        let request = client.get(&format!("{}?{query}", records_path("t"))).header("Accept", MEDIA_TYPE);
+        let frames = decode_frames(&answer(request).await.body).expect("whole frames");
+        assert_eq!((frames[0].head.offset, frames[0].head.count), (25, 5), "{query}");
+        let payloads = frames.iter().flat_map(|frame| &frame.records).map(|record| record.payload.to_vec());
+        let texts: Vec<_> = payloads.map(|payload| String::from_utf8(payload).expect("text")).collect();
+        assert_eq!(texts[..5], ["25", "26", "27", "28", "29"], "{query}");
+        if query == "from=earliest" {
+            read.push(("stored batches", texts));
+        }
+    }
+    read
+}
+
+// Fails when a batch in which a start lies is given out whole, as it is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_a_trim_took_out_of_a_batch_come_on_no_transport() {
+    let mut server = Server::start().await;
+    for batch in 0..4 {
+        let records: Vec<Value> = (0..10).map(|number| json!({"text": (10 * batch + number).to_string()})).collect();
+        server.client().publish("t", BATCH, json!({"records": records}).to_string()).await;
+    }
+    trim(&server.client(), "t", "before=25").await;
+    let kept: Vec<String> = (25..40).map(|number| number.to_string()).collect();
+    for after in ["the trim", "a restart"] {
+        for (transport, read) in read_on_every_transport(&server.client(), kept.len()).await {
+            assert_eq!(read, kept, "{transport}, after {after}");
+        }
+        if after == "the trim" {
+            server.kill9().await;
+            server.restart(true).await;
+        }
+    }
 }
 
 /// What a stream says of a hole.

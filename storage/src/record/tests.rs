@@ -66,6 +66,23 @@ fn a_payload_worth_it_is_shared_and_not_copied() {
 }
 
 #[test]
+fn what_is_kept_of_a_batch_is_a_batch_of_its_own_with_the_rest_of_its_bytes() {
+    let records = [record(3, Some("k")), record(5000, None), record(0, Some("")), record(700, None), record(2, None)];
+    let batch = Batch::of(&records).expect("valid");
+    let whole = Batch::parse(joined(&batch), batch.count(), batch.crc()).expect("valid");
+    for (batch, below) in [batch, whole].iter().flat_map(|batch| (0..5).map(move |below| (batch, below))) {
+        let kept = stored(batch.clone()).from_offset(Offset(7 + below as u64));
+        assert_eq!((kept.base, kept.timestamp), (Offset(7 + below as u64), Timestamp(9)));
+        let alone = Batch::of(&records[below..]).expect("valid");
+        assert_eq!(joined(&kept.batch), joined(&alone), "without the first {below}");
+        let form = (kept.batch.count(), kept.batch.len(), kept.batch.crc());
+        assert_eq!(form, (alone.count(), alone.len(), alone.crc()), "without the first {below}");
+    }
+    let all = stored(Batch::of(&records).expect("valid"));
+    assert_eq!(all.from_offset(Offset(0)).base, Offset(7), "nothing of it is below");
+}
+
+#[test]
 fn parts_that_the_format_cannot_hold_are_refused_by_name() {
     let long = NewRecord { key: Some(Bytes::from(vec![0; 70_000])), ..NewRecord::default() };
     let error = Batch::of(&[long]).expect_err("too long");
