@@ -47,11 +47,14 @@ pub fn check_count(count: usize) -> Result<(), Error> {
 ///
 /// # Errors
 /// `Invalid`, naming the byte, when it does not have its form or checksum, and for a second batch; `TooLarge` for too
-/// many records.
+/// many records or headers.
 pub fn stored_batch(frame: &Bytes) -> Result<(Vec<NewRecord>, Batch), Error> {
-    let broken = |error: BatchError| Error::Invalid(format!("{error}; nothing was stored"));
-    check_count(FrameHead::decode(frame, 0).map_err(broken)?.count as usize)?;
-    let Frame { head, body, records } = Frame::decode(frame, 0).map_err(broken)?;
+    let refused = |error| match error {
+        BatchError::Broken(why) => Error::Invalid(format!("{why}; nothing was stored")),
+        BatchError::TooLarge(why) => Error::TooLarge(why),
+    };
+    check_count(FrameHead::decode(frame, 0).map_err(refused)?.count as usize)?;
+    let Frame { head, body, records } = Frame::decode(frame, 0).map_err(refused)?;
     let end = HEAD_BYTES + body.len();
     if end < frame.len() {
         let extra = frame.len() - end;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::limits::RECORD_HEADERS_MAX;
+
 /// The media type of frames.
 pub const MEDIA_TYPE: &str = "application/vnd.plinth.batch";
 /// Length of a frame's head.
@@ -61,7 +63,12 @@ pub struct Frame {
 
 /// Why a batch cannot be read or written. The sentence names the place or the part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchError(String);
+pub enum BatchError {
+    /// It does not have its form or checksum, or the form cannot hold it.
+    Broken(String),
+    /// A record has more headers than a record may have.
+    TooLarge(String),
+}
 
 /// One frame of `records`, as a publish wants it. The limits of the server are not checked here, only what the form can
 /// hold.
@@ -70,7 +77,7 @@ pub struct BatchError(String);
 /// When there is no record, or a part is longer than the form can say.
 pub fn encode_batch(records: &[BatchRecord]) -> Result<Bytes, BatchError> {
     if records.is_empty() {
-        return Err(BatchError("batch has no record".to_owned()));
+        return Err(BatchError::Broken("batch has no record".to_owned()));
     }
     let mut out = BytesMut::with_capacity(HEAD_BYTES + records.iter().map(encoded_bytes).sum::<usize>());
     out.put_bytes(0, HEAD_BYTES);
@@ -91,7 +98,7 @@ pub fn encode_batch(records: &[BatchRecord]) -> Result<Bytes, BatchError> {
 /// All frames in `bytes`, which end where the last one does.
 ///
 /// # Errors
-/// When anything does not have its form or checksum; the sentence names the byte.
+/// `Broken` when anything does not have its form or checksum, naming the byte; `TooLarge`.
 pub fn decode_frames(bytes: &Bytes) -> Result<Vec<Frame>, BatchError> {
     let (mut frames, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -127,7 +134,7 @@ impl FrameHead {
     /// # Errors
     /// When it does not have its form, version or checksum.
     pub fn decode(bytes: &[u8], at: usize) -> Result<Self, BatchError> {
-        let broken = |why: String| Err(BatchError(format!("the head of the batch at byte {at} {why}")));
+        let broken = |why: String| Err(BatchError::Broken(format!("the head of the batch at byte {at} {why}")));
         let Some(mut head) = bytes.get(at..).and_then(|rest| rest.get(..HEAD_BYTES)) else {
             return broken(format!("is cut short: it has {HEAD_BYTES} bytes"));
         };
@@ -158,7 +165,7 @@ impl Frame {
     /// The frame at the byte `at` of `bytes`; the next one begins behind its body.
     ///
     /// # Errors
-    /// When anything does not have its form or checksum; the sentence names the byte.
+    /// `Broken` when anything does not have its form or checksum, naming the byte; `TooLarge`.
     pub fn decode(bytes: &Bytes, at: usize) -> Result<Self, BatchError> {
         let head = FrameHead::decode(bytes, at)?;
         let start = at + HEAD_BYTES;
@@ -167,14 +174,14 @@ impl Frame {
             let there = bytes.len() - start;
             let why =
                 format!("the batch at byte {at} is cut short: its body has {body_bytes} bytes, {there} are there");
-            return Err(BatchError(why));
+            return Err(BatchError::Broken(why));
         }
         let body = bytes.slice(start..start + body_bytes);
         let found = crc32c::crc32c(&body);
         if found != head.body_crc {
             let said = head.body_crc;
             let why = format!("the batch at byte {at} has the checksum {found:08x} and its head says {said:08x}");
-            return Err(BatchError(why));
+            return Err(BatchError::Broken(why));
         }
         let mut reader = Reader { body: &body, start, at: 0, record: 0 };
         // A count is not believed before so many records can be there.
@@ -186,7 +193,7 @@ impl Frame {
         if reader.at < body.len() {
             let (extra, count) = (body.len() - reader.at, head.count);
             let why = format!("the batch at byte {at} has {extra} bytes after its {count} records");
-            return Err(BatchError(why));
+            return Err(BatchError::Broken(why));
         }
         Ok(Self { head, body, records })
     }
@@ -194,7 +201,9 @@ impl Frame {
 
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Broken(why) | Self::TooLarge(why) => f.write_str(why),
+        }
     }
 }
 
@@ -225,9 +234,15 @@ impl Reader<'_> {
     }
 
     fn headers(&mut self, count: usize, bytes: usize) -> Result<Vec<(Bytes, Bytes)>, BatchError> {
+        // Each takes far more memory than its four bytes here.
+        if count > RECORD_HEADERS_MAX {
+            let record = self.record;
+            let why = format!("record {record}: {count} headers exceed the limit of {RECORD_HEADERS_MAX}");
+            return Err(BatchError::TooLarge(why));
+        }
         let at = self.at;
         let end = at.saturating_add(bytes);
-        let mut headers = Vec::with_capacity(count.min(bytes / 4));
+        let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let mut lengths = self.take("header", 4)?;
             let (name, value) = (usize::from(lengths.get_u16_le()), usize::from(lengths.get_u16_le()));
@@ -236,7 +251,7 @@ impl Reader<'_> {
         if self.at != end {
             let (record, at, taken) = (self.record, self.start + at, self.at - at);
             let why = format!("record {record}: the headers at byte {at} have {taken} bytes, its head says {bytes}");
-            return Err(BatchError(why));
+            return Err(BatchError::Broken(why));
         }
         Ok(headers)
     }
@@ -246,7 +261,7 @@ impl Reader<'_> {
             let (record, at) = (self.record, self.start + self.at);
             let why =
                 format!("record {record}: the {what} of {len} bytes at byte {at} goes beyond the end of the batch");
-            return Err(BatchError(why));
+            return Err(BatchError::Broken(why));
         }
         let taken = self.body.slice(self.at..self.at + len);
         self.at += len;
@@ -283,7 +298,7 @@ fn encode_record(out: &mut BytesMut, record: &BatchRecord, number: usize) -> Res
 }
 
 fn length<T: TryFrom<usize>>(of: &str, what: &str, len: usize) -> Result<T, BatchError> {
-    T::try_from(len).map_err(|_| BatchError(format!("{of}: {what} of {len} exceeds what the form can hold")))
+    T::try_from(len).map_err(|_| BatchError::Broken(format!("{of}: {what} of {len} exceeds what the form can hold")))
 }
 
 #[cfg(test)]

@@ -54,6 +54,22 @@ fn frames_follow_one_another_and_payloads_are_slices_of_them() {
     assert_eq!(decode_frames(&Bytes::new()), Ok(vec![]));
 }
 
+// Fails when headers are read before their number is looked at: one of four bytes would take sixty in memory.
+#[test]
+fn a_number_of_headers_over_the_limit_is_refused_before_any_is_read() {
+    let headers = |count: u16| {
+        let head = [&[0; 8][..], &count.to_le_bytes(), &(u32::from(count) * 4).to_le_bytes()].concat();
+        sealed(1, &[head, vec![0; usize::from(count) * 4]].concat())
+    };
+    assert_eq!(decode_frames(&headers(64)).expect("as many as may be")[0].records[0].headers.len(), 64);
+    for count in [65, u16::MAX] {
+        // Nothing follows the head.
+        let cut = headers(count).slice(HEAD_BYTES..HEAD_BYTES + RECORD_HEAD_BYTES);
+        let why = format!("record 1: {count} headers exceed the limit of 64");
+        assert_eq!(decode_frames(&sealed(1, &cut)), Err(BatchError::TooLarge(why)));
+    }
+}
+
 #[test]
 fn what_is_broken_is_named_with_its_place() {
     let frame = encode_batch(&records()).expect("it fits");
