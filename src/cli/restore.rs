@@ -16,8 +16,8 @@ use super::output;
 /// Copies a bucket as it was at a time into another, empty one, which then is the same cluster: topics, records, offsets,
 /// cursors, settings, keys, and what is remembered of publishes.
 ///
-/// The source is only read, also while a node runs on it. The copy is a cluster only when it is complete: a run that was
-/// cut off is finished by the same command.
+/// The source is only read, also while a node runs on it. The copy is a cluster only when it is complete. A run that was
+/// cut off is finished by the same command; if that asks for another time by then, by the same with the time that it names.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -47,9 +47,11 @@ struct Line {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let opened = args.source.open()?;
-    match interruptible(copy(&opened, &args)).await {
+    let mut ended = None;
+    match interruptible(copy(&opened, &args, &mut ended)).await {
         Err(error) if error.is::<Interrupted>() => {
-            Err(error.context(format!("the copy in {} is not complete; the same command goes on", args.to)))
+            let at = ended.map(|at: Timestamp| format!(" with --at {}", rfc3339(at.0))).unwrap_or_default();
+            Err(error.context(format!("the copy in {} is not complete; the same command{at} goes on", args.to)))
         }
         Err(error) => Err(error),
         Ok(copied) => {
@@ -68,13 +70,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn copy(opened: &Opened, args: &Args) -> anyhow::Result<Copied> {
+/// Copies; tells in `ended` where the copy ends as soon as that is settled.
+async fn copy(opened: &Opened, args: &Args, ended: &mut Option<Timestamp>) -> anyhow::Result<Copied> {
     let target = store::open(&args.to)?;
     let options = CopyOptions { at: args.at, scratch: opened.scratch.clone(), in_flight: opened.in_flight };
     let bar = bar("restore");
     let mut tell = |event| match event {
         CopyEvent::Listed { bytes } => bar.set_length(bytes),
         CopyEvent::Copied(bytes) => bar.inc(bytes),
+        CopyEvent::Ended { at } => *ended = Some(at),
         CopyEvent::Checking => bar.set_message("check"),
     };
     let copied = restore(&opened.stores, &target, &options, &mut tell).await;

@@ -2,7 +2,7 @@
 //!
 //! Objects are copied byte for byte, up to a cut in the log that is open at that time; a fence ends the copy there. The
 //! object `cluster` comes last: until then the copy is no cluster, a node refuses to start on it, and the same call goes
-//! on where an earlier one was cut off. Nothing is replaced and nothing deleted on either side. See ADR 17.
+//! on where an earlier one was cut off; once the fence is there, a call for the time at which the copy ends. Nothing is replaced and nothing deleted on either side. See ADR 17.
 
 mod cut;
 mod target;
@@ -52,6 +52,11 @@ pub enum CopyEvent {
     },
     /// So many bytes more are in the copy.
     Copied(u64),
+    /// All logs are in the copy, which ends here: from now on only a call for this very time goes on with it.
+    Ended {
+        /// The time of the last slot.
+        at: Timestamp,
+    },
     /// Everything is there, and the copy is being checked.
     Checking,
 }
@@ -76,7 +81,7 @@ pub struct Copied {
 /// Is told what happens.
 type Tell<'a> = dyn FnMut(CopyEvent) + Send + 'a;
 
-/// Copies a bucket. Cancel safe: the same call again goes on.
+/// Copies a bucket. Cancel safe: the same call again goes on; after [`CopyEvent::Ended`] one for the time that it names.
 ///
 /// # Errors
 /// `NotFound` when the source holds no cluster or nothing as old as the time. `Invalid` when the target is the source, holds
@@ -95,9 +100,9 @@ pub async fn restore(
     let (listing, claims) = bucket.look().await?;
     let author = SessionId(new_ulid(&SystemClock, &SystemRng));
     store::probe(target, &layout::probe(author)).await?;
-    let target = Target::open(target, &listing).await?;
-    tell(CopyEvent::Listed { bytes: listing.total().bytes });
     let owners = claims.owners()?;
+    let target = Target::open(target, (&bucket.stores, &listing), &owners).await?;
+    tell(CopyEvent::Listed { bytes: listing.total().bytes });
     let mut copy = Copy { bucket: &bucket, listing: &listing, target, options, tell, planned: BTreeSet::new() };
     let reached = copy.logs(&owners).await?;
     let cut = reached.cut.ok_or_else(|| nothing_so_old(&reached))?;
@@ -107,6 +112,7 @@ pub async fn restore(
     }
     // Which segments are needed is known last.
     copy.target.refuse_unplanned(&copy.planned, &cut, |name| !matches!(name, ObjectName::Segment(_)))?;
+    (copy.tell)(CopyEvent::Ended { at: cut.at });
     copy.target.fence(cut.session, cut.end, author).await?;
     copy.segments(&owners, &cut).await?;
     copy.all(vec![ObjectName::Cluster]).await?;
@@ -147,7 +153,10 @@ impl Copy<'_, '_> {
             if end == Slot(0) {
                 continue;
             }
-            if self.is_newer(began) || !self.log(at, owner.session, (end, began), &mut reached).await? {
+            if self.is_newer(began) || self.target.is_ended(&reached, self.options.at)? {
+                break;
+            }
+            if !self.log(at, owner.session, (end, began), &mut reached).await? {
                 break;
             }
         }
@@ -183,6 +192,10 @@ impl Copy<'_, '_> {
             }
             time = time_of(&parse_body(&body).map_err(|error| broken(name).with_source(error))?).unwrap_or(time);
             if self.is_newer(time) {
+                whole = false;
+                break;
+            }
+            if self.target.is_ended(reached, self.options.at)? {
                 whole = false;
                 break;
             }

@@ -216,6 +216,85 @@ async fn a_copy_that_was_cut_off_is_no_cluster_and_the_same_call_finishes_it() {
     }
 }
 
+/// A copy of `source` that was cut off when its first segment was to be put.
+async fn cut_off_at_a_segment(source: &FaultStore) -> FaultStore {
+    let target = FaultStore::in_memory();
+    target.on_put(|name| name.as_ref().starts_with("segment/"), PutFault::Hang);
+    tokio::select! {
+        copied = copy(source, &target, None) => panic!("no segment was copied: {copied:?}"),
+        () = target.until(|store| store.hanging() == 1) => {}
+    }
+    target
+}
+
+// Fails when a later run takes the slots that were put since for part of the unfinished copy, also those of the same
+// millisecond, or does not say for which time the copy can be finished.
+#[tokio::test]
+async fn a_copy_that_was_cut_off_after_its_end_was_settled_is_finished_as_of_that_time() {
+    let (source, clock) = (FaultStore::in_memory(), Hand::at(1000));
+    let mut log = open(&source, &clock).await;
+    make_topic(&log, 2).await;
+    for text in ["a", "b"] {
+        append(&log, text).await.expect("stored");
+    }
+    log.compact().await.expect("compacted");
+    let expected = shown(&log).await;
+    for restarted in [false, true] {
+        let target = cut_off_at_a_segment(&source).await;
+        let at = clock.now().0;
+        if restarted {
+            drop(log);
+            log = open(&source, &clock).await;
+        }
+        for (time, text) in [(at, "the same time"), (at + 500, "later")] {
+            clock.set(time);
+            append(&log, text).await.expect("stored");
+        }
+        for other in [None, Some(at + 500)] {
+            let error = copy(&source, &target, other).await.expect_err("of another time");
+            assert_eq!(error.kind(), Kind::Invalid, "{error}");
+            assert!(error.to_string().contains(&format!("the time of that run, {at} ms since")), "{error}");
+        }
+        let copied = copy(&source, &target, Some(at)).await.expect("finished");
+        assert!(copied.found > 0 && copied.at.0 == at, "{copied:?}");
+        let copied = open(&target, &clock).await;
+        if !restarted {
+            assert_eq!(shown(&copied).await, expected);
+        }
+        let last = read_all(&copied, partition(0)).await.pop().expect("there are records");
+        assert_eq!(last, if restarted { "later" } else { "b" });
+    }
+}
+
+// Fails when a fence that was copied is taken for the one that ends the copy.
+#[tokio::test]
+async fn a_copy_that_was_cut_off_between_two_sessions_goes_on() {
+    let (source, clock) = (FaultStore::in_memory(), Hand::at(1000));
+    let log = open(&source, &clock).await;
+    make_topic(&log, 2).await;
+    append(&log, "a").await.expect("stored");
+    drop(log);
+    clock.set(2000);
+    let log = open(&source, &clock).await;
+    append(&log, "b").await.expect("stored");
+    log.compact().await.expect("compacted");
+    checkpoint(&log, &source).await;
+    // Of the second session no slot is needed any more.
+    let mut left = objects(&*source.inner()).await;
+    let last = left.keys().rfind(|name| name.ends_with("/meta")).expect("a session").replace("/meta", "");
+    left.retain(|name, _| !name.starts_with(&format!("{last}/wal/")));
+    let (source, target) = (store_of(&left).await, FaultStore::in_memory());
+    let meta = format!("{last}/meta");
+    target.on_put(move |name| name.as_ref() == meta, PutFault::Hang);
+    tokio::select! {
+        copied = copy_by(&source, &target, None, 1) => panic!("the last session was not copied: {copied:?}"),
+        () = target.until(|store| store.hanging() == 1) => {}
+    }
+    assert!(objects(&*target.inner()).await.iter().any(|(name, bytes)| name.contains("/wal/") && bytes.len() == 128));
+    copy(&source, &target, None).await.expect("finished");
+    assert_eq!(read_all(&open(&target, &clock).await, partition(0)).await, ["a", "b"]);
+}
+
 // Fails when a broken object is copied as it is.
 #[tokio::test]
 async fn a_broken_source_is_not_copied() {
@@ -237,7 +316,7 @@ async fn the_progress_adds_up_to_what_was_copied() {
     let mut tell = |event| match event {
         CopyEvent::Listed { bytes } => most = bytes,
         CopyEvent::Copied(bytes) => sum += bytes,
-        CopyEvent::Checking => {}
+        CopyEvent::Ended { .. } | CopyEvent::Checking => {}
     };
     let options = CopyOptions { at: None, scratch: Scratch::memory(), in_flight: 3 };
     let target = named(&FaultStore::in_memory(), "target");

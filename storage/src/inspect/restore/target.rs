@@ -6,18 +6,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cut::Cut;
+use super::cut::{Cut, Reached, time_of};
 use super::{CopyEvent, Tell};
 use crate::error::{Error, Kind, Result};
-use crate::ids::{SessionId, Slot};
+use crate::ids::{SessionId, Slot, Timestamp};
+use crate::inspect::claims::Owner;
 use crate::inspect::listing::{Listing, is_fence};
 use crate::layout::ObjectName;
 use crate::metrics::{Health, StorageMetrics};
-use crate::slot::{self, Created, Object, read_header};
+use crate::slot::{self, Created, Object, read_header, read_object};
 use crate::store::ObjectStores;
+use crate::wal::blocks::parse_body;
 use crate::wal::fence;
+use crate::wal::format::Header;
 
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
+
+/// Where an earlier run has ended the copy, which it left unfinished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    session: SessionId,
+    end: Slot,
+    /// The time of the slot before, which a run that is to go on must be for.
+    at: Option<Timestamp>,
+}
 
 /// Where the copy goes.
 #[derive(Debug)]
@@ -26,6 +38,7 @@ pub(super) struct Target {
     health: Arc<Health>,
     /// What was there at the beginning, with its size.
     there: BTreeMap<ObjectName, u64>,
+    ended: Option<Ended>,
     pub(super) objects: u64,
     pub(super) bytes: u64,
     pub(super) found: u64,
@@ -43,7 +56,11 @@ impl Target {
     ///
     /// # Errors
     /// `Invalid` when anything is there that a copy of `source` would not have put there.
-    pub(super) async fn open(stores: &ObjectStores, source: &Listing) -> Result<Self> {
+    pub(super) async fn open(
+        stores: &ObjectStores,
+        (source_stores, source): (&ObjectStores, &Listing),
+        owners: &[Owner],
+    ) -> Result<Self> {
         let listing = Listing::read(stores).await?;
         if listing.has_cluster {
             let text =
@@ -59,8 +76,39 @@ impl Target {
         if let Some((name, _)) = other {
             return Err(not_empty(stores, name.path().as_ref()));
         }
+        let ended = ended((source_stores, stores), &listing, owners).await?;
         let health = Arc::new(Health::new(StorageMetrics::default()));
-        Ok(Self { stores: stores.clone(), health, there, objects: 0, bytes: 0, found: 0 })
+        Ok(Self { stores: stores.clone(), health, there, ended, objects: 0, bytes: 0, found: 0 })
+    }
+
+    /// Whether an earlier run has ended the copy after what is `reached` now. A run for that very time goes on with it, and so
+    /// adds nothing of the same millisecond that was put since.
+    ///
+    /// # Errors
+    /// `Invalid` when it has, and this run is for another time.
+    pub(super) fn is_ended(&self, reached: &Reached, at: Option<Timestamp>) -> Result<bool> {
+        let Some(cut) = reached.cut else { return Ok(false) };
+        match self.ended {
+            Some(Ended { session, end, .. }) if (session, end) == (cut.session, cut.end) => {
+                if at == Some(cut.at) {
+                    Ok(true)
+                } else {
+                    Err(self.other_time("a fence"))
+                }
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    fn other_time(&self, what: &str) -> Error {
+        let at = self.ended.and_then(|ended| ended.at);
+        let at = at.map(|at| format!(", {at} ms since the Unix epoch")).unwrap_or_default();
+        let text = format!(
+            "store {} holds {what}, which an unfinished run for another time has left: give the time of that run{at}, or \
+             empty the store and begin again",
+            self.stores.url
+        );
+        Error::new(Kind::Invalid, text)
     }
 
     /// Creates an object in the copy, unless it is there already. Cancel safe: it may be there or not.
@@ -120,15 +168,7 @@ impl Target {
             .find(|(name, size)| looked_at(name) && !planned.contains(name) && !is_own_fence(name, **size));
         match other {
             None => Ok(()),
-            Some((name, _)) => {
-                let text = format!(
-                    "store {} holds {}, which an unfinished run for another time has left: empty the store and begin \
-                     again, or give the time of that run",
-                    self.stores.url,
-                    name.path()
-                );
-                Err(Error::new(Kind::Invalid, text))
-            }
+            Some((name, _)) => Err(self.other_time(name.path().as_ref())),
         }
     }
 
@@ -144,6 +184,29 @@ impl Target {
         let text = format!("the copy of the log of session {session} ends at slot {} instead of {end}", log.end);
         Err(Error::new(Kind::Corrupt, text))
     }
+}
+
+/// Where the last log of an unfinished copy ends, if it has a fence of its own already.
+async fn ended(
+    (source, stores): (&ObjectStores, &ObjectStores),
+    listing: &Listing,
+    owners: &[Owner],
+) -> Result<Option<Ended>> {
+    let last = owners.iter().rev().find_map(|owner| Some((owner.session, listing.sessions.get(&owner.session)?)));
+    let Some((session, objects)) = last else { return Ok(None) };
+    let last_slot = objects.slots.iter().rev().find(|(_, size)| !is_fence(*size)).map(|(slot, _)| Slot(*slot));
+    let mut has_own_fence = false;
+    let slots = objects.slots.iter().map(|(slot, size)| (ObjectName::Slot(session, Slot(*slot)), size));
+    let checkpoints = objects.checkpoints.iter().map(|(at, size)| (ObjectName::Checkpoint(session, Slot(*at)), size));
+    for (name, _) in slots.chain(checkpoints).filter(|(_, size)| is_fence(**size)) {
+        has_own_fence |= read_header(stores, &name.path()).await? != read_header(source, &name.path()).await?;
+    }
+    let Some(last_slot) = last_slot.filter(|_| has_own_fence) else { return Ok(None) };
+    let at = match read_object(stores, &ObjectName::Slot(session, last_slot).path()).await? {
+        Some(object) => time_of(&parse_body(&Header::parse_object(&object)?.1)?),
+        None => None,
+    };
+    Ok(Some(Ended { session, end: last_slot.next(), at }))
 }
 
 fn objects(listing: &Listing) -> impl Iterator<Item = (ObjectName, u64)> {
