@@ -10,6 +10,7 @@ use plinth_storage::store::{self, ObjectStores};
 use tempfile::TempDir;
 
 use super::interrupt::{Interrupted, Interrupts};
+use super::opened;
 use crate::config::{Given, Settings};
 
 /// A bucket to read.
@@ -48,7 +49,7 @@ impl Source {
     pub(super) fn open(&self) -> anyhow::Result<Opened> {
         let given = Given { store: self.store.clone(), ..Given::default() };
         let settings = Settings::load(given, self.config.as_deref())?;
-        let stores = store::open_to_read(&settings.store)?;
+        let stores = opened(store::open_to_read(&settings.store))?;
         let parent = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new().prefix("plinth-").tempdir_in(&parent);
         let dir = dir.with_context(|| format!("no temporary directory can be made in {}", parent.display()))?;

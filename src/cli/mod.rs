@@ -31,13 +31,18 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use plinth_storage::Kind;
 use plinth_storage::error::Chain;
+use plinth_storage::store::ObjectStores;
 
 use self::interrupt::Interrupted;
 use crate::config::{ConfigError, check_environment};
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 stopped because another process took over, 130 interrupted";
+
+/// The code of a command that failed.
+const FAILED: u8 = 1;
 
 /// A message queue for people who speak only HTTP, on an object store.
 #[derive(Debug, Parser)]
@@ -102,7 +107,7 @@ pub fn run() -> ExitCode {
 #[error("{0}")]
 struct Usage(String);
 
-/// What was to be looked at could not be read.
+/// What was to be looked at could not be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Unreadable(String);
@@ -112,6 +117,15 @@ struct Unreadable(String);
 #[error("{0}")]
 struct Fenced(String);
 
+/// A store that was opened: a URL that names none, or a directory that cannot be used, is a wrong use.
+fn opened(opened: plinth_storage::Result<ObjectStores>) -> anyhow::Result<ObjectStores> {
+    opened.map_err(
+        |error| {
+            if error.kind() == Kind::Invalid { Usage(Chain(&error).to_string()).into() } else { error.into() }
+        },
+    )
+}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Fenced>() {
         3
@@ -120,7 +134,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     } else if error.is::<Interrupted>() {
         130
     } else {
-        1
+        FAILED
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::bucket::{Opened, Source, bar, interruptible, rfc3339};
 use super::interrupt::Interrupted;
-use super::output;
+use super::{opened, output};
 
 /// Copies a bucket as it was at a time into another, empty one, which then is the same cluster: topics, records, offsets,
 /// cursors, settings, keys, and what is remembered of publishes.
@@ -46,9 +46,9 @@ struct Line {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let opened = args.source.open()?;
+    let source = args.source.open()?;
     let mut ended = None;
-    match interruptible(copy(&opened, &args, &mut ended)).await {
+    match interruptible(copy(&source, &args, &mut ended)).await {
         Err(error) if error.is::<Interrupted>() => {
             let at = ended.map(|at: Timestamp| format!(" with --at {}", rfc3339(at.0))).unwrap_or_default();
             Err(error.context(format!("the copy in {} is not complete; the same command{at} goes on", args.to)))
@@ -71,9 +71,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Copies; tells in `ended` where the copy ends as soon as that is settled.
-async fn copy(opened: &Opened, args: &Args, ended: &mut Option<Timestamp>) -> anyhow::Result<Copied> {
-    let target = store::open(&args.to)?;
-    let options = CopyOptions { at: args.at, scratch: opened.scratch.clone(), in_flight: opened.in_flight };
+async fn copy(source: &Opened, args: &Args, ended: &mut Option<Timestamp>) -> anyhow::Result<Copied> {
+    let target = opened(store::open(&args.to))?;
+    let options = CopyOptions { at: args.at, scratch: source.scratch.clone(), in_flight: source.in_flight };
     let bar = bar("restore");
     let mut tell = |event| match event {
         CopyEvent::Listed { bytes } => bar.set_length(bytes),
@@ -81,7 +81,7 @@ async fn copy(opened: &Opened, args: &Args, ended: &mut Option<Timestamp>) -> an
         CopyEvent::Ended { at } => *ended = Some(at),
         CopyEvent::Checking => bar.set_message("check"),
     };
-    let copied = restore(&opened.stores, &target, &options, &mut tell).await;
+    let copied = restore(&source.stores, &target, &options, &mut tell).await;
     bar.finish_and_clear();
     copied.with_context(|| format!("no copy was made in {}", args.to))
 }

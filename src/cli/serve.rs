@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::healthcheck::reachable;
-use super::{Fenced, Usage, limits, output};
+use super::{Fenced, Usage, limits, opened, output};
 use crate::app::{App, AppError, AppOptions};
 use crate::auth::FirstStart;
 use crate::config::{Given, LogFormat, RootKey, Settings};
@@ -81,7 +81,7 @@ impl Signals {
 }
 
 fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOptions> {
-    let stores = store::open(&settings.store)?;
+    let stores = opened(store::open(&settings.store))?;
     let mut log = LogOptions::new(stores);
     log.cache_dir = Some(settings.cache_dir.clone());
     log.flush_interval = settings.flush_interval.or(log.flush_interval);

@@ -1,19 +1,18 @@
 //! `plinth verify`: reads a whole bucket and names every fault in it.
 
 use indicatif::ProgressBar;
-use plinth_storage::Kind;
 use plinth_storage::error::Chain;
 use plinth_storage::inspect::{Event, Finding, Severity, Totals, VerifyOptions, verify};
 use serde::Serialize;
 
 use super::bucket::{Opened, Source, bar, interruptible};
-use super::{Unreadable, Usage, output};
+use super::{FAILED, Unreadable, exit_code, output};
 
 /// Reads a whole bucket and names every fault in it, one per line.
 ///
 /// Every object is read: its header and its hashes, the chain of each log, every block, batch and offset, the claims, and
 /// every checkpoint against the logs. A note is something that nothing depends on. The bucket is only read, also while a
-/// node runs on it. Exit codes: 0 no fault, 1 faults, 2 the bucket could not be read.
+/// node runs on it. Exit codes: 0 no fault, 1 faults, 2 the bucket could not be looked through.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -51,14 +50,19 @@ struct Sums {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let opened = args.source.open().map_err(unreadable)?;
-    let totals = interruptible(read(&opened, args.json)).await?;
-    finish(&totals, args.json)?;
+    let totals = look(&args).await.map_err(could_not_look)?;
     match totals.faults {
         0 => Ok(()),
         1 => anyhow::bail!("the bucket has a fault"),
         faults => anyhow::bail!("the bucket has {faults} faults"),
     }
+}
+
+async fn look(args: &Args) -> anyhow::Result<Totals> {
+    let opened = args.source.open()?;
+    let totals = interruptible(read(&opened, args.json)).await?;
+    finish(&totals, args.json)?;
+    Ok(totals)
 }
 
 async fn read(opened: &Opened, json: bool) -> anyhow::Result<Totals> {
@@ -74,7 +78,7 @@ async fn read(opened: &Opened, json: bool) -> anyhow::Result<Totals> {
     let totals = verify(&opened.stores, &options, &mut tell).await;
     bar.finish_and_clear();
     written?;
-    totals.map_err(|error| Unreadable(Chain(&error).to_string()).into())
+    Ok(totals?)
 }
 
 fn found(bar: &ProgressBar, finding: &Finding, json: bool) -> anyhow::Result<()> {
@@ -128,11 +132,7 @@ fn finish(totals: &Totals, json: bool) -> anyhow::Result<()> {
     output::text(&text)
 }
 
-/// What is wrong with the bucket's name is a wrong use; all else means that it could not be read. Both have the same code.
-fn unreadable(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<plinth_storage::Error>() {
-        Some(cause) if cause.kind() == Kind::Invalid => Usage(Chain(&*error).to_string()).into(),
-        Some(_) => Unreadable(Chain(&*error).to_string()).into(),
-        None => error,
-    }
+/// The code of a failure is for faults alone: whatever else fails here kept us from looking.
+fn could_not_look(error: anyhow::Error) -> anyhow::Error {
+    if exit_code(&error) == FAILED { Unreadable(Chain(&*error).to_string()).into() } else { error }
 }

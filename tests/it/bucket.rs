@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use plinth_api::records::Record;
 use serde_json::{Value, json};
 
-use crate::cli::{Ended, client, run};
+use crate::cli::{Ended, client, plinth, run};
 use crate::client::{BATCH, Client, answer, from_cursor, texts};
 use crate::harness::{Options, Server};
 
@@ -151,6 +151,40 @@ async fn verify_names_a_fault_and_says_by_its_exit_code_how_it_went() {
     assert!(!server.dir().join("absent").exists(), "a bucket that is looked at is not made");
 }
 
+// Fails when whatever keeps verify from looking has the code of a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_that_could_not_look_says_so_by_its_exit_code() {
+    let server = Server::start().await;
+    let ended = on(&server, &["verify", "--temp-dir", "/nowhere/at/all"]).await;
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("no temporary directory can be made"), "{}", ended.stderr);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device on which nothing fits");
+    let store = server.store_dir().to_string_lossy().into_owned();
+    let verify = plinth(&["verify", "--store", &store], &[]).stdout(full).spawn().expect("it can be started");
+    let verify = verify.wait_with_output().await.expect("a child can be awaited");
+    let said = String::from_utf8_lossy(&verify.stderr).into_owned();
+    assert_eq!(verify.status.code(), Some(2), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_named_is_a_wrong_use_of_every_command() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let taken = dir.path().join("file");
+    std::fs::write(&taken, "not a directory").expect("writable");
+    let taken = taken.to_string_lossy().into_owned();
+    for store in ["s4://bucket", "s3://user:secret@bucket", "file://host/dir", taken.as_str()] {
+        for command in [&["inspect"][..], &["verify"], &["restore", "--to", "x"], &["serve", "--listen", "127.0.0.1:0"]]
+        {
+            let ended = run(&[command, &["--store", store]].concat(), &[], b"").await;
+            assert_eq!(ended.code, 2, "{command:?} {store}: {}", ended.stderr);
+            assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+        }
+    }
+    let server = Server::start().await;
+    let ended = on(&server, &["restore", "--to", "s4://bucket"]).await;
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+}
+
 // Fails when what is put while verify reads is taken for a fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_written_to_is_whole_at_every_moment() {
@@ -243,7 +277,7 @@ async fn restore_refuses_what_it_cannot_do_and_says_why() {
         (&[], &source, 1, "cannot be restored into itself"),
         (&["--at", "1000"], &free, 1, "nothing in the bucket is so old"),
         (&["--at", "yesterday"], &free, 2, "not a time such as"),
-        (&["--store", "memory://"], &free, 1, "gone with the process"),
+        (&["--store", "memory://"], &free, 2, "gone with the process"),
     ];
     for (args, to, code, why) in cases {
         let to = to.to_string_lossy().into_owned();
