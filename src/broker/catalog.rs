@@ -212,7 +212,7 @@ impl Catalog {
         topic: &TopicRef,
         settings: TopicSettings,
     ) -> Result<(TopicView, bool), Error> {
-        self.check(settings)?;
+        settings.check()?;
         let (found, made) = match self.find(topic)? {
             Some(found) => (found, false),
             None => self.make(topic, settings).await?,
@@ -265,7 +265,7 @@ impl Catalog {
     pub(crate) async fn change(self: &Arc<Self>, topic: &TopicRef, change: TopicChange) -> Result<TopicView, Error> {
         let TopicChange { max_record_bytes, durability, retention } = change;
         let retention = Some(retention.of(Retention::default()));
-        self.check(TopicSettings { partitions: None, max_record_bytes, durability, retention })?;
+        TopicSettings { partitions: None, max_record_bytes, durability, retention }.check()?;
         if change != TopicChange::default() {
             let (catalog, topic) = (Arc::clone(self), topic.clone());
             self.changes.run(async move { catalog.change_stored(&topic, change).await }).await?;
@@ -373,14 +373,14 @@ impl Catalog {
         Ok(doc.map(|doc| Topic::read(tenant, name, &doc)))
     }
 
-    fn check(&self, settings: TopicSettings) -> Result<(), Error> {
-        settings.check()?;
-        match settings.durability {
-            Some(class) if !self.log.offers(class) => Err(Error::Unprocessable(format!(
-                "durability {class} is not offered here: the node has no cache directory that can be written"
-            ))),
-            Some(_) | None => Ok(()),
+    /// A topic that is given a class must be able to have it; one that has it keeps it.
+    fn check_offered(&self, class: Durability) -> Result<(), Error> {
+        if self.log.offers(class) {
+            return Ok(());
         }
+        Err(Error::Unprocessable(format!(
+            "durability {class} is not offered now: the node has no cache directory that can be written"
+        )))
     }
 
     async fn make(self: &Arc<Self>, topic: &TopicRef, settings: TopicSettings) -> Result<(Arc<Topic>, bool), Error> {
@@ -393,6 +393,8 @@ impl Catalog {
         if let Some(found) = self.find(topic)? {
             return Ok((found, false));
         }
+        let durability = settings.durability.unwrap_or_default();
+        self.check_offered(durability)?;
         let (tenant, key) = (topic.tenant().id(), documents::topic(topic.tenant().id(), topic.name()));
         let doc = TopicDoc {
             v: documents::VERSION,
@@ -401,7 +403,7 @@ impl Catalog {
             max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
             retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
             created_at: self.log.now().0,
-            durability: settings.durability.unwrap_or_default().into(),
+            durability: durability.into(),
         };
         let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
         let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
@@ -428,6 +430,9 @@ impl Catalog {
         let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
         let mut doc: TopicDoc = documents::decode(&key, &stored)?;
         let (before, retention) = (doc.retention.retention(), change.retention.of(doc.retention.retention()));
+        if let Some(class) = change.durability.filter(|class| *class != doc.durability.into()) {
+            self.check_offered(class)?;
+        }
         doc.max_record_bytes = change.max_record_bytes.unwrap_or(doc.max_record_bytes);
         doc.durability = change.durability.map_or(doc.durability, Into::into);
         doc.retention = RetentionDoc::of(retention);

@@ -215,11 +215,33 @@ async fn without_a_cache_directory_a_topic_cannot_have_the_class_local() {
     let client = server.client();
     let refused = answer(client.put("/v1/topics/t").json(&json!({"durability": "local"}))).await.problem();
     assert_eq!((refused.status, refused.code.as_str()), (422, "unprocessable"));
-    assert!(refused.detail.contains("durability local is not offered here"), "{}", refused.detail);
+    assert!(refused.detail.contains("durability local is not offered now"), "{}", refused.detail);
     make(&client, "memory").await;
     publish(&client, "first").await;
     let asked = answer(client.publishing("t", "text/plain", "x").header("Durability", "local")).await;
     assert_eq!((asked.status, asked.parse::<Receipt>().durability), (201, Durability::Object), "stronger, not weaker");
+}
+
+// Fails when what a topic already has is refused because a new one could not have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_the_class_local_may_be_ensured_and_changed_where_a_new_one_may_not_be_made() {
+    let mut server = Server::start().await;
+    make(&server.client(), "local").await;
+    assert!(server.terminate().await.success());
+    std::fs::remove_dir_all(server.cache_dir()).unwrap();
+    std::fs::write(server.cache_dir(), "not a directory").unwrap();
+    server.restart(false).await;
+    let client = server.client();
+    let with = |request: reqwest::RequestBuilder| answer(request.json(&json!({"durability": "local"})));
+    assert_eq!(with(client.put("/v1/topics/t")).await.status, 200);
+    assert_eq!(with(client.patch("/v1/topics/t")).await.status, 200);
+    client.make_topic("other", 1).await;
+    for refused in [client.put("/v1/topics/new"), client.patch("/v1/topics/other")] {
+        let problem = with(refused).await.problem();
+        assert_eq!(problem.status, 422, "{}", problem.detail);
+        assert!(problem.detail.contains("durability local is not offered now"), "{}", problem.detail);
+    }
+    assert_eq!(client.topic("other").await.durability, Durability::Object);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ impl Log {
         Ok(appended(receipt, false, reached))
     }
 
-    /// Whether a topic may have a durability class on this node: `local` needs a cache directory that can be written.
+    /// Whether a topic may be given a durability class on this node now: `local` needs a cache directory that can be written.
     #[must_use]
     pub fn offers(&self, class: Durability) -> bool {
         match class {
