@@ -6,6 +6,7 @@ type Bodies = bodies["schemas"];
 type Frames = frames["schemas"];
 
 export type ApiRecord = Bodies["Record"];
+export type Durability = Bodies["Durability"];
 export type PartitionBounds = Bodies["PartitionBounds"];
 export type Problem = Bodies["Problem"];
 export type PublishRecord = Bodies["PublishRecord"];
