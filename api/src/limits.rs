@@ -53,6 +53,8 @@ pub const WAIT_MS_MAX: u64 = 60_000;
 pub const LIST_ITEMS_MAX: usize = 1000;
 /// Items in a page of a list when the request names no limit.
 pub const LIST_ITEMS_DEFAULT: usize = 100;
+/// Most partitions of the topics in one page of a list, unless a single topic has more: the page ends before.
+pub const LIST_PARTITIONS_MAX: usize = 10_000;
 /// Longest tenant name, in bytes.
 pub const TENANT_NAME_BYTES_MAX: usize = 63;
 /// Most scopes of one API key.

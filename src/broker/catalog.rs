@@ -3,11 +3,14 @@
 //! A topic is a document in the log. Those in use are held, decoded, in a bounded cache; a change removes its entry
 //! before it is answered. Changes of one topic run one after the other.
 
+mod list;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
-use plinth_storage::log::{Bounds, Change, DocOp, Guard, Retention, TopicOp};
+use plinth_storage::log::{Change, DocOp, Guard, Retention, TopicBounds, TopicOp};
 use plinth_storage::{Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
@@ -18,7 +21,7 @@ use super::documents::{self, RetentionDoc, TopicDoc};
 use super::error::Error;
 use super::retention;
 use super::settings::{TopicChange, TopicSettings, record_bytes_max};
-use crate::auth::{Action, Caller, TopicPattern, TopicRef};
+use crate::auth::{TopicPattern, TopicRef};
 
 /// Announcements of new topics that a follower may be behind before it looks through the list again.
 const ANNOUNCEMENTS_MAX: usize = 256;
@@ -42,10 +45,8 @@ pub struct TopicView {
     pub retention: Retention,
     /// When it was made.
     pub created_at: Timestamp,
-    /// By partition.
-    pub bounds: Vec<Bounds>,
-    /// Offsets of all partitions that name no record.
-    pub missing: u64,
+    /// Of its partitions.
+    pub bounds: TopicBounds,
 }
 
 /// A topic as the log knows it.
@@ -86,20 +87,6 @@ struct TopicKeyRef<'a> {
 impl Equivalent<TopicKey> for TopicKeyRef<'_> {
     fn equivalent(&self, key: &TopicKey) -> bool {
         self.tenant == key.tenant && *self.name == *key.name
-    }
-}
-
-impl TopicView {
-    /// Stored bytes of all partitions.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bounds.iter().map(|bounds| bounds.bytes).sum()
-    }
-
-    /// Records of all partitions.
-    #[must_use]
-    pub fn records(&self) -> u64 {
-        self.bounds.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum::<u64>() - self.missing
     }
 }
 
@@ -231,21 +218,20 @@ impl Catalog {
             let has = retention::words(&found.retention);
             return Err(Error::Conflict(format!("topic {} has {has}", found.name)));
         }
-        Ok((self.view(&found)?, made))
+        Ok((self.view(found).await?, made))
     }
 
-    /// The topic with its bounds.
+    /// The topic with its bounds. Cancel safe.
     ///
     /// # Errors
     /// `NotFound` when it was deleted; those of the log.
-    pub(crate) fn view(&self, topic: &Topic) -> Result<TopicView, Error> {
-        let bounds = (0..topic.partitions).map(|index| self.log.bounds(topic.partition(index)));
-        let bounds: Vec<Bounds> = bounds.collect::<Result<_, _>>().map_err(|error| gone(&topic.name, error))?;
-        let mut missing = 0;
-        for (index, bounds) in (0..).zip(&bounds) {
-            let gaps = self.log.gaps(topic.partition(index), bounds.start)?;
-            missing += gaps.iter().map(|gap| gap.to.0 - gap.from.0.max(bounds.start.0)).sum::<u64>();
-        }
+    pub(crate) async fn view(self: &Arc<Self>, topic: Arc<Topic>) -> Result<TopicView, Error> {
+        let catalog = Arc::clone(self);
+        apart(move || catalog.look(&topic)).await
+    }
+
+    fn look(&self, topic: &Topic) -> Result<TopicView, Error> {
+        let bounds = self.log.topic_bounds(topic.id, topic.partitions).map_err(|error| gone(&topic.name, error))?;
         Ok(TopicView {
             name: Arc::clone(&topic.name),
             partitions: topic.partitions,
@@ -254,7 +240,6 @@ impl Catalog {
             retention: topic.retention,
             created_at: topic.created_at,
             bounds,
-            missing,
         })
     }
 
@@ -270,7 +255,7 @@ impl Catalog {
             let (catalog, topic) = (Arc::clone(self), topic.clone());
             self.changes.run(async move { catalog.change_stored(&topic, change).await }).await?;
         }
-        self.view(&*self.get(topic)?)
+        self.view(self.get(topic)?).await
     }
 
     /// Deletes the topic with its records.
@@ -280,33 +265,6 @@ impl Catalog {
     pub(crate) async fn delete(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
         let (catalog, topic) = (Arc::clone(self), topic.clone());
         self.changes.run(async move { catalog.delete_stored(&topic).await }).await
-    }
-
-    /// Up to `limit` topics that the caller may see, by name, that begin with `prefix` and come after `after`.
-    ///
-    /// # Errors
-    /// Those of the log.
-    pub(crate) fn list(
-        &self,
-        caller: &Caller,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<TopicView>, Error> {
-        let tenant = caller.inside().map_err(|denied| Error::Invalid(denied.to_string()))?.id();
-        let mut views = Vec::new();
-        self.each(tenant, prefix, after, |topic| {
-            if views.len() < limit && caller.may(Action::View, &topic.name) {
-                match self.view(&topic) {
-                    Ok(view) => views.push(view),
-                    // Deleted since the list was read.
-                    Err(Error::NotFound(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(views.len() < limit)
-        })?;
-        Ok(views)
     }
 
     /// The topics that a pattern shows now.
@@ -468,6 +426,12 @@ impl Catalog {
         let place = usize::try_from(hasher.finish() % LOCKS as u64).expect("a remainder of a small number");
         self.locks[place].lock().await
     }
+}
+
+/// Looks at what may be much of the local state, on a thread that holds up nothing else.
+async fn apart<T: Send + 'static>(look: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|lost| Error::Internal { detail: "a look was cut off".into(), source: Some(Box::new(lost)) })?
 }
 
 /// The error for a topic that does not exist, or is another tenant's.

@@ -25,7 +25,7 @@ use plinth_storage::log::{Change, DocOp, Guard};
 
 pub use self::batch::FollowedBatch;
 use self::catalog::Catalog;
-pub use self::catalog::TopicView;
+pub use self::catalog::{TopicView, TopicsPage, TopicsRequest};
 use self::cursor::CursorKey;
 use self::documents::CursorKeyDoc;
 pub use self::error::Error;
@@ -94,13 +94,12 @@ impl Broker {
         self.catalog().ensure(topic, settings).await
     }
 
-    /// The topic with the bounds of its partitions.
+    /// The topic with the bounds of its partitions. Cancel safe.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn topic(&self, topic: &TopicRef) -> Result<TopicView, Error> {
-        let found = self.catalog().get(topic)?;
-        self.catalog().view(&found)
+    pub async fn topic(&self, topic: &TopicRef) -> Result<TopicView, Error> {
+        self.catalog().view(self.catalog().get(topic)?).await
     }
 
     /// Changes the settings that are given, for later records. Cancel safe as [`Broker::ensure_topic`].
@@ -121,18 +120,12 @@ impl Broker {
         self.catalog().delete(topic).await
     }
 
-    /// Up to `limit` topics that the caller may see, by name, that begin with `prefix` and come after `after`.
+    /// A page of the topics that the caller may see, by name. Cancel safe.
     ///
     /// # Errors
     /// `Invalid` for the root key outside a tenant; those of the log.
-    pub fn list_topics(
-        &self,
-        caller: &Caller,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<TopicView>, Error> {
-        self.catalog().list(caller, prefix, after, limit)
+    pub async fn list_topics(&self, caller: &Caller, request: TopicsRequest) -> Result<TopicsPage, Error> {
+        self.catalog().list(caller, request).await
     }
 
     /// Waits for the changes of topics under way; before the log is closed. Cancel safe.

@@ -139,8 +139,8 @@ async fn a_first_publish_makes_the_topic_and_later_ones_continue() {
     let second = world.publish("orders", &["c"]).await;
     assert_eq!((first.partition, first.base, first.count, first.indices), (0, 0, 2, vec![0, 1]));
     assert_eq!((second.base, second.count), (2, 1));
-    let view = world.broker.topic(&world.to(Action::View, "orders")).expect("a topic");
-    assert_eq!((view.partitions, view.max_record_bytes, view.records()), (1, 1 << 20, 3));
+    let view = world.broker.topic(&world.to(Action::View, "orders")).await.expect("a topic");
+    assert_eq!((view.partitions, view.max_record_bytes, view.bounds.records()), (1, 1 << 20, 3));
     assert_eq!(texts(&world.page("orders", From::Earliest).await.expect("a page").slices), ["a", "b", "c"]);
 }
 
@@ -271,21 +271,47 @@ async fn lists_show_what_the_caller_may_see_in_pages() {
     for name in ["b", "a.1", "a.2", "a.3", "c"] {
         world.topic(name, 1).await;
     }
-    let names = |caller: &Caller, prefix: &str, after: Option<&str>, limit| -> Vec<String> {
-        let views = world.broker.list_topics(caller, prefix, after, limit).expect("topics");
-        views.iter().map(|view| view.name.to_string()).collect()
-    };
-    assert_eq!(names(&world.caller, "", None, 10), ["a.1", "a.2", "a.3", "b", "c"]);
-    assert_eq!(names(&world.caller, "a.", None, 2), ["a.1", "a.2"]);
-    assert_eq!(names(&world.caller, "a.", Some("a.2"), 2), ["a.3"]);
-    assert_eq!(names(&world.caller, "b", Some("a.2"), 9), ["b"]);
-    assert_eq!(names(&world.caller, "a", Some("b"), 9), Vec::<String>::new());
+    let (all, none) = (&world.caller, Vec::<String>::new());
+    assert_eq!(names(&world, all, ("", None), 10).await, (strings(&["a.1", "a.2", "a.3", "b", "c"]), false));
+    assert_eq!(names(&world, all, ("a.", None), 2).await, (strings(&["a.1", "a.2"]), true));
+    assert_eq!(names(&world, all, ("a.", Some("a.2")), 2).await, (strings(&["a.3"]), false));
+    assert_eq!(names(&world, all, ("b", Some("a.2")), 1).await, (strings(&["b"]), false));
+    assert_eq!(names(&world, all, ("a", Some("b")), 9).await, (none.clone(), false));
     let request = crate::auth::KeyRequest { scopes: vec!["subscribe:a.*".into()], ..Default::default() };
     let key = world.auth.create_key(&world.caller.admin().expect("admin"), request).await.expect("a key");
     let narrow = world.auth.authenticate(Credential::Bearer(&key.key), None).expect("valid");
-    assert_eq!(names(&narrow, "", None, 2), ["a.1", "a.2"]);
-    assert_eq!(names(&narrow, "", Some("a.2"), 2), ["a.3"]);
-    assert_eq!(names(&world.stranger().await, "", None, 10), Vec::<String>::new());
+    assert_eq!(names(&world, &narrow, ("", None), 2).await, (strings(&["a.1", "a.2"]), true));
+    assert_eq!(names(&world, &narrow, ("", Some("a.2")), 2).await, (strings(&["a.3"]), false));
+    assert_eq!(names(&world, &world.stranger().await, ("", None), 10).await, (none, false));
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// The names of a page of topics, and whether there are more.
+async fn names(
+    world: &World,
+    caller: &Caller,
+    (prefix, after): (&str, Option<&str>),
+    limit: usize,
+) -> (Vec<String>, bool) {
+    let request = TopicsRequest { prefix: prefix.to_owned(), after: after.map(str::to_owned), limit };
+    let page = world.broker.list_topics(caller, request).await.expect("topics");
+    (page.topics.iter().map(|view| view.name.to_string()).collect(), page.more)
+}
+
+// Fails when one request for a list looks up as many partitions as it names topics times 1,024.
+#[tokio::test]
+async fn a_page_of_a_list_ends_before_its_topics_have_too_many_partitions() {
+    let world = world().await;
+    for number in 10..25 {
+        world.topic(&format!("t{number}"), 1024).await;
+    }
+    let (first, more) = names(&world, &world.caller, ("", None), 1000).await;
+    assert_eq!((first.len(), more), (9, true), "9 * 1,024 partitions are less than 10,000");
+    let (rest, more) = names(&world, &world.caller, ("", first.last().map(String::as_str)), 1000).await;
+    assert_eq!((rest.len(), more), (6, false));
 }
 
 #[tokio::test]
@@ -295,7 +321,7 @@ async fn a_topic_of_another_tenant_is_as_one_that_does_not_exist() {
     let stranger = world.stranger().await;
     let theirs = stranger.authorize(Action::Subscribe, "orders").expect("their own name");
     let missing = stranger.authorize(Action::Subscribe, "nothing").expect("their own name");
-    let (foreign, absent) = (world.broker.topic(&theirs), world.broker.topic(&missing));
+    let (foreign, absent) = (world.broker.topic(&theirs).await, world.broker.topic(&missing).await);
     let (foreign, absent) = (foreign.expect_err("foreign").to_string(), absent.expect_err("absent").to_string());
     assert_eq!(foreign.replace("orders", "nothing"), absent);
     let request = PageRequest { topic: theirs, ..world.page_of("orders", From::Cursor(receipt.cursor.clone())) };

@@ -40,25 +40,35 @@ pub(super) fn no_content() -> Response {
 pub(super) struct ListRequest {
     /// The last item of the page before.
     pub(super) after: Option<String>,
-    /// One more than the page holds: whether there is a next page is seen by it.
-    pub(super) fetch: usize,
+    /// Most items of the page.
+    pub(super) limit: usize,
 }
 
 impl ListRequest {
     pub(super) fn take(params: &mut Params<'_>) -> Result<Self, ApiError> {
         let limit = params.take_count("limit", LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX)?;
         let after = params.take("cursor")?.map(|cursor| list_cursor(&cursor)).transpose()?;
-        Ok(Self { after, fetch: limit + 1 })
+        Ok(Self { after, limit })
+    }
+
+    /// How many items to look for: one more than the page holds tells whether there is a next page.
+    pub(super) fn fetch(&self) -> usize {
+        self.limit + 1
     }
 
     /// The page of `items`, of which up to `fetch` were found.
     pub(super) fn page<T>(&self, mut items: Vec<T>, name: impl Fn(&T) -> &str) -> ListPage<T> {
-        let more = items.len() >= self.fetch;
-        items.truncate(self.fetch - 1);
-        let last = items.last().filter(|_| more);
-        let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(name(last)));
-        ListPage { data: items, next_cursor }
+        let more = items.len() > self.limit;
+        items.truncate(self.limit);
+        list_page(items, more, name)
     }
+}
+
+/// A page of a list; `more` when it goes on after it.
+pub(super) fn list_page<T>(items: Vec<T>, more: bool, name: impl Fn(&T) -> &str) -> ListPage<T> {
+    let last = items.last().filter(|_| more);
+    let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(name(last)));
+    ListPage { data: items, next_cursor }
 }
 
 fn list_cursor(cursor: &str) -> Result<String, ApiError> {
@@ -69,7 +79,7 @@ fn list_cursor(cursor: &str) -> Result<String, ApiError> {
 
 /// The view of one topic; `with_bounds` for the bounds of each partition.
 pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
-    let bounds = (0..).zip(&view.bounds).map(|(partition, bounds)| partition_bounds(partition, bounds));
+    let bounds = (0..).zip(&view.bounds.partitions).map(|(partition, bounds)| partition_bounds(partition, bounds));
     topics::Topic {
         name: view.name.to_string(),
         partitions: view.partitions,
@@ -77,8 +87,8 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
         max_record_bytes: view.max_record_bytes,
         retention: retention::show(&view.retention),
         created_at: view.created_at.0,
-        bytes: view.bytes(),
-        records: view.records(),
+        bytes: view.bounds.bytes(),
+        records: view.bounds.records(),
         partition_bounds: if with_bounds { bounds.collect() } else { Vec::new() },
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn list(
     let mut params = Params::parse(request.uri().query());
     let wanted = ListRequest::take(&mut params)?;
     params.finish()?;
-    let views = front.auth.list_keys(&admin, wanted.after.as_deref(), wanted.fetch)?;
+    let views = front.auth.list_keys(&admin, wanted.after.as_deref(), wanted.fetch())?;
     let keys = views.into_iter().map(convert::key).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(keys, |key: &Key| &key.id)))
 }

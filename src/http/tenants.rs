@@ -54,7 +54,7 @@ pub(super) async fn list(
     let mut params = Params::parse(request.uri().query());
     let wanted = ListRequest::take(&mut params)?;
     params.finish()?;
-    let views = front.auth.list_tenants(&operator, wanted.after.as_deref(), wanted.fetch)?;
+    let views = front.auth.list_tenants(&operator, wanted.after.as_deref(), wanted.fetch())?;
     let tenants = views.into_iter().map(convert::tenant).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(tenants, |tenant: &Tenant| &tenant.name)))
 }

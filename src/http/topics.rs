@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::extract::{self, Authed, Name, Params};
 use super::front::Front;
 use crate::auth::Action;
-use crate::broker::Before;
+use crate::broker::{Before, TopicsRequest};
 
 /// Create a topic, or make sure that it is there with these settings.
 ///
@@ -60,7 +60,7 @@ pub(super) async fn view(
 ) -> Result<Response, ApiError> {
     let topic = caller.authorize(Action::View, &name)?;
     extract::no_params(&request.into_parts().0)?;
-    let view = front.broker.topic(&topic)?;
+    let view = front.broker.topic(&topic).await?;
     Ok(convert::json(StatusCode::OK, &convert::topic(&view, true)))
 }
 
@@ -145,6 +145,9 @@ pub(super) async fn trim(
 }
 
 /// List the topics that the credential may know of, by name.
+///
+/// A page whose topics have more than 10,000 partitions together ends before that, with fewer items than `limit` and a
+/// `next_cursor`.
 #[utoipa::path(
     get,
     path = "/v1/topics",
@@ -167,7 +170,8 @@ pub(super) async fn list(
     let prefix = params.take("prefix")?.unwrap_or_default();
     let wanted = ListRequest::take(&mut params)?;
     params.finish()?;
-    let views = front.broker.list_topics(&caller, &prefix, wanted.after.as_deref(), wanted.fetch)?;
-    let topics = views.iter().map(|view| convert::topic(view, false)).collect();
-    Ok(convert::json(StatusCode::OK, &wanted.page(topics, |topic| &topic.name)))
+    let request = TopicsRequest { prefix, after: wanted.after, limit: wanted.limit };
+    let page = front.broker.list_topics(&caller, request).await?;
+    let topics = page.topics.iter().map(|view| convert::topic(view, false)).collect();
+    Ok(convert::json(StatusCode::OK, &convert::list_page(topics, page.more, |topic: &Topic| &topic.name)))
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
+pub use self::reading::TopicBounds;
 use crate::ahead::ReadAhead;
 use crate::cache::{PageCache, PageCacheOptions};
 use crate::durability::Durability;

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::{ClusterId, Partition, SessionId, ShardId, Slot, Timestamp, TopicId};
+use crate::ids::{ClusterId, Partition, PartitionIndex, SessionId, ShardId, Slot, Timestamp, TopicId};
 use crate::inspect::claims::Claims;
 use crate::inspect::listing::Listing;
 use crate::inspect::scratch::{Scratch, ScratchState};
 use crate::layout;
-use crate::log::Bounds;
+use crate::log::{Bounds, TopicBounds};
 use crate::metrics::{Health, StorageMetrics};
-use crate::shard::machine;
 use crate::shard::rows::{Row, TopicRow};
 use crate::shard::takeover::{Plan, ShardPlan, Starter};
+use crate::shard::{gaps, machine};
 use crate::store::ObjectStores;
 use crate::wal::fence::{self, CheckpointRef};
 
@@ -132,6 +132,17 @@ impl State {
         Ok(machine::topic_row(&*self.state, topic)?.map(|row| row.partitions))
     }
 
+    /// The bounds of all `partitions` of a topic; all zero where there is no record yet.
+    ///
+    /// # Errors
+    /// `Corrupt` when the scratch directory or a row is broken.
+    pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
+        let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
+        let partitions = all.collect::<Result<Vec<_>>>()?;
+        let missing = gaps::missing(&*self.state, topic, &partitions)?;
+        Ok(TopicBounds { partitions, missing })
+    }
+
     /// The bounds of a partition; all zero when it has no record yet.
     ///
     /// # Errors
@@ -152,7 +163,7 @@ impl State {
             let Some((last, _)) = page.last() else { return Ok(newest) };
             after = Some(*last);
             for (topic, partitions) in page {
-                for index in (0..partitions).map(crate::ids::PartitionIndex) {
+                for index in (0..partitions).map(PartitionIndex) {
                     let bounds = self.bounds(Partition { topic, index })?;
                     newest = newest.max((bounds.tail.0 > 0).then_some(bounds.last_timestamp));
                 }

@@ -3,14 +3,50 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Log;
+use super::{Bounds, Log};
 use crate::ahead::Scan;
 use crate::error::Result;
-use crate::ids::{Offset, Partition};
+use crate::ids::{Offset, Partition, PartitionIndex, TopicId};
 use crate::record::StoredBatch;
+use crate::shard::gaps;
 use crate::shard::rows::PartitionRow;
 
+/// The bounds of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicBounds {
+    /// By partition.
+    pub partitions: Vec<Bounds>,
+    /// Offsets of all partitions, from their starts on, that name no record.
+    pub missing: u64,
+}
+
+impl TopicBounds {
+    /// Stored bytes of all partitions that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.partitions.iter().map(|bounds| bounds.bytes).sum()
+    }
+
+    /// Records of all partitions that are kept.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.partitions.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum::<u64>() - self.missing
+    }
+}
+
 impl Log {
+    /// The bounds of all `partitions` of a topic. Looks each of them up in the local state: of many, apart from what must not
+    /// wait.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such topic, `Corrupt` when the local state is broken.
+    pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
+        let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
+        let partitions = all.collect::<Result<Vec<_>>>()?;
+        let missing = gaps::missing(&*self.inner.state, topic, &partitions)?;
+        Ok(TopicBounds { partitions, missing })
+    }
+
     /// Batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
     /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
     ///

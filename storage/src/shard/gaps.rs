@@ -5,8 +5,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::durability::{Gap, GapReason};
 use crate::error::{Error, Kind, Result};
-use crate::ids::{Offset, Partition, SessionId};
+use crate::ids::{Offset, Partition, PartitionIndex, SessionId, TopicId};
 use crate::layout;
+use crate::log::Bounds;
 use crate::shard::changes::Entry;
 use crate::shard::rows::Row;
 use crate::state::{StateOp, StateStore};
@@ -130,6 +131,33 @@ pub(crate) fn reservations(state: &dyn StateStore) -> Result<Vec<(Partition, Res
         match rows.last() {
             Some((last, _)) if rows.len() == SCAN_STEP => next = layout::after(last),
             Some(_) | None => return Ok(found),
+        }
+    }
+}
+
+/// How many offsets of a topic name no record, from the starts of its partitions on. One scan, however many they are.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn missing(state: &dyn StateStore, topic: TopicId, bounds: &[Bounds]) -> Result<u64> {
+    let partition = |index| Partition { topic, index: PartitionIndex(index) };
+    let end = layout::gap_key(partition(u32::MAX), Offset(u64::MAX));
+    let mut next = layout::gap_key(partition(0), Offset(0));
+    let mut missing = 0;
+    loop {
+        let rows = state.scan(&next, &end, SCAN_STEP)?;
+        for (key, value) in &rows {
+            let Some(partition) = layout::partition_of(key).filter(|_| layout::reserved_partition(key).is_none())
+            else {
+                continue;
+            };
+            let gap = parse_gap(key, value.clone())?;
+            let start = bounds.get(partition.index.0 as usize).map_or(Offset(0), |bounds| bounds.start);
+            missing += gap.to.0.saturating_sub(gap.from.max(start).0);
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == SCAN_STEP => next = layout::after(last),
+            Some(_) | None => return Ok(missing),
         }
     }
 }
