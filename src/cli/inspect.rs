@@ -3,10 +3,11 @@
 mod cost;
 mod lines;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use plinth_storage::ids::{Partition, PartitionIndex, SessionId};
+use plinth_storage::ids::SessionId;
 use plinth_storage::inspect::{Bucket, ClaimView, Overview, SessionStatus, SessionView, State};
+use plinth_storage::log::TopicBounds;
 
 use self::cost::Cost;
 use self::lines::{Line, TopicLine};
@@ -38,6 +39,12 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    fn is_of_tenant(&self, topic: &NamedTopic) -> bool {
+        self.of_tenant.as_ref().is_none_or(|tenant| *tenant == topic.tenant)
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let opened = args.source.open()?;
     interruptible(show(&opened, &args)).await
@@ -47,6 +54,7 @@ async fn show(opened: &Opened, args: &Args) -> anyhow::Result<()> {
     let bucket = Bucket::open(&opened.stores, opened.in_flight).await?;
     let overview = bucket.overview().await?;
     let state = bucket.state(&opened.scratch).await?;
+    check_named(&state, args)?;
     let cost = Cost::of(&overview, state.newest_record()?);
     if args.json {
         json(&opened.stores.url, &overview, &state, &cost, args)
@@ -70,18 +78,28 @@ fn json(store: &str, overview: &Overview, state: &State, cost: &Cost, args: &Arg
 fn each_topic(
     state: &State,
     args: &Args,
-    mut take: impl FnMut(&NamedTopic, Vec<plinth_storage::log::Bounds>) -> anyhow::Result<()>,
+    mut take: impl FnMut(&NamedTopic, &TopicBounds) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     named_topics(state, |topic| {
-        let of_tenant = args.of_tenant.as_ref().is_none_or(|tenant| *tenant == topic.tenant);
-        if !of_tenant || !(args.topics.is_empty() || args.topics.contains(&topic.name)) {
+        if !(args.is_of_tenant(&topic) && (args.topics.is_empty() || args.topics.contains(&topic.name))) {
             return Ok(());
         }
-        let partitions = (0..topic.partitions).map(PartitionIndex);
-        let bounds = partitions.map(|index| state.bounds(Partition { topic: topic.id, index }));
-        let bounds = bounds.collect::<plinth_storage::Result<Vec<_>>>()?;
-        take(&topic, bounds)
+        take(&topic, &state.topic_bounds(topic.id, topic.partitions)?)
     })
+}
+
+/// What is named must be there.
+fn check_named(state: &State, args: &Args) -> anyhow::Result<()> {
+    let mut absent: BTreeSet<&str> = args.topics.iter().map(String::as_str).collect();
+    named_topics(state, |topic| {
+        if args.is_of_tenant(&topic) {
+            absent.remove(&*topic.name);
+        }
+        anyhow::Ok(())
+    })?;
+    let Some(first) = absent.first() else { return Ok(()) };
+    let tenant = args.of_tenant.as_ref().map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
+    anyhow::bail!("there is no topic {first}{tenant} in the bucket")
 }
 
 fn text(store: &str, overview: &Overview, state: &State, cost: &Cost, args: &Args) -> anyhow::Result<()> {

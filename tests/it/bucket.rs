@@ -91,6 +91,19 @@ async fn inspect_shows_what_is_in_the_bucket_of_a_running_node() {
     assert!(one.contains("PARTITION") && !one.contains("acme") && !one.contains("events"), "{one}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_of_a_topic_that_is_not_there_fails_and_names_it() {
+    let server = Server::start().await;
+    fill(&server.client()).await;
+    for args in [&["inspect", "events", "evnets"][..], &["inspect", "evnets", "--json"]] {
+        let ended = on(&server, args).await;
+        assert_eq!((ended.code, ended.lines()), (1, vec![]), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("there is no topic evnets in the bucket"), "{}", ended.stderr);
+    }
+    let ended = on(&server, &["inspect", "--of-tenant", "acme", "events"]).await;
+    assert!(ended.code == 1 && ended.stderr.contains("no topic events of tenant acme"), "{}", ended.stderr);
+}
+
 // Fails when a command opens the store as a node does, which writes a probe and a file of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn looking_at_a_bucket_writes_nothing_to_it() {

@@ -59,6 +59,13 @@ async fn a_loss_is_told_as_a_gap_on_every_transport() {
     assert!(gap.requested >= 1 && gap.resumed_at > gap.requested);
     let view = client.topic("t").await;
     assert_eq!((view.partition_bounds[0].tail, view.records), (gap.resumed_at, gap.requested), "a gap is no record");
+    let store = server.store_dir().to_string_lossy().into_owned();
+    let looked = cli::run(&["inspect", "t", "--json", "--store", &store], &[], b"").await;
+    assert!(
+        looked.lines().iter().any(|line| line.contains(&format!("\"records\":{},", view.records))),
+        "{:?}",
+        looked.lines()
+    );
     let next = publish(&client, "next").await;
     assert_eq!(next.offset, gap.resumed_at, "no offset is given twice");
 

@@ -1,7 +1,7 @@
 //! The lines of `plinth inspect --json`. Names of fields stay as they are: scripts read them.
 
 use plinth_storage::inspect::{ClaimView, Overview, SessionStatus, SessionView, Usage};
-use plinth_storage::log::Bounds;
+use plinth_storage::log::TopicBounds;
 use serde::Serialize;
 
 use super::cost::Cost;
@@ -121,8 +121,8 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> TopicLine<'a> {
-    pub(super) fn of(topic: &'a NamedTopic, bounds: Vec<Bounds>) -> Self {
-        let lines = bounds.iter().zip(0..).map(|(bounds, partition)| PartitionLine {
+    pub(super) fn of(topic: &'a NamedTopic, bounds: &TopicBounds) -> Self {
+        let lines = bounds.partitions.iter().zip(0..).map(|(bounds, partition)| PartitionLine {
             partition,
             start: bounds.start.0,
             tail: bounds.tail.0,
@@ -136,8 +136,8 @@ impl<'a> TopicLine<'a> {
             id: topic.id.to_string(),
             created_at_ms: topic.created_at.0,
             partitions: topic.partitions,
-            records: lines.iter().map(|line| line.tail - line.start).sum(),
-            bytes: lines.iter().map(|line| line.bytes).sum(),
+            records: bounds.records(),
+            bytes: bounds.bytes(),
             newest_at_ms: lines.iter().filter_map(|line| line.newest_at_ms).max(),
             bounds: lines,
         }
