@@ -120,8 +120,9 @@ impl From<plinth_storage::error::Error> for Error {
             Kind::Conflict => Self::Conflict(detail),
             Kind::NotFound => Self::NotFound(detail),
             Kind::Refused(refusal) => Self::Refused { refusal, detail },
-            Kind::OutOfRange | Kind::Invalid => Self::Invalid(detail),
-            Kind::Corrupt => Self::Internal { detail, source: Some(Box::new(error)) },
+            Kind::Invalid => Self::Invalid(detail),
+            // Whoever reads says what an offset that is not there means for the client; none is left to be mapped.
+            Kind::OutOfRange | Kind::Corrupt => Self::Internal { detail, source: Some(Box::new(error)) },
         }
     }
 }

@@ -66,11 +66,8 @@ impl Reader {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
                 tracing::warn!(%partition, %from, %error, "what was read is broken, reading it again from the bucket");
                 self.forget(&row).await;
-                // A compaction may have put the run elsewhere since.
-                // Or it was let go of.
-                let gone =
-                    |_| Error::new(Kind::OutOfRange, format!("offset {from} of {partition} is not kept any more"));
-                let (base, row) = self.locate(partition, from).map_err(gone)?;
+                // A compaction may have put the run elsewhere since. What a trim or a deletion took is found out above.
+                let (base, row) = self.locate(partition, from)?;
                 self.read_run(partition, (base, &row), from, bytes_max).await.map_err(missing_is_corrupt)
             }
             other => other,
@@ -111,7 +108,8 @@ impl Reader {
             match self.offset_within(partition, (&bounds, shown.max(bounds.tail)), at).await {
                 // What was looked at may have been trimmed meanwhile: look at what is left.
                 Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::OutOfRange | Kind::NotFound) => {
-                    let now = machine::partition_row(&*self.state, partition)?.unwrap_or_default();
+                    let now =
+                        machine::partition_row(&*self.state, partition)?.ok_or_else(|| no_partition(partition))?;
                     if now.start <= bounds.start {
                         return Err(error);
                     }
@@ -175,7 +173,7 @@ impl Reader {
     /// What happened to an offset that was kept when the read began. Asks the state, where rows and start change at once.
     fn gone_meanwhile(&self, partition: Partition, from: Offset) -> Result<Option<Error>> {
         Ok(match machine::partition_row(&*self.state, partition)? {
-            None => Some(Error::new(Kind::NotFound, format!("there is no partition {partition}"))),
+            None => Some(no_partition(partition)),
             Some(row) if from < row.start => Some(out_of_range(&row, from)),
             Some(_) => None,
         })
@@ -207,6 +205,10 @@ impl Reader {
         }
         taking.finish()
     }
+}
+
+fn no_partition(partition: Partition) -> Error {
+    Error::new(Kind::NotFound, format!("there is no partition {partition}"))
 }
 
 fn out_of_range(bounds: &PartitionRow, from: Offset) -> Error {

@@ -1,6 +1,7 @@
 //! Tests of reads that a trim overtakes: the bounds were looked at before it, the rows after it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use object_store::memory::InMemory;
 
@@ -8,7 +9,10 @@ use super::*;
 use crate::cache::PageCacheOptions;
 use crate::layout;
 use crate::shard::changes::Entry;
+use crate::shard::rows::Row;
 use crate::shard::trim::tests::{Made, apply_slot, partition, with_runs};
+use crate::state::memory::MemoryState;
+use crate::state::{Snapshot, StateOp, StateRow};
 use crate::store::ObjectStores;
 
 const RUNS: [Made; 3] = [
@@ -52,13 +56,77 @@ async fn a_read_of_a_topic_that_is_deleted_meanwhile_does_not_find_it() {
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
+/// A state that changes between the first and the second time that a run is looked for.
+struct Changing {
+    state: MemoryState,
+    change: Mutex<Option<Vec<StateOp>>>,
+    looked: AtomicBool,
+}
+
+impl StateStore for Changing {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.state.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<StateRow>> {
+        self.state.scan(from, to, limit)
+    }
+
+    fn last_at_or_before(&self, from: &[u8], upto: &[u8]) -> Result<Option<StateRow>> {
+        if self.looked.swap(true, Ordering::SeqCst)
+            && let Some(change) = self.change.lock().expect("no panic").take()
+        {
+            self.state.write(&change)?;
+        }
+        self.state.last_at_or_before(from, upto)
+    }
+
+    fn write(&self, ops: &[StateOp]) -> Result<()> {
+        self.state.write(ops)
+    }
+
+    fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
+        self.state.load(rows)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.state.snapshot()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.state.flush()
+    }
+}
+
+// Fails when whatever the second look at a run meets is taken for a trim.
+#[tokio::test]
+async fn a_run_that_goes_between_two_looks_is_deleted_broken_or_trimmed() {
+    let (start, topic) = (layout::partition_key(partition()), layout::topic_ranges(partition().topic));
+    let rows =
+        StateOp::DeleteRange(layout::index_key(partition(), Offset(0)), layout::index_key(partition(), Offset(4)));
+    let trimmed = |row: &PartitionRow| StateOp::Put(start.clone(), PartitionRow { start: Offset(4), ..*row }.encode());
+    let (reader, before) = overtaken(trim(0));
+    let cases = [
+        (Kind::OutOfRange, vec![rows.clone(), trimmed(&before)]),
+        (Kind::NotFound, topic.map(|(from, to)| StateOp::DeleteRange(from, to)).to_vec()),
+        (Kind::Corrupt, vec![rows]),
+    ];
+    for (kind, change) in cases {
+        let (state, looked) = (with_runs(&RUNS), AtomicBool::new(false));
+        let state = Arc::new(Changing { state, change: Mutex::new(Some(change)), looked });
+        let reader = Reader { state, tail: Arc::clone(&reader.tail), ..overtaken(trim(0)).0 };
+        let error = reader.read(partition(), &before, Offset(1), 1).await.expect_err("it is gone");
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+}
+
 // What is kept and not to be found is still a fault.
 #[tokio::test]
 async fn a_run_that_is_kept_and_missing_is_not_taken_for_trimmed() {
     let (reader, before) = overtaken(trim(3));
     let gap = [layout::index_key(partition(), Offset(2)), layout::index_key(partition(), Offset(4))];
     let [from, to] = gap;
-    reader.state.write(&[crate::state::StateOp::DeleteRange(from, to)]).expect("written");
+    reader.state.write(&[StateOp::DeleteRange(from, to)]).expect("written");
     let error = reader.read(partition(), &before, Offset(3), 1).await.expect_err("missing");
     assert_eq!(error.kind(), Kind::Corrupt);
 }

@@ -336,9 +336,9 @@ async fn a_fence_that_lands_in_a_deleted_slot_does_not_make_a_stored_record_unst
     assert_eq!(error.kind(), Kind::Unknown, "{error:?}");
 }
 
-// Fails when a read of what was deleted under its hands is told as damage, or as a topic that is not there.
+// Fails when a read of what was deleted under its hands is told as damage, or as a trim: its topic is not there.
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_pauses_over_the_deletion_is_told_that_the_record_is_not_kept() {
+async fn a_reader_that_pauses_over_the_deletion_is_told_that_the_topic_is_gone() {
     let store = FaultStore::in_memory();
     let log = open(&store).await;
     make_other(&log).await;
@@ -357,7 +357,7 @@ async fn a_reader_that_pauses_over_the_deletion_is_told_that_the_record_is_not_k
     pass(GRACE + INTERVAL).await;
     assert_eq!(sizes_of(&store, "/wal/").await, [] as [u64; 0]);
     store.release().await;
-    assert_eq!(read.await.expect("no panic").expect_err("gone").kind(), Kind::OutOfRange);
+    assert_eq!(read.await.expect("no panic").expect_err("gone").kind(), Kind::NotFound);
 }
 
 // Fails when a delete that fails is forgotten, or ends the sweeps.
