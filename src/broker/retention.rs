@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::DateTime;
-use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use plinth_api::limits::{RETENTION_AGE_MS_MAX, RETENTION_AGE_MS_MIN, RETENTION_BYTES_MAX};
 use plinth_storage::ids::{Offset, Partition, Timestamp};
@@ -86,7 +85,7 @@ impl Broker {
     ///
     /// # Errors
     /// `NotFound`; `Invalid` for a partition that does not exist and for an offset of several partitions; `AboveTail`;
-    /// those of the log, after which some partitions may be trimmed and others not.
+    /// those of the log. All partitions are trimmed, or none.
     pub async fn trim(&self, topic: &TopicRef, before: Before, partition: Option<u32>) -> Result<Trimmed, Error> {
         managed(topic)?;
         let topic = self.catalog().get(topic)?;
@@ -96,19 +95,15 @@ impl Broker {
             return Err(Error::Invalid(text.into()));
         }
         let topic = &*topic;
-        let starts: Vec<(u32, Offset)> = stream::iter(chosen)
-            .map(|index| async move { Ok::<_, Error>((index, self.place(topic.partition(index), before).await?)) })
+        let partitions = chosen.clone().map(|index| topic.partition(index));
+        let starts: Vec<(Partition, Offset)> = stream::iter(partitions)
+            .map(|partition| async move { Ok::<_, Error>((partition, self.place(partition, before).await?)) })
             .buffered(PLACES_AT_ONCE)
             .try_collect()
             .await
             .map_err(|error| super::page::named(&topic.name, error))?;
-        // Together: they go into one object.
-        let trims = starts.into_iter().map(|(index, start)| {
-            let place = topic.partition(index);
-            async move { Ok((index, self.log().trim(place, start).await?)) }
-        });
-        let partitions = try_join_all(trims).await.map_err(|error| gone(&topic.name, error))?;
-        Ok(Trimmed { topic: Arc::clone(&topic.name), partitions })
+        let bounds = self.log().trim(&starts).await.map_err(|error| gone(&topic.name, error))?;
+        Ok(Trimmed { topic: Arc::clone(&topic.name), partitions: chosen.zip(bounds).collect() })
     }
 
     async fn place(&self, partition: Partition, before: Before) -> Result<Offset, Error> {

@@ -112,8 +112,7 @@ pub(super) async fn remove(
 /// Delete the records before a place, for ever.
 ///
 /// Nothing happens in a partition that has no record before it. A reader whose place is among them gets 410 for a page, and a
-/// `gap` with the reason `trimmed` on a stream. An error may leave some of several partitions trimmed; the same request
-/// again does the rest.
+/// `gap` with the reason `trimmed` on a stream. All partitions are trimmed, or none.
 #[utoipa::path(
     delete,
     path = "/v1/topics/{topic}/records",

@@ -5,17 +5,20 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition};
 
 impl Log {
-    /// Keeps of a partition only the records from `before` on, and gives its bounds after that. A start never goes back:
-    /// below it nothing happens. What is acknowledged and not committed yet stays. Cancel safe as [`Log::append`].
+    /// Keeps of partitions only the records from an offset on, and gives their bounds after that, in the same order. All of
+    /// it is committed in one object. A start never goes back: below it nothing happens. What is acknowledged and not
+    /// committed yet stays. Cancel safe as [`Log::append`].
     ///
     /// # Errors
-    /// `OutOfRange` above the tail, `NotFound` when there is no such partition, else as [`Log::append`].
-    pub async fn trim(&self, partition: Partition, before: Offset) -> Result<Bounds> {
-        let tail = self.bounds(partition)?.tail;
-        if before > tail {
-            return Err(Error::new(Kind::OutOfRange, format!("offset {before} is above the tail, which is {tail}")));
+    /// `OutOfRange` above a tail, `NotFound` when there is no such partition: nothing is trimmed. Else as [`Log::append`].
+    pub async fn trim(&self, starts: &[(Partition, Offset)]) -> Result<Vec<Bounds>> {
+        for &(partition, start) in starts {
+            let tail = self.bounds(partition)?.tail;
+            if start > tail {
+                return Err(Error::new(Kind::OutOfRange, format!("offset {start} is above the tail, which is {tail}")));
+            }
         }
-        self.inner.writer.trim(&[(partition, before)]).await?;
-        self.bounds(partition)
+        self.inner.writer.trim(starts).await?;
+        starts.iter().map(|&(partition, _)| self.bounds(partition)).collect()
     }
 }

@@ -179,13 +179,13 @@ impl Rig {
 
     async fn trim(&mut self, index: u32, before: u64) {
         let (start, tail) = (&mut self.starts[index as usize], self.model[index as usize].len() as u64);
-        let trimmed = self.log.trim(partition(index), Offset(before)).await;
+        let trimmed = self.log.trim(&[(partition(index), Offset(before))]).await;
         if before > tail {
             assert!(trimmed.is_err());
             return;
         }
         *start = before.max(*start);
-        let bounds = trimmed.expect("trimmed");
+        let bounds = trimmed.expect("trimmed")[0];
         assert_eq!((bounds.start.0, bounds.tail.0), (*start, tail));
         assert_eq!(bounds.bytes == 0, *start == tail, "bytes are those that are kept");
     }

@@ -137,7 +137,7 @@ async fn a_start_stays_where_it_was_trimmed_to() {
         }
         for (index, (trims, ..)) in &cases {
             for (number, trim) in trims.iter().enumerate() {
-                let bounds = rig.log.trim(partition(*index), Offset(*trim)).await.expect("trimmed");
+                let bounds = rig.log.trim(&[(partition(*index), Offset(*trim))]).await.expect("trimmed")[0];
                 let highest = trims[..=number].iter().max().expect("at least one");
                 assert_eq!((bounds.start.0, bounds.tail.0), (*highest, 10), "{trims:?}");
             }
@@ -163,14 +163,14 @@ async fn a_start_stays_where_it_was_trimmed_to() {
 async fn a_trim_above_the_tail_is_refused_and_names_it() {
     let rig = Rig::new(1, false).await;
     append_runs(&rig.log, 0).await;
-    let error = rig.log.trim(partition(0), Offset(11)).await.expect_err("above");
+    let error = rig.log.trim(&[(partition(0), Offset(11))]).await.expect_err("above");
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
         (Kind::OutOfRange, "offset 11 is above the tail, which is 10")
     );
     let mut absent = partition(0);
     absent.index = PartitionIndex(2);
-    assert_eq!(rig.log.trim(absent, Offset(0)).await.expect_err("absent").kind(), Kind::NotFound);
+    assert_eq!(rig.log.trim(&[(absent, Offset(0))]).await.expect_err("absent").kind(), Kind::NotFound);
     assert_eq!(rig.log.bounds(partition(0)).expect("there").start, Offset(0));
 }
 
@@ -185,7 +185,7 @@ async fn the_tail_in_memory_serves_nothing_below_the_start() {
     for text in ["a", "b", "c"] {
         append(&log, text).await.expect("stored");
     }
-    log.trim(partition(0), Offset(2)).await.expect("trimmed");
+    log.trim(&[(partition(0), Offset(2))]).await.expect("trimmed");
     assert_eq!(log.read(partition(0), Offset(1), 1024).await.expect_err("trimmed").kind(), Kind::OutOfRange);
     assert_eq!(texts(&log).await, ["c"]);
 }
@@ -195,19 +195,36 @@ async fn a_place_by_time_is_never_below_the_start() {
     let rig = Rig::new(1, false).await;
     append_runs(&rig.log, 0).await;
     for start in [1, 3, 5, 10] {
-        rig.log.trim(partition(0), Offset(start)).await.expect("trimmed");
+        rig.log.trim(&[(partition(0), Offset(start))]).await.expect("trimmed");
         assert_eq!(rig.log.offset_at(partition(0), Timestamp(0)).await.expect("found"), Offset(start));
     }
+}
+
+// Fails when each partition is trimmed by itself, or some are where one cannot be.
+#[tokio::test]
+async fn trims_of_several_partitions_are_in_one_slot_or_in_none() {
+    let rig = Rig::new(3, false).await;
+    for index in 0..3 {
+        append_runs(&rig.log, index).await;
+    }
+    let puts = rig.store.count(Op::Put);
+    let beyond = [(partition(0), Offset(2)), (partition(1), Offset(11))];
+    assert_eq!(rig.log.trim(&beyond).await.expect_err("above").kind(), Kind::OutOfRange);
+    assert_eq!(rig.store.count(Op::Put), puts);
+    let starts = [(partition(2), Offset(7)), (partition(0), Offset(2)), (partition(1), Offset(0))];
+    let bounds = rig.log.trim(&starts).await.expect("trimmed");
+    assert_eq!(bounds.iter().map(|bounds| bounds.start.0).collect::<Vec<_>>(), [7, 2, 0]);
+    assert_eq!(rig.store.count(Op::Put), puts + 1);
 }
 
 #[tokio::test]
 async fn a_trim_to_where_the_start_is_writes_nothing() {
     let rig = Rig::new(1, false).await;
     append_runs(&rig.log, 0).await;
-    rig.log.trim(partition(0), Offset(4)).await.expect("trimmed");
+    rig.log.trim(&[(partition(0), Offset(4))]).await.expect("trimmed");
     let puts = rig.store.count(Op::Put);
     for before in [4, 3, 0] {
-        assert_eq!(rig.log.trim(partition(0), Offset(before)).await.expect("nothing to do").start, Offset(4));
+        assert_eq!(rig.log.trim(&[(partition(0), Offset(before))]).await.expect("nothing to do")[0].start, Offset(4));
     }
     assert_eq!(rig.store.count(Op::Put), puts);
 }
@@ -218,7 +235,7 @@ async fn a_trim_whose_slot_is_not_stored_moves_nothing() {
     let rig = Rig::new(1, false).await;
     append_runs(&rig.log, 0).await;
     rig.store.on_put(|path| path.as_ref().contains("/wal/"), PutFault::Hang);
-    assert_eq!(rig.log.trim(partition(0), Offset(4)).await.expect_err("open").kind(), Kind::Unknown);
+    assert_eq!(rig.log.trim(&[(partition(0), Offset(4))]).await.expect_err("open").kind(), Kind::Unknown);
     assert_eq!(rig.log.bounds(partition(0)).expect("there").start, Offset(0));
     assert_eq!(read_all(&rig.log, partition(0)).await.len(), 10);
 }
@@ -233,7 +250,7 @@ async fn trims_of_many_partitions_survive_in_their_shards() {
         log.append(partition(index), batch(&[Bytes::from_static(b"x"), Bytes::from_static(b"y")]))
             .await
             .expect("stored");
-        log.trim(partition(index), Offset(1)).await.expect("trimmed");
+        log.trim(&[(partition(index), Offset(1))]).await.expect("trimmed");
     }
     drop(log);
     let log = Log::open(options(&stores, None)).await.expect("opens");
@@ -246,10 +263,10 @@ async fn trims_of_many_partitions_survive_in_their_shards() {
 async fn a_topic_that_was_trimmed_can_be_deleted() {
     let mut rig = Rig::new(1, false).await;
     append_runs(&rig.log, 0).await;
-    rig.log.trim(partition(0), Offset(5)).await.expect("trimmed");
+    rig.log.trim(&[(partition(0), Offset(5))]).await.expect("trimmed");
     let topics = vec![TopicOp::Delete { topic: topic() }];
     rig.log.commit(Change { topics, ..Change::default() }).await.expect("deleted");
-    assert_eq!(rig.log.trim(partition(0), Offset(6)).await.expect_err("gone").kind(), Kind::NotFound);
+    assert_eq!(rig.log.trim(&[(partition(0), Offset(6))]).await.expect_err("gone").kind(), Kind::NotFound);
     rig = rig.reopen().await;
     assert_eq!(rig.log.bounds(partition(0)).expect_err("gone").kind(), Kind::NotFound);
 }
