@@ -118,7 +118,7 @@ impl Topic {
             name: Arc::clone(name),
             partitions: doc.partitions,
             max_record_bytes: doc.max_record_bytes,
-            durability: doc.durability.into(),
+            durability: doc.durability,
             retention: doc.retention.retention(),
             created_at: Timestamp(doc.created_at),
         }
@@ -361,7 +361,7 @@ impl Catalog {
             max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
             retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
             created_at: self.log.now().0,
-            durability: durability.into(),
+            durability,
         };
         let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
         let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
@@ -388,11 +388,11 @@ impl Catalog {
         let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
         let mut doc: TopicDoc = documents::decode(&key, &stored)?;
         let (before, retention) = (doc.retention.retention(), change.retention.of(doc.retention.retention()));
-        if let Some(class) = change.durability.filter(|class| *class != doc.durability.into()) {
+        if let Some(class) = change.durability.filter(|class| *class != doc.durability) {
             self.check_offered(class)?;
         }
         doc.max_record_bytes = change.max_record_bytes.unwrap_or(doc.max_record_bytes);
-        doc.durability = change.durability.map_or(doc.durability, Into::into);
+        doc.durability = change.durability.unwrap_or(doc.durability);
         doc.retention = RetentionDoc::of(retention);
         let set = (retention != before).then_some(TopicOp::SetRetention { topic: doc.id(), retention });
         let change = Change {

@@ -116,43 +116,27 @@ pub(crate) struct TopicDoc {
     #[serde(default, skip_serializing_if = "RetentionDoc::is_everything")]
     pub(crate) retention: RetentionDoc,
     pub(crate) created_at: u64,
-    #[serde(default, skip_serializing_if = "ClassDoc::is_object")]
-    pub(crate) durability: ClassDoc,
+    #[serde(default, skip_serializing_if = "class::is_object", with = "class")]
+    pub(crate) durability: Durability,
 }
 
-/// A durability class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ClassDoc {
-    #[default]
-    Object,
-    Local,
-    Memory,
-}
+/// A durability class is stored by its name.
+mod class {
+    use plinth_storage::Durability;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
-impl ClassDoc {
-    fn is_object(&self) -> bool {
-        *self == Self::Object
+    pub(super) fn is_object(class: &Durability) -> bool {
+        *class == Durability::Object
     }
-}
 
-impl From<Durability> for ClassDoc {
-    fn from(class: Durability) -> Self {
-        match class {
-            Durability::Object => Self::Object,
-            Durability::Local => Self::Local,
-            Durability::Memory => Self::Memory,
-        }
+    pub(super) fn serialize<S: Serializer>(class: &Durability, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(class.as_str())
     }
-}
 
-impl From<ClassDoc> for Durability {
-    fn from(class: ClassDoc) -> Self {
-        match class {
-            ClassDoc::Object => Self::Object,
-            ClassDoc::Local => Self::Local,
-            ClassDoc::Memory => Self::Memory,
-        }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(|()| D::Error::custom(format!("{name:?} is no durability class")))
     }
 }
 
@@ -236,12 +220,12 @@ mod tests {
         let topic = format!(r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9}}"#);
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
         assert_eq!((read.partitions, read.max_record_bytes, encode(&read)), (4, 1024, Bytes::from(topic)));
-        assert_eq!(read.durability, ClassDoc::Object, "a topic that does not say it");
+        assert_eq!(read.durability, Durability::Object, "a topic that does not say it");
         let topic = format!(
             r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9,"durability":"local"}}"#
         );
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
-        assert_eq!((read.durability, encode(&read)), (ClassDoc::Local, Bytes::from(topic)));
+        assert_eq!((read.durability, encode(&read)), (Durability::Local, Bytes::from(topic)));
         let topic = format!(
             r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"retention":{{"age_ms":1000}},"created_at":9}}"#
         );

@@ -70,10 +70,7 @@ impl FromStr for From {
         match text.split_once(':') {
             Some(("offset", offset)) => number(offset).map(Self::Offset).ok_or_else(refused),
             Some(("cursor", cursor)) if !cursor.is_empty() => Ok(Self::Cursor(cursor.to_owned())),
-            Some(("time", time)) => {
-                let at = DateTime::parse_from_rfc3339(time).map_err(|_| refused())?;
-                Ok(Self::Time(Timestamp(u64::try_from(at.timestamp_millis()).unwrap_or(0))))
-            }
+            Some(("time", at)) => time(at).map(Self::Time).ok_or_else(refused),
             Some(_) | None => Err(refused()),
         }
     }
@@ -155,8 +152,14 @@ fn last(log: &Log, partition: Partition, bounds: &Bounds, count: u64) -> Result<
 }
 
 /// Digits only: no sign, no space.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A time by RFC 3339; one before 1970 is as early as there are records.
+pub(super) fn time(text: &str) -> Option<Timestamp> {
+    let at = DateTime::parse_from_rfc3339(text).ok()?;
+    Some(Timestamp(u64::try_from(at.timestamp_millis()).unwrap_or(0)))
 }
 
 #[cfg(test)]

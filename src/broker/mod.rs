@@ -34,7 +34,7 @@ pub use self::from::From;
 pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
-pub use self::retention::{Before, RetentionChange, Trimmed};
+pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 pub use self::terms::{ProducerTerm, Terms};
 use crate::auth::{Action, Caller, TopicRef};

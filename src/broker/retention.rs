@@ -6,7 +6,6 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt, stream};
 use plinth_api::limits::{RETENTION_AGE_MS_MAX, RETENTION_AGE_MS_MIN, RETENTION_BYTES_MAX};
 use plinth_storage::ids::{Offset, Partition, Timestamp};
@@ -14,6 +13,7 @@ use plinth_storage::log::{Bounds, Retention};
 
 use super::catalog::gone;
 use super::error::Error;
+use super::from::{number, time};
 use super::{Broker, managed};
 use crate::auth::TopicRef;
 use crate::units::show_millis;
@@ -70,12 +70,10 @@ impl FromStr for Before {
         if text == "latest" {
             return Ok(Self::Latest);
         }
-        if let Some(time) = text.strip_prefix("time:") {
-            let at = DateTime::parse_from_rfc3339(time).map_err(|_| refused())?;
-            return Ok(Self::Time(Timestamp(u64::try_from(at.timestamp_millis()).unwrap_or(0))));
+        match text.strip_prefix("time:") {
+            Some(at) => time(at).map(Self::Time).ok_or_else(refused),
+            None => number(text).map(Self::Offset).ok_or_else(refused),
         }
-        let offset = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        offset.map(Self::Offset).ok_or_else(refused)
     }
 }
 
@@ -117,20 +115,35 @@ impl Broker {
     }
 }
 
+/// A limit of age in milliseconds.
+///
+/// # Errors
+/// `Unprocessable`, naming the bounds.
+pub fn retention_age_ms(age: u64) -> Result<NonZeroU64, Error> {
+    let (least, most) = (RETENTION_AGE_MS_MIN, RETENTION_AGE_MS_MAX);
+    NonZeroU64::new(age).filter(|_| (least..=most).contains(&age)).ok_or_else(|| {
+        let (age, least, most) = (show_millis(age), show_millis(least), show_millis(most));
+        Error::Unprocessable(format!("retention age {age} is not within {least} to {most}"))
+    })
+}
+
+/// A limit of bytes.
+///
+/// # Errors
+/// `Unprocessable`, naming the bounds.
+pub fn retention_bytes(bytes: u64) -> Result<NonZeroU64, Error> {
+    NonZeroU64::new(bytes).filter(|_| bytes <= RETENTION_BYTES_MAX).ok_or_else(|| {
+        Error::Unprocessable(format!("retention bytes {bytes} is not within 1 to {RETENTION_BYTES_MAX}"))
+    })
+}
+
 /// Checks the limits of a retention.
 ///
 /// # Errors
 /// `Unprocessable`, naming the field and its bounds.
 pub(super) fn check(retention: &Retention) -> Result<(), Error> {
-    let (least, most) = (RETENTION_AGE_MS_MIN, RETENTION_AGE_MS_MAX);
-    if let Some(age) = retention.age_ms.filter(|age| !(least..=most).contains(&age.get())) {
-        let (age, least, most) = (show_millis(age.get()), show_millis(least), show_millis(most));
-        return Err(Error::Unprocessable(format!("retention age {age} is not within {least} to {most}")));
-    }
-    if let Some(bytes) = retention.bytes.filter(|bytes| bytes.get() > RETENTION_BYTES_MAX) {
-        let text = format!("retention bytes {bytes} is not within 1 to {RETENTION_BYTES_MAX}");
-        return Err(Error::Unprocessable(text));
-    }
+    retention.age_ms.map(|age| retention_age_ms(age.get())).transpose()?;
+    retention.bytes.map(|most| retention_bytes(most.get())).transpose()?;
     Ok(())
 }
 

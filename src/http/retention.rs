@@ -2,13 +2,11 @@
 
 use std::num::NonZeroU64;
 
-use plinth_api::error::ErrorCode;
-use plinth_api::limits::{RETENTION_AGE_MS_MAX, RETENTION_AGE_MS_MIN, RETENTION_BYTES_MAX};
 use plinth_api::topics::{ByteCount, Retention, RetentionPatch};
 use plinth_storage::log;
 
 use super::error::ApiError;
-use crate::broker::RetentionChange;
+use crate::broker::{RetentionChange, retention_age_ms, retention_bytes};
 use crate::units::{parse_bytes, show_millis};
 
 /// What a new topic keeps.
@@ -41,11 +39,7 @@ fn age(text: &str) -> Result<NonZeroU64, ApiError> {
     let read = humantime::parse_duration(text).map_err(|why| {
         ApiError::invalid(format!("retention age {text:?} is not a time such as \"7d\" or \"12h\": {why}"))
     })?;
-    NonZeroU64::new(u64::try_from(read.as_millis()).unwrap_or(u64::MAX)).ok_or_else(|| {
-        let (least, most) = (show_millis(RETENTION_AGE_MS_MIN), show_millis(RETENTION_AGE_MS_MAX));
-        let detail = format!("retention age {text:?} is not within {least} to {most}");
-        ApiError::new(ErrorCode::Unprocessable, detail)
-    })
+    Ok(retention_age_ms(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))?)
 }
 
 fn bytes(given: &ByteCount) -> Result<NonZeroU64, ApiError> {
@@ -55,14 +49,13 @@ fn bytes(given: &ByteCount) -> Result<NonZeroU64, ApiError> {
             ApiError::invalid(format!("retention bytes {text:?} is not a size such as \"10GiB\": {why}"))
         })?,
     };
-    NonZeroU64::new(count).ok_or_else(|| {
-        let detail = format!("retention bytes 0 is not within 1 to {RETENTION_BYTES_MAX}");
-        ApiError::new(ErrorCode::Unprocessable, detail)
-    })
+    Ok(retention_bytes(count)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use plinth_api::error::ErrorCode;
+
     use super::*;
 
     fn given(age: Option<&str>, bytes: Option<ByteCount>) -> Retention {
@@ -88,7 +81,7 @@ mod tests {
     fn what_cannot_be_read_is_named_with_its_field() {
         for (written, code, said) in [
             (given(Some("soon"), None), ErrorCode::InvalidRequest, "retention age \"soon\" is not a time"),
-            (given(Some("0s"), None), ErrorCode::Unprocessable, "retention age \"0s\" is not within 1s to 36500d"),
+            (given(Some("0s"), None), ErrorCode::Unprocessable, "retention age 0ms is not within 1s to 36500d"),
             (given(None, Some(ByteCount::Text("lots".into()))), ErrorCode::InvalidRequest, "retention bytes \"lots\""),
             (given(None, Some(ByteCount::Number(0))), ErrorCode::Unprocessable, "retention bytes 0 is not within 1 to"),
         ] {
