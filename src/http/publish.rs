@@ -226,8 +226,7 @@ fn check_headers(headers: &HeaderMap, form: Form) -> Result<(Option<Class>, Opti
 
 fn read_class(value: &HeaderValue) -> Result<Class, ApiError> {
     value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
-        let detail = format!("the durability {value:?} is none of `object`, `local` and `memory`");
-        ApiError::new(ErrorCode::Unprocessable, detail)
+        ApiError::invalid(format!("the header `{DURABILITY}` is {value:?} and none of `object`, `local` and `memory`"))
     })
 }
 
@@ -404,7 +403,7 @@ mod tests {
             assert_eq!(read, (Some(class), None));
         }
         let error = check_headers(&headers(&[("durability", "paper")]), Form::One).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::Unprocessable);
+        assert_eq!(error.code(), ErrorCode::InvalidRequest);
         let mut twice = headers(&[("durability", "memory")]);
         twice.append("durability", HeaderValue::from_static("object"));
         assert_eq!(check_headers(&twice, Form::One).unwrap_err().code(), ErrorCode::InvalidRequest);

@@ -138,8 +138,8 @@ fn headers() -> Vec<Case> {
         header("Producer-Seq", "1", expected(400, "invalid_request", &[&"`producer-id`", &"together"])),
         header("Expected-Tail", "x", expected(400, "invalid_request", &[&"`expected-tail`", &"\"x\""])),
         header("Record-Delay", "30s", expected(400, "unknown_field", &[&"`record-delay`"])),
-        header("Durability", "paper", expected(422, "unprocessable", &[&"paper", &"`object`"])),
-        header("Durability", "Memory", expected(422, "unprocessable", &[&"Memory", &"`memory`"])),
+        header("Durability", "paper", expected(400, "invalid_request", &[&"paper", &"`object`"])),
+        header("Durability", "Memory", expected(400, "invalid_request", &[&"Memory", &"`memory`"])),
         header("Durability", "memory", expected(422, "unprocessable", &[&"memory", &"topic t", &"object"])),
         header("Record-Key", &long, expected(413, "too_large", &[&"key", &1025, &RECORD_KEY_BYTES_MAX])),
     ]

@@ -192,6 +192,9 @@ async fn a_request_may_ask_for_a_stronger_class_than_the_topic_and_not_for_a_wea
     assert_eq!((problem.status, problem.code.as_str()), (422, "unprocessable"));
     assert_eq!(problem.detail, "durability memory is weaker than that of topic t, which is local");
     assert_eq!(problem.outcome, Some(plinth_api::error::PublishOutcome::NotStored));
+    let unread = answer(asking("paper")).await.problem();
+    assert_eq!((unread.status, unread.code.as_str()), (400, "invalid_request"), "as in a frame: {}", unread.detail);
+    assert!(unread.detail.contains("paper") && unread.detail.contains("`durability`"), "{}", unread.detail);
 
     let mut ws = client.ws().await;
     let frame = |class: &str| json!({"type": "publish", "id": "p", "topic": "t", "records": [{"text": "w"}], "durability": class});
