@@ -44,11 +44,24 @@ pub struct TopicRequest {
 pub struct Retention {
     /// Records that are older go: a time such as `"7d"`, 1 second to 36,500 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^([1-9][0-9]{0,3}d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,5}(m|s))$")]
+    #[schema(
+        pattern = r"^(([1-9][0-9]{0,3}|[12][0-9]{4}|3[0-5][0-9]{3}|36[0-4][0-9]{2}|36500)d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,6}m|[1-9][0-9]{0,8}s|[1-9][0-9]{3,11}ms)$"
+    )]
     pub age: Option<String>,
     /// When a partition holds more stored bytes, its oldest records go. The newest publish always stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<ByteCount>,
+}
+
+/// How much of a topic is kept, as it is shown.
+#[derive(Debug, ToSchema)]
+pub struct RetentionShown {
+    /// Records that are older go: a time in its largest unit that fits.
+    #[schema(pattern = "^[1-9][0-9]{0,12}(d|h|m|s|ms)$")]
+    pub age: Option<String>,
+    /// When a partition holds more stored bytes, its oldest records go.
+    #[schema(value_type = Option<ByteNumber>)]
+    pub bytes: Option<u64>,
 }
 
 /// A number of bytes, 1 to 2^53-1, or a size with a unit such as `"10GiB"`. Answers have the number.
@@ -70,7 +83,9 @@ pub struct ByteNumber(pub u64);
 
 /// A size with a unit.
 #[derive(Debug, ToSchema)]
-#[schema(pattern = "^[1-9][0-9]{0,2}(B|[KMGT]i?B)$")]
+#[schema(
+    pattern = "^([1-9][0-9]{0,14}B|[1-9][0-9]{0,11}Ki?B|[1-9][0-9]{0,8}Mi?B|[1-9][0-9]{0,5}Gi?B|([1-9][0-9]{0,2}|[1-7][0-9]{3})Ti?B)$"
+)]
 pub struct ByteText(pub String);
 
 /// How `PATCH` changes a retention: what is left out stays, `null` takes the limit away.
@@ -79,7 +94,7 @@ pub struct ByteText(pub String);
 pub struct RetentionPatch {
     /// Records that are older go: a time such as `"7d"`, 1 second to 36,500 days.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    #[schema(value_type = Option<String>, pattern = "^([1-9][0-9]{0,3}d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,5}(m|s))$")]
+    #[schema(value_type = Option<String>, pattern = r"^(([1-9][0-9]{0,3}|[12][0-9]{4}|3[0-5][0-9]{3}|36[0-4][0-9]{2}|36500)d|[1-9][0-9]{0,4}h|[1-9][0-9]{0,6}m|[1-9][0-9]{0,8}s|[1-9][0-9]{3,11}ms)$")]
     pub age: Option<Option<String>>,
     /// When a partition holds more stored bytes, its oldest records go. The newest publish always stays.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -117,6 +132,7 @@ pub struct Topic {
     pub max_record_bytes: u32,
     /// How much is kept; without it everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<RetentionShown>)]
     pub retention: Option<Retention>,
     /// When it was made, ms since the Unix epoch.
     pub created_at: u64,

@@ -7,8 +7,9 @@ use plinth_api::frames::{ClientFrame, ServerFrame};
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
 use plinth_api::tenants::TenantName;
 use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
+use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::schema::{Schema, SchemaType, Type};
+use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -118,11 +119,36 @@ fn operation<'a>(item: &'a mut PathItem, route: &Route) -> Option<&'a mut Operat
     }
 }
 
+/// A header of an answer.
+fn header(kind: Type, description: &str) -> RefOr<Header> {
+    HeaderBuilder::new().schema(Some(Object::with_type(kind))).description(Some(description)).build().into()
+}
+
+/// What answers say in their headers, whatever was asked.
+fn describe_headers(operation: &mut Operation, route: &Route) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        let id = "The `X-Request-Id` of the request, or one that was made for it";
+        response.headers.insert("X-Request-Id".to_owned(), header(Type::String, id));
+        if status == "default" {
+            let after = "Seconds after which to try again, where that may help";
+            response.headers.insert("Retry-After".to_owned(), header(Type::Integer, after));
+            let challenge = "With 401 and 403: `Bearer`, by RFC 6750";
+            response.headers.insert("WWW-Authenticate".to_owned(), header(Type::String, challenge));
+        }
+        if status == "200" && route.needs == Needs::Subscribe && route.path != SOCKET {
+            let cookie = "Of an event stream that was opened with a ticket: `__Secure-plinth`, which opens it again";
+            response.headers.insert("Set-Cookie".to_owned(), header(Type::String, cookie));
+        }
+    }
+}
+
 fn describe(operation: &mut Operation, route: &Route) {
     let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let failure =
         ResponseBuilder::new().description("It failed; `code` says why").content(PROBLEM_JSON, problem).build();
     operation.responses.responses.insert("default".to_owned(), failure.into());
+    describe_headers(operation, route);
     for parameter in operation.parameters.iter_mut().flatten() {
         let RefOr::T(parameter) = parameter else { continue };
         parameter.schema = parameter.schema.take().map(without_null);

@@ -76,7 +76,8 @@ const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
             (String = "text/event-stream"),
             (StoredBatches = "application/vnd.plinth.batch"),
         ), headers(
-            ("Plinth-Next" = String, description = "Of a page of stored batches: the cursor after it"),
+            ("Plinth-Next" = String, description = "Of a page of stored batches: the cursor after it. It grows with the \
+                partitions that are read: up to 16 KiB of 1,024. Name a `partition` where something on the way allows less"),
             ("Plinth-Caught-Up" = bool, description = "Of a page of stored batches: whether it reached every tail"),
             ("Plinth-Gap" = String, description = "Of a page of stored batches, once for each place where records are \
                 missing: `partition=0; requested=5; resumed_at=1029; reason=lost`"),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use plinth_api::error::ErrorCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::answer;
 use crate::harness::Server;
@@ -58,6 +58,90 @@ fn collect(value: &Value, references: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| collect(item, references)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// What tells whether a value has the form of a schema of the document.
+fn schema(name: &str) -> jsonschema::Validator {
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": document["components"]});
+    jsonschema::validator_for(&schema).expect("a schema")
+}
+
+fn check(schema: &jsonschema::Validator, value: &Value) {
+    let faults: Vec<String> = schema.iter_errors(value).map(|fault| fault.to_string()).collect();
+    assert!(faults.is_empty(), "{value}: {faults:?}");
+}
+
+// Fails when a pattern of the document leaves out what the server shows, or what people write and it accepts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_topic_keeps_has_its_form_in_requests_and_in_answers() {
+    let server = Server::start().await;
+    let client = server.client();
+    let (asked, changed, topic) = (schema("TopicRequest"), schema("TopicPatch"), schema("Topic"));
+    assert_eq!(answer(client.put("/v1/topics/t")).await.status, 201);
+    for (retention, has_form) in [
+        (json!({"age": "1s"}), true),
+        (json!({"age": "1500ms"}), true),
+        (json!({"age": "90m", "bytes": 1}), true),
+        (json!({"age": "36500d", "bytes": (1_u64 << 53) - 1}), true),
+        (json!({"bytes": "1024MiB"}), true),
+        (json!({"bytes": "999999999999999B"}), true),
+        (json!({"bytes": "7999TiB"}), true),
+        (json!({}), true),
+        // Read as well, and shown in a form that the document has.
+        (json!({"age": "52559999m"}), false),
+        (json!({"age": "3153599999s"}), false),
+        (json!({"age": "1h 30m", "bytes": "10 GiB"}), false),
+        (json!({"age": "1.5h"}), false),
+    ] {
+        let request = json!({"retention": retention});
+        assert_eq!(has_form, asked.is_valid(&request) && changed.is_valid(&request), "{request}");
+        let answered = answer(client.patch("/v1/topics/t").json(&request)).await;
+        assert_eq!(answered.status, 200, "{request}: {}", answered.text());
+        check(&topic, &answered.json());
+    }
+    for refused in ["0s", "36501d", "1", "d", "99999d", "999ms"] {
+        let request = json!({"retention": {"age": refused}});
+        assert!(!asked.is_valid(&request) && !changed.is_valid(&request), "{refused}");
+        assert_ne!(answer(client.patch("/v1/topics/t").json(&request)).await.status, 200, "{refused}");
+    }
+}
+
+// Fails when a header that clients act on is sent and not told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_headers_that_clients_act_on_are_in_the_document() {
+    let server = Server::start().await;
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    let told = |path: &str, status: &str, header: &str| {
+        document["paths"][path]["get"]["responses"][status]["headers"][header].is_object()
+    };
+    let refused = answer(server.stranger().get("/v1/topics/t")).await;
+    for header in ["X-Request-Id", "WWW-Authenticate"] {
+        assert!(refused.header(header).is_some() && told("/v1/topics/{topic}", "default", header), "{header}");
+    }
+    assert!(told("/v1/topics/{topic}", "default", "Retry-After"));
+    assert!(told("/v1/topics/{topic}", "200", "X-Request-Id"));
+    for path in ["/v1/topics/{topic}/records", "/v1/stream"] {
+        assert!(told(path, "200", "Set-Cookie"), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_form_that_the_document_gives_them() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.make_topic("t", 2).await;
+    let receipt = answer(client.publishing("t", "text/plain", "x")).await.json();
+    check(&schema("Receipt"), &receipt);
+    check(
+        &schema("RecordPage"),
+        &answer(client.get("/v1/topics/t/records?from=earliest").header("Accept", "application/json")).await.json(),
+    );
+    check(&schema("ListPage_Topic"), &answer(client.get("/v1/topics?limit=1")).await.json());
+    check(&schema("Trimmed"), &answer(client.delete("/v1/topics/t/records?before=latest")).await.json());
+    check(&schema("ListPage_Key"), &answer(client.get("/v1/keys")).await.json());
+    check(&schema("Ticket"), &answer(client.post("/v1/tickets")).await.json());
+    check(&schema("Problem"), &answer(client.get("/v1/topics/absent")).await.json());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -228,7 +228,7 @@ export interface components {
                  * @description Records of all partitions.
                  */
                 records: number;
-                retention?: components["schemas"]["Retention"] | null;
+                retention?: components["schemas"]["RetentionShown"] | null;
             }[];
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
@@ -489,6 +489,12 @@ export interface components {
             age?: string | null;
             bytes?: components["schemas"]["ByteCount"] | null;
         };
+        /** @description How much of a topic is kept, as it is shown. */
+        RetentionShown: {
+            /** @description Records that are older go: a time in its largest unit that fits. */
+            age?: string | null;
+            bytes?: components["schemas"]["ByteNumber"] | null;
+        };
         /** @description What a key may do: `admin`, or an action on the topics whose names fit a pattern. */
         Scope: string;
         /** @description A frame from the server. */
@@ -681,7 +687,7 @@ export interface components {
              * @description Records of all partitions.
              */
             records: number;
-            retention?: components["schemas"]["Retention"] | null;
+            retention?: components["schemas"]["RetentionShown"] | null;
         };
         /**
          * @description The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
