@@ -230,6 +230,8 @@ impl Mount {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { at }),
             Ok(_) | Err(_) => {
+                // Whoever asks for so many wants them.
+                assert!(kill_loop::number("PLINTH_KILLS").is_none(), "only root may mount a disk");
                 println!("left out: only root may mount a disk");
                 None
             }
