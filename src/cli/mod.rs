@@ -70,7 +70,7 @@ enum Command {
     Healthcheck(healthcheck::Args),
     /// Show what is in a bucket: sessions, shards, topics, bytes, cost
     Inspect(inspect::Args),
-    /// Read a whole bucket and name every fault: exit code 0 whole, 1 faults, 2 not readable
+    /// Read a whole bucket and name every fault: exit code 0 whole, 1 faults, 2 could not look
     Verify(verify::Args),
     /// Copy a bucket as it was at a time into another, empty one
     Restore(restore::Args),

@@ -1,7 +1,7 @@
 //! Opens the object store that a URL names, and proves at start that it keeps the one promise that the log needs.
 //!
-//! Three clients per store: `write` never retries by itself (a repeated PUT would read its own success as a conflict),
-//! `read` retries for a bounded time. Credentials and endpoints come from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*`
+//! Three clients per store: `write` never retries by itself (a repeated PUT would read its own success as a conflict), nor
+//! does `write_large`, which has more time; `read` retries for a bounded time. Credentials and endpoints come from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*`
 //! variables, never from the URL, so a URL can be printed. Knows nothing of what the objects mean.
 
 use std::fmt;
@@ -84,7 +84,7 @@ impl fmt::Debug for ObjectStores {
 /// that is as slow as a remote store and used like one, to measure with.
 ///
 /// # Errors
-/// `Invalid` when the URL has another form, holds user info or a query, or when the directory cannot be written.
+/// `Invalid` when the URL has another form, holds user info or another query, or when the directory cannot be written.
 pub fn open(url: &str) -> Result<ObjectStores> {
     open_for(url, Access::Write)
 }
