@@ -4,6 +4,7 @@
 //! link. A step that fails leaves the log as it was: the object is then an orphan, a segment that no index row names. It
 //! is woken by commits and never polls. It must not know what records mean.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -18,7 +19,7 @@ use crate::metrics::{Health, StorageMetrics};
 use crate::segment::build::SegmentBuilder;
 use crate::segment::conserve::{self, CheckedRun};
 use crate::segment::gather::{Backlog, Piece, Source};
-use crate::segment::link::{LINK_RUNS_MAX, Link};
+use crate::segment::link::{LINK_ROWS_MAX, LINK_RUNS_MAX, Link};
 use crate::segment::merge::{self, Found, Limits, Walk};
 use crate::segment::unsettled::Unsettled;
 use crate::shard::rows::{IndexRow, Position, Row};
@@ -78,6 +79,8 @@ struct Ready {
     object: Object,
     content_len: u32,
     expected: Vec<CheckedRun>,
+    /// How many index rows each of these takes the place of.
+    rows: Vec<usize>,
 }
 
 impl Compactor {
@@ -249,7 +252,7 @@ impl Compactor {
     async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<SegmentId> {
         let segment = SegmentId(new_ulid(&*self.clock, &*self.rng));
         let session = self.source.session;
-        let Ready { object, content_len, expected } =
+        let Ready { object, content_len, expected, rows } =
             apart("compaction", move || build(session, segment, pieces)).await?;
         let (path, object_len) = (object.path.clone(), object.header.object_len());
         self.unsettled.begin(segment);
@@ -268,7 +271,7 @@ impl Compactor {
             self.unsettled.settle(segment);
             return Err(error);
         }
-        for runs in expected.chunks(LINK_RUNS_MAX) {
+        for runs in slots_of_links(&rows).map(|within| &expected[within]) {
             let by_shard = runs.chunk_by(|a, b| self.shard(a) == self.shard(b));
             let links = by_shard.map(|checked| {
                 let runs = checked.iter().map(|checked| checked.run).collect();
@@ -321,7 +324,23 @@ impl Progress {
     }
 }
 
-/// Sorts pieces and divides them into segments: a partition with much gets its own, the others share.
+/// Divides runs, each of which takes the place of so many index rows, into those that one slot links.
+fn slots_of_links(rows: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let mut replaced = 0;
+        let within = rows[from..].iter().take(LINK_RUNS_MAX).take_while(|rows| {
+            replaced += **rows;
+            replaced <= LINK_ROWS_MAX
+        });
+        let runs = from..from + within.count().max(1).min(rows.len() - from);
+        from = runs.end;
+        (!runs.is_empty()).then_some(runs)
+    })
+}
+
+/// Sorts pieces and divides them into segments: a partition with much gets its own, the others share. What stands side by
+/// side in one becomes one run, so of a partition with more pieces than a run may replace each part has its own.
 fn plan(mut pieces: Vec<Piece>, own_bytes: u64) -> Vec<Vec<Piece>> {
     pieces.sort_unstable_by_key(|piece| (piece.shard, piece.partition, piece.base));
     let (mut out, mut shared) = (Vec::new(), Vec::new());
@@ -333,8 +352,8 @@ fn plan(mut pieces: Vec<Piece>, own_bytes: u64) -> Vec<Vec<Piece>> {
         }
     }
     for partition in partitions {
-        if partition.iter().map(|piece| piece.len).sum::<u64>() >= own_bytes {
-            out.push(partition);
+        if partition.len() > LINK_ROWS_MAX || partition.iter().map(|piece| piece.len).sum::<u64>() >= own_bytes {
+            out.extend(partition.chunks(LINK_ROWS_MAX).map(<[Piece]>::to_vec));
             continue;
         }
         if shared.len() + partition.len() > SEGMENT_RUNS_MAX && !shared.is_empty() {
@@ -350,6 +369,7 @@ fn plan(mut pieces: Vec<Piece>, own_bytes: u64) -> Vec<Vec<Piece>> {
 
 fn build(session: SessionId, segment: SegmentId, pieces: Vec<Piece>) -> Result<Ready> {
     let expected = conserve::expected(&pieces);
+    let rows = conserve::rows_replaced(&expected, &pieces);
     let mut builder = SegmentBuilder::new()?;
     for piece in pieces {
         for batch in piece.batches {
@@ -359,5 +379,8 @@ fn build(session: SessionId, segment: SegmentId, pieces: Vec<Piece>) -> Result<R
     let built = builder.finish()?;
     let header = Header::new(ObjectKind::Segment, session, 0);
     let object = Object::new(layout::segment(segment), header, built.body);
-    Ok(Ready { object, content_len: built.content_len, expected })
+    Ok(Ready { object, content_len: built.content_len, expected, rows })
 }
+
+#[cfg(test)]
+mod tests;

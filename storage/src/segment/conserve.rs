@@ -40,6 +40,16 @@ pub(crate) fn expected(pieces: &[Piece]) -> Vec<CheckedRun> {
     checker.finish()
 }
 
+/// How many index rows each run of a segment of `pieces` takes the place of: each piece has one.
+pub(crate) fn rows_replaced(expected: &[CheckedRun], pieces: &[Piece]) -> Vec<usize> {
+    let mut pieces = pieces.iter().peekable();
+    let mut count = |run: &SegmentRun| {
+        let within = |piece: &&Piece| piece.partition == run.partition && piece.base < run.next();
+        std::iter::from_fn(|| pieces.next_if(within)).count()
+    };
+    expected.iter().map(|checked| count(&checked.run)).collect()
+}
+
 /// Reads the segment under `path` from the store and compares it with what it must hold.
 ///
 /// # Errors

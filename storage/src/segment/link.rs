@@ -19,8 +19,10 @@ use crate::shard::rows::{IndexRow, Place, Span};
 use crate::state::{StateOp, StateStore};
 use crate::wal::format::get_ulid;
 
-/// Most runs of one link: what applying it costs is paid between two slots.
+/// Most runs that the links of one slot name, and most index rows that they replace: what applying them costs is paid
+/// between two slots.
 pub(crate) const LINK_RUNS_MAX: usize = 256;
+pub(crate) const LINK_ROWS_MAX: usize = 4096;
 
 const HEAD_BYTES: usize = 12;
 const RUN_BYTES: usize = 48;

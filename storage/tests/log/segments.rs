@@ -143,6 +143,26 @@ async fn a_checkpoint_before_or_after_the_swap_restores_the_same() {
     }
 }
 
+// Fails when the links of a slot are bounded in runs and not in the rows that they replace.
+#[tokio::test]
+async fn linking_many_slots_of_many_partitions_is_divided_among_slots() {
+    const PARTITIONS: u32 = 24;
+    const ROUNDS: usize = 200;
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, PARTITIONS).await;
+    for round in 0..ROUNDS {
+        let appends = (0..PARTITIONS).map(|index| log.append(partition(index), batch(&payloads(round, 1, 10))));
+        futures::future::try_join_all(appends).await.expect("stored");
+    }
+    let before = log.metrics().slots.get();
+    log.compact().await.expect("compacted");
+    assert_eq!(log.metrics().linked_runs.get(), u64::from(PARTITIONS));
+    assert_eq!(log.metrics().slots.get() - before, 2, "4,800 rows, of which a slot replaces 4,096");
+    let read = read_all(&log, partition(7)).await;
+    assert_eq!(read.len(), ROUNDS);
+}
+
 // Fails when only the slots of the running session are compacted.
 #[tokio::test]
 async fn what_sessions_before_have_left_is_compacted_too() {
