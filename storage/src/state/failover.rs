@@ -1,5 +1,5 @@
-//! A state store that outlives its disk: when the disk refuses a write, all that it holds is brought into memory and the
-//! node goes on from there until its next start.
+//! A state store that outlives its disk: when the disk refuses a write, or to flush what was written, all that it holds is
+//! brought into memory and the node goes on from there until its next start.
 //!
 //! A disk that is full or has become read-only still reads, so nothing has to come from the bucket. One that cannot be
 //! read either is an error, as without this layer: what it held is only in the bucket then.
@@ -99,8 +99,16 @@ impl StateStore for FailoverState {
         self.store().snapshot()
     }
 
+    /// A store that keeps no log of its own meets a full disk here first.
     fn flush(&self) -> Result<()> {
-        self.store().flush()
+        let refused = {
+            let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+            match place.store.flush() {
+                Err(error) if place.is_disk => error,
+                settled => return settled,
+            }
+        };
+        self.leave_disk(&[], &refused)
     }
 }
 
@@ -184,6 +192,19 @@ mod tests {
         state.write(&[put(rows + 1)]).unwrap();
         assert_eq!(keys(&*disk).len(), rows as usize);
         assert_eq!(keys(&state).len(), rows as usize + 2);
+        state.flush().unwrap();
+    }
+
+    // Fails when the error of a flush is passed on: a checkpoint would end the session.
+    #[test]
+    fn a_disk_that_refuses_to_flush_is_left_with_all_that_it_held() {
+        let (disk, on_disk) = (Arc::new(Disk::default()), Gauge::default());
+        let state = FailoverState::new(Arc::clone(&disk) as Arc<dyn StateStore>, on_disk.clone());
+        state.write(&[put(1), put(2)]).unwrap();
+        disk.full.store(true, Ordering::SeqCst);
+        state.flush().unwrap();
+        assert_eq!(on_disk.get(), 0);
+        assert_eq!(keys(&state), [1, 2]);
         state.flush().unwrap();
     }
 
