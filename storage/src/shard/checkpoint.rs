@@ -24,7 +24,7 @@ pub(crate) use self::load::load;
 use self::load::{Stored, with_layers};
 use self::merge::Layer;
 use crate::env::{apart, until};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{SessionId, Slot};
 use crate::layout;
 use crate::log::LogOptions;
@@ -41,6 +41,8 @@ use crate::watch;
 const MERGE_FACTOR: u64 = 2;
 /// Checkpoints below this size count as this large: they cost a request each, whatever they hold.
 const SIZE_MIN: u64 = 1024;
+/// So many times the size of the last checkpoint goes into the log before the next one is due by bytes.
+const LOG_PER_CHECKPOINT: u64 = 4;
 /// Most parts of a checkpoint, itself among them; the last ones are merged before there are more.
 const PARTS_MAX: usize = 12;
 
@@ -133,8 +135,9 @@ impl Checkpointer {
     /// Writes checkpoints when they are due, until the log takes nothing more.
     pub(crate) async fn run(self, writer: Arc<Writer>) {
         let mut committed = writer.committed_bytes();
-        let (mut number, mut at_bytes) = (Slot(0), 0);
-        let mut last_time = Instant::now();
+        // What is in the last checkpoint, and what was committed when one was last tried.
+        let (mut number, mut at_bytes, mut tried_bytes) = (Slot(0), 0, 0);
+        let (mut last_time, mut last_size) = (Instant::now(), 0);
         loop {
             let new_bytes = *committed.borrow_and_update() - at_bytes;
             let wait_until = last_time + self.options.interval;
@@ -151,14 +154,14 @@ impl Checkpointer {
                 () = until(Some(wait_until)), if new_bytes > 0 => false,
             };
             let bytes = *committed.borrow();
-            let by_bytes = bytes - at_bytes >= self.options.wal_bytes;
+            let by_bytes = bytes - tried_bytes >= self.options.wal_bytes.max(LOG_PER_CHECKPOINT * last_size);
             let by_time = last_time.elapsed() >= self.options.interval && bytes > at_bytes;
             if !(asked || by_bytes || by_time) {
                 continue;
             }
             match self.write(number).await {
-                Ok(Written::Done) => {
-                    at_bytes = bytes;
+                Ok(Written::Done { size }) => {
+                    (at_bytes, last_size) = (bytes, size);
                     number = number.next();
                 }
                 Ok(Written::Stop(reason)) => {
@@ -167,6 +170,7 @@ impl Checkpointer {
                 }
                 Err(error) => tracing::warn!(%error, "checkpoint failed, it is tried again when the next one is due"),
             }
+            tried_bytes = bytes;
             last_time = Instant::now();
         }
     }
@@ -196,7 +200,7 @@ impl Checkpointer {
         Ok(match noted.await {
             Ok(()) => {
                 self.durable.send_replace(Some(durable));
-                Written::Done
+                Written::Done { size: object.header.object_len() }
             }
             Err(error) => {
                 Written::Stop(StopReason::Broken(format!("a checkpoint cannot be noted in the local state: {error}")))
@@ -206,26 +210,36 @@ impl Checkpointer {
 
     /// What the next checkpoint holds.
     async fn draft(&self) -> Result<Draft> {
-        let Some(own) = self.blocking(draft_of_changes).await? else {
+        let Some((mut own, delta)) = self.blocking(draft_of_changes).await? else {
             return self.blocking(draft_of_everything).await;
         };
         let kept = own.head.parts.len() - merged_into(&own.head.parts, own.len());
         if kept == own.head.parts.len() {
             return Ok(own);
         }
-        if kept == 0 {
-            return self.blocking(draft_of_everything).await;
+        if kept > 0 {
+            match self.merge(&own.head.parts[kept..], delta).await {
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    tracing::warn!(error = %Chain(&error), "a part of a checkpoint is broken, the next one is written in full");
+                }
+                merged => {
+                    own.changes = merged?;
+                    own.head.parts.truncate(kept);
+                    return Ok(own);
+                }
+            }
         }
-        let merged = Stored::open_all(&self.stores, &own.head.parts[kept..]).await?;
-        let Draft { mut head, from, applied, .. } = own;
-        head.parts.truncate(kept);
-        let state = Arc::clone(&self.state);
-        let changes = with_layers(&self.stores, merged, move |mut layers| {
-            let delta = Delta::collect(&*state, from, applied)?;
-            layers.push(delta.ok_or_else(changes_grew)?.into_layer());
+        self.blocking(draft_of_everything).await
+    }
+
+    /// Parts, and what has changed since, as one.
+    async fn merge(&self, parts: &[Part], delta: Delta) -> Result<Vec<Bytes>> {
+        let parts = Stored::open_all(&self.stores, parts).await?;
+        let merge = move |mut layers: Vec<Layer>| {
+            layers.push(delta.into_layer());
             compress(Layer::merged(layers)?.into_ops())
-        });
-        Ok(Draft { changes: changes.await?, head, from, applied })
+        };
+        with_layers(&self.stores, parts, merge).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -238,7 +252,9 @@ impl Checkpointer {
 }
 
 enum Written {
-    Done,
+    Done {
+        size: u64,
+    },
     /// The session has ended, or must.
     Stop(StopReason),
 }
@@ -273,13 +289,13 @@ fn merged_into(parts: &[Part], len: u64) -> usize {
 }
 
 /// The changes since the last checkpoint; `None` when it is not known what they come after, or when they are too many.
-fn draft_of_changes(state: &dyn StateStore) -> Result<Option<Draft>> {
+fn draft_of_changes(state: &dyn StateStore) -> Result<Option<(Draft, Delta)>> {
     let (position, reference) = dirty::local(state)?;
     let Some(Reference { from, parts }) = reference else { return Ok(None) };
     let Some(delta) = Delta::collect(state, from, position.applied)? else { return Ok(None) };
-    let changes = compress(delta.into_layer().into_ops())?;
+    let changes = compress(delta.ops().map(Ok))?;
     let head = Head { next: position.next, hash: position.hash, parts };
-    Ok(Some(Draft { head, changes, from, applied: position.applied }))
+    Ok(Some((Draft { head, changes, from, applied: position.applied }, delta)))
 }
 
 /// All rows, as a stream from a snapshot.
@@ -308,10 +324,6 @@ fn compress(ops: impl Iterator<Item = Result<StateOp>>) -> Result<Vec<Bytes>> {
         out.add(&op?)?;
     }
     out.finish()
-}
-
-fn changes_grew() -> Error {
-    Error::new(Kind::Corrupt, "the changes since the last checkpoint are not what they were")
 }
 
 #[cfg(test)]

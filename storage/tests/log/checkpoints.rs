@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -9,7 +10,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use plinth_storage::error::Kind;
 use plinth_storage::ids::{Partition, PartitionIndex, TopicId};
-use plinth_storage::log::{Change, DocOp, Log, TopicOp};
+use plinth_storage::log::{Change, DocOp, Log, LogOptions, TopicOp};
 use plinth_storage::metrics::RequestLabels;
 use plinth_storage::state::rocks::RocksState;
 use plinth_storage::store::ObjectStores;
@@ -350,6 +351,74 @@ async fn a_checkpoint_whose_create_fails_for_a_while_holds_all_that_came_before_
     log.checkpoint().await.expect("written");
     assert_eq!(log.metrics().checkpoints.get(), written + 1);
     assert_restores_from_the_bucket(log, &store.stores()).await;
+}
+
+/// Lets the tasks of a log do what they want to do, in a test whose clock stands still.
+async fn settle() {
+    #[expect(clippy::disallowed_methods, reason = "virtual time that passes when all tasks wait")]
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// A log with a full checkpoint of 100 KB and a small one after it.
+async fn with_two_checkpoints(store: &FaultStore, rng: &mut StdRng, checkpoint_wal_bytes: u64) -> Log {
+    let options = LogOptions { checkpoint_wal_bytes, ..options(&store.stores(), None) };
+    let log = Log::open(options).await.expect("the log opens");
+    put_docs(&log, (0..100).map(|key| (key, noise(rng, 1000)))).await;
+    log.checkpoint().await.expect("written");
+    put_docs(&log, [(5, noise(rng, 1000))]).await;
+    log.checkpoint().await.expect("written");
+    log
+}
+
+// Fails when an error of a merge is the error of the checkpoint whatever it is: there would be no other until 128 MiB have
+// changed.
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_broken_is_made_up_for_by_the_next_checkpoint() {
+    let store = FaultStore::in_memory();
+    let mut rng = StdRng::seed_from_u64(10);
+    let log = with_two_checkpoints(&store, &mut rng, u64::MAX).await;
+    let second = checkpoints(&store, &log.session().to_string()).await.remove(1);
+    let mut object = store.inner().get(&second).await.expect("there").bytes().await.expect("read").to_vec();
+    *object.last_mut().expect("not empty") ^= 1;
+    store.inner().put(&second, object.into()).await.expect("put");
+    put_docs(&log, [(6, noise(&mut rng, 1000))]).await;
+    tokio::time::timeout(Duration::from_secs(300), log.checkpoint()).await.expect("in time").expect("written");
+    assert_restores_from_the_bucket(log, &store.stores()).await;
+}
+
+// Fails when what was committed before a try that failed still counts as due.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_failed_is_not_tried_again_at_each_commit() {
+    let store = FaultStore::in_memory();
+    let mut rng = StdRng::seed_from_u64(11);
+    let log = with_two_checkpoints(&store, &mut rng, 10_000).await;
+    settle().await;
+    store.forget_calls();
+    for key in 0..40 {
+        store.on_get(is_checkpoint, GetFault::Fail);
+        put_docs(&log, [(key, noise(&mut rng, 1000))]).await;
+        settle().await;
+    }
+    let tries = store.calls().into_iter().filter(|call| call.op == Op::Get && is_checkpoint(&call.path)).count();
+    assert!((2..=6).contains(&tries), "{tries} tries for 50 KB");
+}
+
+// Fails when the size of the last checkpoint does not count: under load a large one would follow the other.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_due_by_bytes_only_after_several_times_the_size_of_the_last_one() {
+    let store = FaultStore::in_memory();
+    let mut rng = StdRng::seed_from_u64(12);
+    let options = LogOptions { checkpoint_wal_bytes: 1000, ..options(&store.stores(), None) };
+    let log = Log::open(options).await.expect("the log opens");
+    put_docs(&log, (0..100).map(|key| (key, noise(&mut rng, 1000)))).await;
+    settle().await;
+    for (commits, written) in [(39, 1), (3, 2)] {
+        for _ in 0..commits {
+            put_docs(&log, [(5, noise(&mut rng, 10_000))]).await;
+            settle().await;
+        }
+        assert_eq!(log.metrics().checkpoints.get(), written);
+    }
 }
 
 // Fails when the bytes of a part are believed without their hash: rows of a damaged download would be served.

@@ -166,6 +166,15 @@ impl Delta {
         }
     }
 
+    /// The changes in the order of their stored form.
+    pub(crate) fn ops(&self) -> impl Iterator<Item = StateOp> {
+        let rows = self.rows.iter().map(|(key, value)| match value {
+            Some(value) => StateOp::Put(key.clone(), value.clone()),
+            None => StateOp::Delete(key.clone()),
+        });
+        Ranges::of(self.ranges.clone()).into_ops().chain(rows)
+    }
+
     /// The changes as the newest layer of a state.
     pub(crate) fn into_layer(self) -> Layer {
         Layer { ranges: Ranges::of(self.ranges), rows: Box::new(self.rows.into_iter().map(Ok)) }

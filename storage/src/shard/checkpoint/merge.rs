@@ -38,7 +38,7 @@ impl Ranges {
         Self(out)
     }
 
-    fn into_ops(self) -> impl Iterator<Item = StateOp> {
+    pub(crate) fn into_ops(self) -> impl Iterator<Item = StateOp> {
         self.0.into_iter().map(|(from, to)| StateOp::DeleteRange(from, to))
     }
 }
