@@ -1,6 +1,8 @@
 //! What a partition knows of offsets that name no record: how far its owner may have shown offsets that the bucket does not
 //! have (the reservation), and the gaps that losses have left (ADR 18).
 
+use std::collections::HashMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::durability::{Gap, GapReason};
@@ -62,13 +64,12 @@ impl Row for GapRow {
     }
 }
 
-/// The gap of a slot that begins at the tail of a partition.
-pub(crate) fn at_tail(entries: &[Entry], partition: Partition, tail: Offset) -> Option<Gap> {
-    entries.iter().filter_map(|entry| gap_of(entry, partition)).find(|gap| gap.from == tail)
-}
-
-fn gap_of(entry: &Entry, of: Partition) -> Option<Gap> {
-    if let Entry::Gap { partition, gap } = entry { (*partition == of).then_some(*gap) } else { None }
+/// The gaps of a slot by where they begin.
+pub(crate) fn by_place(entries: &[Entry]) -> HashMap<(Partition, Offset), Gap> {
+    let gap = |entry: &Entry| {
+        if let Entry::Gap { partition, gap } = entry { Some(((*partition, gap.from), *gap)) } else { None }
+    };
+    entries.iter().filter_map(gap).collect()
 }
 
 /// What a committed gap changes besides the tail.

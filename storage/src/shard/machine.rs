@@ -1,5 +1,7 @@
 //! How a committed slot changes the state. The same function serves the writer and the replay after a start.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Kind, Result};
 use crate::ids::{ClusterId, ObjectHash, Offset, Partition, SessionId, Slot, Timestamp};
 use crate::layout;
@@ -63,9 +65,10 @@ pub(crate) fn apply(
 ) -> Result<Vec<(Partition, PartitionRow)>> {
     let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 2);
     let mut rows = Vec::with_capacity(slot.runs.len());
+    let gaps = gaps::by_place(&slot.entries);
     for run in &slot.runs {
         let mut row = partition_row(state, run.partition)?.unwrap_or_default();
-        if let Some(gap) = gaps::at_tail(&slot.entries, run.partition, row.tail) {
+        if let Some(gap) = gaps.get(&(run.partition, row.tail)) {
             row.tail = gap.to;
         }
         if row.tail != run.base {
@@ -115,9 +118,11 @@ fn apply_gaps(
     rows: &mut Vec<(Partition, PartitionRow)>,
     ops: &mut Vec<StateOp>,
 ) -> Result<()> {
+    let mut places: Option<HashMap<Partition, usize>> = None;
     for entry in &slot.entries {
         let (Entry::Gap { partition, .. } | Entry::Reserve { partition, .. }) = entry else { continue };
-        let at = rows.iter().position(|(with_run, _)| with_run == partition);
+        let places = places.get_or_insert_with(|| rows.iter().enumerate().map(|(at, (of, _))| (*of, at)).collect());
+        let at = places.get(partition).copied();
         let mut row = match at {
             Some(at) => rows[at].1,
             None => partition_row(state, *partition)?.unwrap_or_default(),
@@ -128,7 +133,8 @@ fn apply_gaps(
         }
         let Entry::Gap { gap, .. } = entry else { continue };
         ops.push(gaps::gap_op(*partition, gap));
-        if slot.runs.iter().any(|run| run.partition == *partition && run.base == gap.to) {
+        // The rows of runs come first, in their order.
+        if at.and_then(|at| slot.runs.get(at)).is_some_and(|run| run.base == gap.to) {
             continue;
         }
         if row.tail != gap.from {
@@ -139,7 +145,10 @@ fn apply_gaps(
         ops.push(StateOp::Put(layout::partition_key(*partition), row.encode()));
         match at {
             Some(at) => rows[at].1 = row,
-            None => rows.push((*partition, row)),
+            None => {
+                places.insert(*partition, rows.len());
+                rows.push((*partition, row));
+            }
         }
     }
     Ok(())

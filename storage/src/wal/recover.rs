@@ -2,7 +2,7 @@
 //! journal of that owner holds, at the same offsets, and tells by a gap what may be lost (ADR 18). Nothing else is
 //! accepted before it is done, and doing a part of it again changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -16,6 +16,9 @@ use crate::shard::gaps::{self, Reservation};
 use crate::wal::blocks::{Block, parse_body};
 use crate::wal::journal::files::{self, FoundSession, Owner};
 use crate::wal::writer::Writer;
+
+/// So many partitions are ended in one slot.
+const TAILS_AT_ONCE: usize = 4096;
 
 /// A batch of an earlier session, and the gap before it.
 #[derive(Debug)]
@@ -34,8 +37,10 @@ struct Open {
 
 struct Recovery<'a> {
     writer: &'a Writer,
-    open: HashMap<Partition, Open>,
+    open: BTreeMap<Partition, Open>,
     chunk: Vec<Recovered>,
+    /// The partitions in it.
+    begun: HashSet<Partition>,
     chunk_bytes: usize,
 }
 
@@ -45,7 +50,8 @@ struct Recovery<'a> {
 /// Those of a commit.
 pub(crate) async fn recover(writer: &Writer, cluster: ClusterId, dir: Option<&Path>) -> Result<()> {
     let found = dir.map(files::find).unwrap_or_default();
-    let mut recovery = Recovery { writer, open: HashMap::new(), chunk: Vec::new(), chunk_bytes: 0 };
+    let mut recovery =
+        Recovery { writer, open: BTreeMap::new(), chunk: Vec::new(), begun: HashSet::new(), chunk_bytes: 0 };
     for (partition, reservation) in gaps::reservations(&*writer.parts.state)? {
         match writer.next_offset(partition) {
             Ok(next) if next < reservation.to => {
@@ -107,10 +113,11 @@ impl Recovery<'_> {
             let gap = (batch.base > open.next).then_some(lost(open.next, batch.base));
             open.next = batch.next();
             // Batches of a partition stand side by side in a slot, so a gap is at their beginning.
-            let begun = self.chunk.iter().any(|recovered| recovered.partition == partition);
+            let begun = self.begun.contains(&partition);
             if self.chunk_bytes >= self.writer.options.slot_bytes || (gap.is_some() && begun) {
                 self.flush().await?;
             }
+            self.begun.insert(partition);
             self.chunk_bytes += batch.batch.len();
             self.chunk.push(Recovered { partition, gap, batch, entries: std::mem::take(&mut entries) });
         }
@@ -119,6 +126,7 @@ impl Recovery<'_> {
 
     async fn flush(&mut self) -> Result<()> {
         self.chunk_bytes = 0;
+        self.begun.clear();
         let chunk = std::mem::take(&mut self.chunk);
         if chunk.is_empty() {
             return Ok(());
@@ -142,7 +150,10 @@ impl Recovery<'_> {
             }
             tails.push((*partition, gap));
         }
-        self.writer.recover_tails(tails).await
+        for tails in tails.chunks(TAILS_AT_ONCE) {
+            self.writer.recover_tails(tails).await?;
+        }
+        Ok(())
     }
 
     fn count(&self, gap: &Gap) {

@@ -248,10 +248,10 @@ impl Writer {
     }
 
     /// Commits where partitions end that an earlier session owned; returns when it is.
-    pub(crate) async fn recover_tails(&self, tails: Vec<(Partition, Option<Gap>)>) -> Result<()> {
+    pub(crate) async fn recover_tails(&self, tails: &[(Partition, Option<Gap>)]) -> Result<()> {
         let outcome = {
             let mut core = self.core();
-            for (partition, gap) in tails {
+            for &(partition, gap) in tails {
                 core.recover_tail(&*self.parts.state, partition, gap)?;
             }
             core.open.outcome.subscribe()

@@ -7,11 +7,13 @@ use crate::common::{batch, make_topic, partition, topic};
 use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use plinth_storage::error::{Kind, Refusal};
-use plinth_storage::ids::{Offset, ProducerEpoch, ProducerSeq, Timestamp};
-use plinth_storage::log::{Appended, Log, LogOptions};
+use plinth_storage::ids::{Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, Timestamp, TopicId};
+use plinth_storage::log::{Appended, Change, Log, LogOptions, TopicOp};
 use plinth_storage::terms::{Once, Producer, Terms};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
 use plinth_storage::{Durability, Gap, GapReason};
+
+use ulid::Ulid;
 
 use Durability::{Local, Memory, Object};
 
@@ -683,4 +685,30 @@ async fn a_topic_that_is_deleted_takes_its_reservation_along() {
     drop(log);
     let log = open(&store, Some(dir.path())).await;
     assert_eq!(log.metrics().gaps.get(), 0);
+}
+
+// Fails when the tails of all partitions are committed in one slot, however many they are.
+#[tokio::test]
+async fn a_start_ends_many_partitions_in_slots_of_a_bounded_size() {
+    const TOPICS: u64 = 5;
+    const PARTITIONS: u32 = 1024;
+    let store = FaultStore::in_memory();
+    let log = open(&store, None).await;
+    let mut all = Vec::new();
+    for number in 0..TOPICS {
+        let topic = TopicId(Ulid::from_parts(number, 1));
+        let topics = vec![TopicOp::Create { topic, partitions: PARTITIONS }];
+        log.commit(Change { topics, ..Change::default() }).await.expect("made");
+        all.extend((0..PARTITIONS).map(|index| Partition { topic, index: PartitionIndex(index) }));
+    }
+    let record = [Bytes::from_static(b"a")];
+    let appends = all.iter().map(|partition| log.append_as(*partition, batch(&record), Durability::Memory));
+    futures::future::try_join_all(appends).await.expect("stored");
+    drop(log);
+    let log = open(&store, None).await;
+    assert_eq!(log.metrics().gaps.get(), TOPICS * u64::from(PARTITIONS));
+    assert_eq!(log.metrics().slots.get(), 3, "of its start, and of 4,096 partitions and the rest");
+    for partition in all {
+        assert!(log.bounds(partition).expect("there").tail > Offset(1));
+    }
 }

@@ -83,6 +83,7 @@ impl Replay {
     fn faults(&self, slot: &SlotSummary) -> Result<Vec<String>> {
         let mut faults = Vec::new();
         let mut partitions = Vec::with_capacity(slot.runs.len());
+        let gaps = gaps::by_place(&slot.entries);
         for run in &slot.runs {
             let partition = run.partition;
             partitions.push(partition);
@@ -92,7 +93,7 @@ impl Replay {
                 continue;
             }
             let row = machine::partition_row(&*self.state, partition)?.unwrap_or_default();
-            let tail = gaps::at_tail(&slot.entries, partition, row.tail).map_or(row.tail, |gap| gap.to);
+            let tail = gaps.get(&(partition, row.tail)).map_or(row.tail, |gap| gap.to);
             if tail != run.base {
                 faults.push(format!("puts offset {} after {tail} of partition {partition}", run.base));
             }

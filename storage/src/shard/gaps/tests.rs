@@ -67,6 +67,19 @@ fn a_gap_stands_before_or_after_the_run_of_its_slot() {
     assert_eq!(covering(&state, partition(1), Offset(5)).expect("read"), None);
 }
 
+// Fails when a gap is applied to the row of another partition, or to what was before the gap in front of it.
+#[test]
+fn gaps_of_many_partitions_in_one_slot_move_each_its_own_tail() {
+    let state = MemoryState::new();
+    let told = |index, from, to| Entry::Gap { partition: partition(index), gap: gap(from, to) };
+    let run = |index, base| Run { partition: partition(index), ..run(base, 2) };
+    let entries = vec![told(2, 0, 7), told(1, 0, 5), told(0, 2, 9), told(3, 0, 1), told(1, 5, 6), told(2, 9, 20)];
+    apply(&state, vec![run(0, 0), run(2, 7)], entries).expect("applied");
+    let tails =
+        (0..4).map(|index| machine::partition_row(&state, partition(index)).expect("read").expect("there").tail);
+    assert_eq!(tails.collect::<Vec<_>>(), [Offset(9), Offset(6), Offset(20), Offset(1)]);
+}
+
 // Fails when a reservation is kept that was given back, or when one that is renewed keeps what it was.
 #[test]
 fn a_reservation_is_replaced_by_the_next_and_given_back_by_one_that_ends_at_the_tail() {
