@@ -8,7 +8,8 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::durability::{Gap, GapReason};
-use crate::error::{Error, Kind, Result};
+use crate::env::apart;
+use crate::error::{Kind, Result};
 use crate::ids::{ClusterId, Offset, Partition, SessionId};
 use crate::record::StoredBatch;
 use crate::shard::changes::Entry;
@@ -35,6 +36,9 @@ struct Open {
     next: Offset,
 }
 
+/// What a frame of a journal holds: batches, and what is to be remembered of them.
+type JournalFrame = (Vec<(Partition, StoredBatch)>, Vec<Entry>);
+
 struct Recovery<'a> {
     writer: &'a Writer,
     open: BTreeMap<Partition, Open>,
@@ -44,7 +48,7 @@ struct Recovery<'a> {
     chunk_bytes: usize,
 }
 
-/// Closes the reservations of earlier sessions; then their journals in `dir` are removed.
+/// Closes the reservations of earlier sessions; then their journals in `dir` are removed, but for those of other clusters.
 ///
 /// # Errors
 /// Those of a commit.
@@ -73,9 +77,11 @@ pub(crate) async fn recover(writer: &Writer, cluster: ClusterId, dir: Option<&Pa
         recovery.flush().await?;
         recovery.end(&whole).await?;
     }
-    tokio::task::spawn_blocking(move || found.values().for_each(FoundSession::remove))
-        .await
-        .map_err(|error| Error::new(Kind::Closed, "removing old journals was cut off").with_source(error))
+    let remove = move || {
+        found.iter().for_each(|(session, files)| files.remove(Owner { cluster, session: *session }));
+        Ok(())
+    };
+    apart("removing old journals", remove).await
 }
 
 impl Recovery<'_> {
@@ -83,10 +89,13 @@ impl Recovery<'_> {
         let mut whole = files.len() > 0;
         for index in 0..files.len() {
             let (bodies, ends_well) = files.read(index, owner).await;
-            for body in bodies {
-                self.take(owner.session, &body).await?;
+            let frames = bodies.iter().map_while(|body| parse_frame(body).ok());
+            let mut taken = 0;
+            for frame in frames {
+                self.take(owner.session, frame).await?;
+                taken += 1;
             }
-            whole &= ends_well;
+            whole &= ends_well && taken == bodies.len();
         }
         if !whole {
             tracing::warn!(session = %owner.session, "the journal of an earlier session is damaged or not complete");
@@ -95,14 +104,7 @@ impl Recovery<'_> {
     }
 
     /// Appends what a frame holds, if the bucket lacks it.
-    async fn take(&mut self, session: SessionId, body: &Bytes) -> Result<()> {
-        let (mut batches, mut entries) = (Vec::new(), Vec::new());
-        for placed in parse_body(body)? {
-            match placed.block {
-                Block::Records { partition, batch } => batches.push((partition, batch)),
-                Block::Changes(changes) => entries.extend(Entry::parse_all(changes)?),
-            }
-        }
+    async fn take(&mut self, session: SessionId, (batches, mut entries): JournalFrame) -> Result<()> {
         for (partition, batch) in batches {
             let Some(open) = self.open.get_mut(&partition) else { continue };
             // The reservation is of that session, so nobody else has given these offsets to another batch.
@@ -160,6 +162,17 @@ impl Recovery<'_> {
         self.writer.parts.metrics.gaps.inc();
         self.writer.parts.metrics.gap_offsets.inc_by(gap.to.0 - gap.from.0);
     }
+}
+
+fn parse_frame(body: &Bytes) -> Result<JournalFrame> {
+    let (mut batches, mut entries) = (Vec::new(), Vec::new());
+    for placed in parse_body(body)? {
+        match placed.block {
+            Block::Records { partition, batch } => batches.push((partition, batch)),
+            Block::Changes(changes) => entries.extend(Entry::parse_all(changes)?),
+        }
+    }
+    Ok((batches, entries))
 }
 
 fn lost(from: Offset, to: Offset) -> Gap {

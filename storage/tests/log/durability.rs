@@ -536,6 +536,38 @@ async fn a_damaged_journal_is_used_up_to_the_damage_and_the_rest_is_a_gap() {
     assert_eq!((&records[..], gaps), (&all[..1], vec![lost(1, 1 + STRIDE)]), "the file is gone");
 }
 
+// Fails when an error of parsing is the error of the start: it would fail each time.
+#[tokio::test]
+async fn a_frame_of_a_journal_that_means_nothing_is_damage_and_stops_no_start() {
+    let frame = 12 + 56 + 14 + 1 + 52 + 16;
+    let third = move |path: &Path, mut bytes: Vec<u8>| {
+        let (head, body) = bytes[54 + 2 * frame..54 + 3 * frame].split_at_mut(12);
+        body.fill(0xff);
+        head[4..8].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        let crc = crc32c::crc32c(&head[..8]);
+        head[8..].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(path, bytes).expect("written");
+    };
+    let (records, gaps) = after_damage(third).await;
+    assert_eq!((records.last(), gaps), (Some(&at(2, "2")), vec![lost(3, 1 + STRIDE)]));
+}
+
+// Fails when a start removes all journals that it finds: those of the first bucket were acknowledged and are nowhere else.
+#[tokio::test]
+async fn a_start_on_another_bucket_leaves_the_journal_of_the_first_alone() {
+    let (one, two) = (FaultStore::in_memory(), FaultStore::in_memory());
+    let dir = tempfile::tempdir().expect("dir");
+    let log = begun(&one, Some(dir.path()), Local).await;
+    one.on_put(is_wal, PutFault::Hang);
+    put_as(&log, "one", Local).await;
+    until_hanging(&one).await;
+    drop(log);
+    drop(begun(&two, Some(dir.path()), Local).await);
+    let log = open(&one, Some(dir.path())).await;
+    assert_eq!(read(&log).await, (vec![at(0, "first"), at(1, "one")], vec![]));
+    assert_eq!(journal_files(dir.path()).len(), 2, "its own, and that of the other bucket");
+}
+
 // Fails when a journal is used without looking whose it is.
 #[tokio::test]
 async fn the_journal_of_another_cluster_is_not_used() {

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -178,12 +178,20 @@ impl FoundSession {
         (contents.bodies, is_next && contents.ending == ending)
     }
 
-    /// Removes the files: all that they hold is in the bucket, or lost.
-    pub(crate) fn remove(&self) {
-        for (_, path) in &self.files {
+    /// Removes the files: all that they hold is in the bucket, or lost. Those of another cluster stay, because its records
+    /// may be nowhere else: the directory was used for another bucket since.
+    pub(crate) fn remove(&self, owner: Owner) {
+        let is_foreign = |path: &Path| read_owner(path).is_some_and(|found| found.cluster != owner.cluster);
+        let (foreign, ours): (Vec<&PathBuf>, _) =
+            self.files.iter().map(|(_, path)| path).partition(|path| is_foreign(path));
+        for path in ours {
             if let Err(error) = fs::remove_file(path) {
                 tracing::warn!(path = %path.display(), %error, "a journal file of an earlier session cannot be removed");
             }
+        }
+        if let Some(first) = foreign.first() {
+            let (path, files) = (first.display(), foreign.len());
+            tracing::warn!(session = %owner.session, %path, files, "the journal of another cluster is kept, for a start on its bucket");
         }
     }
 }
@@ -247,6 +255,13 @@ fn write_frame(out: &mut impl Write, body: &[Bytes]) -> io::Result<u64> {
     out.write_all(&frame_head(u32::try_from(len).expect("a batch is bounded far below 4 GiB"), crc))?;
     body.iter().try_for_each(|piece| out.write_all(piece))?;
     Ok((FRAME_HEAD_BYTES + len) as u64)
+}
+
+/// Whose a file is, or `None` when it cannot be read.
+fn read_owner(path: &Path) -> Option<Owner> {
+    let mut head = vec![0; HEAD_BYTES];
+    File::open(path).ok()?.read_exact(&mut head).ok()?;
+    parse_head(Bytes::from(head)).map(|(owner, _)| owner)
 }
 
 /// What a file holds, or `None` when it is none of ours.
