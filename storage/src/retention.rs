@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::env::{Clock, until};
+use crate::env::{Clock, apart, until};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
 use crate::layout;
@@ -25,6 +25,8 @@ use crate::wal::writer::Writer;
 
 /// Topics that are read from the state at once.
 const TOPICS_STEP: usize = 256;
+/// Most moves that one slot commits: what applying them costs is paid between two slots.
+const TRIMS_AT_ONCE: usize = 256;
 
 /// How much of a topic is kept; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,11 +103,10 @@ impl Keeper {
     /// Looks at the next partitions, commits what is due, and gives where to go on.
     async fn turn(&self, from: Option<Partition>) -> Result<Option<Partition>> {
         let (state, now, looks) = (Arc::clone(&self.state), self.clock.now(), self.partitions_max);
-        let found = tokio::task::spawn_blocking(move || look(&*state, from, looks, now)).await;
-        let found = found.map_err(|error| Error::new(Kind::Closed, "retention was cut off").with_source(error))??;
-        if !found.trims.is_empty() {
-            tracing::debug!(partitions = found.trims.len(), "retention moves starts");
-            self.writer.trim(&found.trims).await?;
+        let found = apart("retention", move || look(&*state, from, looks, now)).await?;
+        for trims in found.trims.chunks(TRIMS_AT_ONCE) {
+            tracing::debug!(partitions = trims.len(), "retention moves starts");
+            self.writer.trim(trims).await?;
         }
         Ok(found.next)
     }

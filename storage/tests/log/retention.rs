@@ -141,6 +141,21 @@ async fn while_nothing_is_due_nothing_is_written() {
     assert_eq!(wal_puts(&store), before + 1);
 }
 
+// Fails when all that a turn finds is committed at once, however much that is.
+#[tokio::test(start_paused = true)]
+async fn what_is_due_of_many_partitions_is_divided_among_slots() {
+    let store = FaultStore::in_memory();
+    let log = open(&store, 600).await;
+    let record = [Bytes::from_static(b"x")];
+    let appends = (0..600).map(|index| log.append(partition(index), batch(&record)));
+    futures::future::try_join_all(appends).await.expect("stored");
+    keep(&log, HOUR_MS, 0).await;
+    let before = wal_puts(&store);
+    pass(61 * MINUTE).await;
+    assert_eq!(wal_puts(&store) - before, 3, "256 at a time");
+    assert!((0..600).all(|index| start(&log, index) == 1));
+}
+
 // Fails when each turn begins at the first partition.
 #[tokio::test(start_paused = true)]
 async fn a_turn_looks_at_a_bounded_number_of_partitions_and_the_next_goes_on() {
