@@ -23,7 +23,8 @@ struct ReadOnly(Arc<dyn ObjectStore>);
 /// The same stores, which refuse every change.
 pub(super) fn read_only(stores: &ObjectStores) -> ObjectStores {
     let read: Arc<dyn ObjectStore> = Arc::new(ReadOnly(Arc::clone(&stores.read)));
-    ObjectStores { write: Arc::clone(&read), read, ..stores.clone() }
+    let ObjectStores { local, url, .. } = stores.clone();
+    ObjectStores { write: Arc::clone(&read), write_large: Arc::clone(&read), read, local, url }
 }
 
 fn refused() -> Error {
@@ -72,5 +73,24 @@ impl ObjectStore for ReadOnly {
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
         Err(refused())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    // Fails when one of the clients is that of the store.
+    #[tokio::test]
+    async fn whichever_client_is_asked_nothing_is_put() {
+        let store = Arc::new(InMemory::new());
+        let stores = read_only(&ObjectStores::of(Arc::clone(&store) as Arc<dyn ObjectStore>, true));
+        for client in [&stores.read, &stores.write, &stores.write_large] {
+            client.put(&Path::from("a"), "b".into()).await.expect_err("refused");
+        }
+        assert!(store.list(None).next().await.is_none());
     }
 }
