@@ -167,7 +167,10 @@ impl Starter<'_> {
                 plan.base = Some((session, checkpoint));
                 break;
             }
-            at = claim::read(self.stores, at.shard, Epoch(at.epoch.0 - 1)).await?;
+            let broken =
+                || Error::new(Kind::Corrupt, format!("the first claim of shard {} has a predecessor", at.shard.0));
+            let before = at.epoch.0.checked_sub(1).map(Epoch).ok_or_else(broken)?;
+            at = claim::read(self.stores, at.shard, before).await?;
         }
         plan.logs.reverse();
         Ok(plan)
@@ -394,3 +397,6 @@ pub(crate) fn summarize(
     let slot = Slot(header.number);
     Ok(SlotSummary { session: header.session, slot, object_len: header.object_len(), runs, entries })
 }
+
+#[cfg(test)]
+mod tests;
