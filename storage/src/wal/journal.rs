@@ -6,7 +6,7 @@
 pub(crate) mod files;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -72,10 +72,13 @@ impl Journal {
         self.usable.load(Ordering::Acquire)
     }
 
-    /// Takes a batch; those of one partition come in the order of their offsets.
+    /// Takes a batch; those of one partition come in the order of their offsets. One that comes after the end is dropped:
+    /// it waits for its slot.
     pub(crate) fn push(&self, batch: Journaled) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
-        self.wake.notify_one();
+        if self.is_usable() {
+            self.waiting().push(batch);
+            self.wake.notify_one();
+        }
     }
 
     /// Resolves when the batch of this number is on the disk; never when it does not get there. Cancel safe.
@@ -92,13 +95,29 @@ impl Journal {
     }
 
     fn take(&self) -> Vec<Journaled> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.waiting())
+    }
+
+    /// Takes nothing any more; what waits for it waits for its slot.
+    fn end(&self) {
+        self.usable.store(false, Ordering::Release);
+        self.take();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Journaled>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl JournalTask {
-    /// Writes what comes until the log takes nothing more or the disk fails.
+    /// Writes what comes until the log takes nothing more or the disk fails. Then the journal takes nothing more.
     pub(crate) async fn run(self, writer: Arc<Writer>) {
+        let journal = Arc::clone(&self.journal);
+        self.write(&writer).await;
+        journal.end();
+    }
+
+    async fn write(self, writer: &Writer) {
         let Self { journal, mut files, shards } = self;
         loop {
             tokio::select! {
@@ -128,7 +147,6 @@ impl JournalTask {
                 }
                 (Ok(()), None) => {}
                 (Err(error), _) => {
-                    journal.usable.store(false, Ordering::Release);
                     tracing::warn!(%error, "the journal cannot be written, records of class local wait for the object store");
                     return;
                 }
@@ -146,3 +164,6 @@ fn frame(journaled: &Journaled, shards: u16) -> Frame {
     }
     Frame { buffer: journaled.buffer, body: body.finish() }
 }
+
+#[cfg(test)]
+mod tests;
