@@ -372,7 +372,8 @@ impl Pipeline {
 
     fn on_time(&mut self) {
         let timeout = self.writer.options.append_timeout;
-        for sealed in self.in_flight.iter().filter(|sealed| sealed.sealed_at.elapsed() >= timeout) {
+        let is_late = |sealed: &&Sealed| sealed.sealed_at.elapsed() >= timeout && is_pending(sealed);
+        for sealed in self.in_flight.iter().filter(is_late) {
             let why = format!("the object store gave no answer within {timeout:?}");
             let kind = if planted!(TimeOutIsRefusal) { Kind::Unavailable } else { Kind::Unknown };
             sealed.buffer.outcome.send_replace(Outcome::Failed(kind, Arc::from(why)));
