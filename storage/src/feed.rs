@@ -63,7 +63,7 @@ impl Feeds {
     /// Wakes the followers of all partitions of a topic.
     pub(crate) fn topic_moved(&self, topic: TopicId) {
         let inner = self.lock();
-        for watches in inner.partitions.iter().filter(|(partition, _)| partition.topic == topic).map(|(_, w)| w) {
+        for watches in inner.partitions.range(topic.partitions()).map(|(_, watches)| watches) {
             for watch in watches.values() {
                 watch.signal.mark(watch.index);
             }

@@ -1,6 +1,7 @@
 //! Identifiers and positions of the domain. Each number with a meaning has its own type.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use ulid::Ulid;
 
@@ -27,6 +28,14 @@ pub struct SegmentId(pub Ulid);
 /// The unit of ownership; every partition belongs to one by hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ShardId(pub u16);
+
+impl TopicId {
+    /// All partitions that it may have, in their order.
+    pub(crate) fn partitions(self) -> RangeInclusive<Partition> {
+        let at = |index| Partition { topic: self, index: PartitionIndex(index) };
+        at(0)..=at(u32::MAX)
+    }
+}
 
 /// A partition's index within its topic.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

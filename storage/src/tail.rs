@@ -4,7 +4,7 @@
 //! gaps. Beside them stand those that are shown before they are committed (ADR 18): nowhere else can they be read from, so
 //! they do not leave before; the writer's room bounds them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::{Offset, Partition, Slot, TopicId};
@@ -12,6 +12,8 @@ use crate::record::StoredBatch;
 
 /// What a batch costs in memory besides its bytes: the structures around it.
 const BATCH_OVERHEAD_BYTES: usize = 256;
+/// What a slot costs in memory besides its runs. One without any counts, too: so the list of slots is bounded.
+const SLOT_OVERHEAD_BYTES: usize = 64;
 
 /// The committed tail of all partitions.
 #[derive(Debug)]
@@ -22,9 +24,10 @@ pub(crate) struct Tail {
 
 #[derive(Debug, Default)]
 struct Inner {
-    partitions: HashMap<Partition, VecDeque<Arc<StoredBatch>>>,
+    /// In order, so that those of a topic stand side by side.
+    partitions: BTreeMap<Partition, VecDeque<Arc<StoredBatch>>>,
     /// Shown and not committed.
-    early: HashMap<Partition, VecDeque<Arc<StoredBatch>>>,
+    early: BTreeMap<Partition, VecDeque<Arc<StoredBatch>>>,
     slots: VecDeque<SlotEntry>,
     bytes: usize,
 }
@@ -32,8 +35,8 @@ struct Inner {
 #[derive(Debug)]
 struct SlotEntry {
     slot: Slot,
+    /// Those of topics that were deleted since stay.
     runs: Vec<SlotRun>,
-    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -54,15 +57,15 @@ impl Tail {
     /// Adds the batches of a committed slot.
     pub(crate) fn push(&self, slot: Slot, groups: SlotBatches) {
         let mut inner = self.lock();
-        let mut slot = SlotEntry { slot, runs: Vec::with_capacity(groups.len()), bytes: 0 };
+        let mut slot = SlotEntry { slot, runs: Vec::with_capacity(groups.len()) };
         for (partition, batches) in groups {
             let Some(base) = batches.first().map(|batch| batch.base) else { continue };
-            slot.bytes += batches.iter().map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
+            inner.bytes += cost(&batches);
             slot.runs.push(SlotRun { partition, base, count: batches.len() });
             inner.committed(partition, &batches);
             inner.partitions.entry(partition).or_default().extend(batches);
         }
-        inner.bytes += slot.bytes;
+        inner.bytes += slot.overhead();
         inner.slots.push_back(slot);
         while inner.bytes > self.bytes_max {
             let Some(oldest) = inner.slots.pop_front() else { break };
@@ -106,26 +109,15 @@ impl Tail {
         let inner = self.lock();
         let at = inner.slots.partition_point(|entry| entry.slot < slot);
         let entry = inner.slots.get(at).filter(|entry| entry.slot == slot)?;
-        entry.runs.iter().map(|run| Some((run.partition, inner.run(run)?))).collect()
+        Some(entry.runs.iter().filter_map(|run| Some((run.partition, inner.run(run)?))).collect())
     }
 
     /// Forgets the partitions of a topic.
     pub(crate) fn remove_topic(&self, topic: TopicId) {
         let mut inner = self.lock();
-        let Inner { partitions, early, slots, bytes } = &mut *inner;
-        early.retain(|partition, _| partition.topic != topic);
-        let mut freed: HashMap<Partition, VecDeque<Arc<StoredBatch>>> =
-            partitions.extract_if(|partition, _| partition.topic == topic).collect();
-        for slot in slots {
-            slot.runs.retain(|run| {
-                let Some(batches) = freed.get_mut(&run.partition) else { return true };
-                let gone =
-                    batches.drain(..run.count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
-                slot.bytes -= gone;
-                *bytes -= gone;
-                false
-            });
-        }
+        inner.early.extract_if(topic.partitions(), |_, _| true).for_each(drop);
+        let gone: Vec<_> = inner.partitions.extract_if(topic.partitions(), |_, _| true).collect();
+        inner.bytes -= gone.iter().map(|(_, batches)| cost(batches)).sum::<usize>();
     }
 
     /// Bytes held.
@@ -135,6 +127,12 @@ impl Tail {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotEntry {
+    fn overhead(&self) -> usize {
+        SLOT_OVERHEAD_BYTES + self.runs.len() * size_of::<SlotRun>()
     }
 }
 
@@ -151,9 +149,10 @@ impl Inner {
     }
 
     fn drop_slot(&mut self, slot: SlotEntry) {
-        self.bytes -= slot.bytes;
+        self.bytes -= slot.overhead();
         for run in slot.runs {
             let Some(batches) = self.partitions.get_mut(&run.partition) else { continue };
+            self.bytes -= cost(batches.range(..run.count));
             batches.drain(..run.count);
             if batches.is_empty() {
                 self.partitions.remove(&run.partition);
@@ -166,6 +165,10 @@ impl Inner {
         let first = batches.partition_point(|batch| batch.base < run.base);
         (batches.len() - first >= run.count).then(|| batches.range(first..first + run.count).cloned().collect())
     }
+}
+
+fn cost<'a>(batches: impl IntoIterator<Item = &'a Arc<StoredBatch>>) -> usize {
+    batches.into_iter().map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum()
 }
 
 /// The batches from the one that holds `from` on.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::durability::Durability;
 use crate::error::{Error, Kind, Result};
-use crate::ids::{Offset, Partition, Timestamp, TopicId};
+use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
 use crate::layout;
 use crate::record::{Batch, StoredBatch};
 use crate::segment::link::Link;
@@ -116,7 +116,8 @@ pub(crate) struct Core {
     /// Since when each buffer with early appends that is not committed has had them.
     unstored: VecDeque<(u64, Instant)>,
     pending_docs: HashMap<Bytes, Vec<(u64, Option<Bytes>)>>,
-    deleting: HashMap<TopicId, u64>,
+    /// Topics that a change deletes which is not committed, and how many partitions they have.
+    deleting: HashMap<TopicId, u32>,
     remembered: terms::Pending,
     remembered_max: u32,
 }
@@ -231,7 +232,12 @@ impl Core {
         for guard in &change.guards {
             self.check(state, guard)?;
         }
-        self.put_entries(change.entries());
+        let entries = change.entries();
+        for topic in entries.iter().filter_map(deleted_topic) {
+            let partitions = machine::topic_row(state, topic)?.map_or(0, |row| row.partitions);
+            self.deleting.insert(topic, partitions);
+        }
+        self.put_entries(entries);
         self.open.room.pending += room_of(change.len());
         Ok(self.open.outcome.subscribe())
     }
@@ -245,10 +251,8 @@ impl Core {
             match entry {
                 Entry::PutDocument { key, value } => self.pend(key, sequence, Some(value.clone())),
                 Entry::DeleteDocument { key } => self.pend(key, sequence, None),
-                Entry::DeleteTopic { topic } => {
-                    self.deleting.insert(*topic, sequence);
-                }
                 Entry::CreateTopic { .. }
+                | Entry::DeleteTopic { .. }
                 | Entry::Acquire { .. }
                 | Entry::SetRetention { .. }
                 | Entry::Trim { .. }
@@ -359,9 +363,11 @@ impl Core {
             match entry {
                 Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => self.settle(key, |s| s > sequence),
                 Entry::DeleteTopic { topic } => {
-                    self.deleting.remove(topic);
-                    self.partitions.retain(|partition, _| partition.topic != *topic);
-                    self.reserved.retain(|partition, _| partition.topic != *topic);
+                    for index in 0..self.deleting.remove(topic).unwrap_or(0) {
+                        let partition = Partition { topic: *topic, index: PartitionIndex(index) };
+                        self.partitions.remove(&partition);
+                        self.reserved.remove(&partition);
+                    }
                 }
                 Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
                     self.remembered.settle(entry, |s| s > sequence);
@@ -479,6 +485,10 @@ impl Core {
             }
         }
     }
+}
+
+fn deleted_topic(entry: &Entry) -> Option<TopicId> {
+    if let Entry::DeleteTopic { topic } = entry { Some(*topic) } else { None }
 }
 
 fn no_partition(partition: Partition) -> Error {

@@ -76,3 +76,19 @@ fn nothing_is_accepted_after_a_stop_and_the_reason_is_given() {
     let error = core.append(&state, at(0), batch(1)).expect_err("stopped");
     assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Fenced, "session 1 was ended by session 2"));
 }
+
+// Fails when what is known of the partitions of a topic stays when it is gone, or goes when its deletion is undone.
+#[test]
+fn partitions_are_forgotten_when_the_deletion_of_their_topic_is_committed() {
+    let (state, mut core) = (state(), Core::new());
+    core.append(&state, at(5), batch(2)).expect("accepted");
+    let delete = Change { topics: vec![TopicOp::Delete { topic: partition().topic }], ..Change::default() };
+    core.change(&state, &delete).expect("accepted");
+    assert_eq!(core.append(&state, at(5), batch(1)).expect_err("going").kind(), Kind::NotFound);
+    core.undo_late();
+    core.append(&state, at(5), batch(1)).expect("it stays");
+    core.change(&state, &delete).expect("accepted");
+    let sealed = core.take();
+    core.committed_up_to(sealed.sequence, &[], &sealed.entries);
+    assert!(core.partitions.is_empty() && core.deleting.is_empty());
+}
