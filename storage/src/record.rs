@@ -218,6 +218,11 @@ impl Batch {
     pub fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
+
+    /// The same batch in memory of its own: it keeps nothing else of what it was read from.
+    pub(crate) fn detached(&self) -> Self {
+        Self { chunks: vec![Bytes::from(self.chunks.concat())], ..*self }
+    }
 }
 
 impl StoredBatch {

@@ -11,7 +11,7 @@ use crate::ids::{Offset, Partition, Slot, TopicId};
 use crate::record::StoredBatch;
 
 /// What a batch costs in memory besides its bytes: the structures around it.
-const BATCH_OVERHEAD_BYTES: usize = 256;
+pub(crate) const BATCH_OVERHEAD_BYTES: usize = 256;
 /// What a slot costs in memory besides its runs. One without any counts, too: so the list of slots is bounded.
 const SLOT_OVERHEAD_BYTES: usize = 64;
 
@@ -30,6 +30,8 @@ struct Inner {
     early: BTreeMap<Partition, VecDeque<Arc<StoredBatch>>>,
     slots: VecDeque<SlotEntry>,
     bytes: usize,
+    /// Of all that was ever added.
+    pushed: u64,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Tail {
     pub(crate) fn push(&self, slot: Slot, groups: SlotBatches) {
         let mut inner = self.lock();
         let mut slot = SlotEntry { slot, runs: Vec::with_capacity(groups.len()) };
+        let before = inner.bytes;
         for (partition, batches) in groups {
             let Some(base) = batches.first().map(|batch| batch.base) else { continue };
             inner.bytes += cost(&batches);
@@ -66,6 +69,7 @@ impl Tail {
             inner.partitions.entry(partition).or_default().extend(batches);
         }
         inner.bytes += slot.overhead();
+        inner.pushed += (inner.bytes - before) as u64;
         inner.slots.push_back(slot);
         while inner.bytes > self.bytes_max {
             let Some(oldest) = inner.slots.pop_front() else { break };
@@ -123,6 +127,16 @@ impl Tail {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
+    }
+
+    /// Bytes of all that was ever added, as they count here.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.lock().pushed
+    }
+
+    /// Most bytes that are held.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bytes_max as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,16 +1,18 @@
 //! Compaction: a task that rewrites what was committed into segments, and small runs of segments into larger ones.
 //!
 //! It works on windows of committed slots, one at a time: gather, build, create the object, check it against what went in,
-//! link. A step that fails leaves the log as it was: the object is then an orphan, a segment that no index row names. It
+//! link. A window is gathered bit by bit, before the tail in memory lets go of it. A step that fails leaves the log as it was: the object is then an orphan, a segment that no index row names. It
 //! is woken by commits and never polls. It must not know what records mean.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::env::{Clock, Rng, apart, new_ulid};
+use crate::env::{Clock, Rng, apart, new_ulid, until};
 use crate::error::{Chain, Error, Kind, Result};
 use crate::ids::{SegmentId, SessionId, ShardId, Slot};
 use crate::layout;
@@ -36,6 +38,11 @@ const SEGMENT_RUNS_MAX: usize = 16_384;
 /// A merge is begun when it has this share of a full segment to rewrite.
 const MERGE_SHARE: u64 = 16;
 const READ_SLOTS_AT_ONCE: usize = 4;
+/// What was committed is gathered when it has this share of the tail.
+const GATHER_SHARE: u64 = 4;
+/// After a failure nothing is tried for this long, then twice as long, and so on up to the other.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Asks for a compaction of all that is committed; answered when it is linked.
 pub(crate) type Request = oneshot::Sender<Result<()>>;
@@ -55,19 +62,25 @@ pub(crate) struct Compactor {
     requests: mpsc::Receiver<Request>,
 }
 
-/// How far the task has come.
+/// How far the task has come. Bytes are by the measure of the tail.
+#[derive(Default)]
 struct Progress {
     backlog: Backlog,
     /// The first slot of this session that is not compacted.
     next: Slot,
     /// How many bytes were committed before it, about.
     at_bytes: u64,
-    /// After a failure nothing is tried before so many bytes are committed.
-    hold_until: u64,
+    /// The first of what is not compacted, as far as it is gathered: of the backlog, then of this session.
+    window: Window,
+    /// How many bytes were committed when it was last gathered.
+    gathered_bytes: u64,
+    /// After a failure nothing is tried before.
+    retry: Option<(Instant, Duration)>,
     walk: Walk,
 }
 
 /// Slots and what they hold.
+#[derive(Default)]
 struct Window {
     slots: Vec<(SessionId, Slot)>,
     pieces: Vec<Piece>,
@@ -125,14 +138,11 @@ impl Compactor {
     async fn work(&mut self, writer: &Writer) -> Result<()> {
         let mut committed = writer.committed_bytes();
         let backlog = self.backlog().await?;
-        let mut progress = Progress { backlog, next: Slot(0), at_bytes: 0, hold_until: 0, walk: Walk::default() };
+        let mut progress = Progress { backlog, ..Progress::default() };
         loop {
-            let total = *committed.borrow_and_update();
-            if total >= progress.hold_until && self.is_due(&progress, total)? {
-                if let Err(error) = self.pass(writer, &mut progress, total).await {
-                    tracing::warn!(error = %Chain(&error), "compaction failed, it is tried again later");
-                    progress.hold_until = total + self.segment_bytes;
-                }
+            committed.borrow_and_update();
+            let retry_at = progress.retry.map(|(at, _)| at).filter(|at| *at > Instant::now());
+            if retry_at.is_none() && self.step(writer, &mut progress).await? {
                 continue;
             }
             tokio::select! {
@@ -140,20 +150,40 @@ impl Compactor {
                 changed = committed.changed() => if changed.is_err() {
                     return Ok(());
                 },
+                () = until(retry_at), if retry_at.is_some() => {}
                 Some(request) = self.requests.recv() => {
-                    let total = *committed.borrow();
                     // Who asked may be gone.
-                    let _gone = request.send(self.everything(writer, &mut progress, total).await);
+                    let _gone = request.send(self.everything(writer, &mut progress).await);
                 }
             }
         }
     }
 
+    /// Compacts or gathers what is due; false when nothing is.
+    async fn step(&self, writer: &Writer, progress: &mut Progress) -> Result<bool> {
+        let total = self.source.tail.pushed();
+        let done = if self.is_due(progress, total)? {
+            self.pass(writer, progress, total).await
+        } else if total - progress.gathered_bytes >= self.source.tail.bytes_max() / GATHER_SHARE {
+            self.gather(progress, self.end()?, total).await
+        } else {
+            return Ok(false);
+        };
+        match done {
+            Ok(()) => progress.retry = None,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "compaction failed, it is tried again later");
+                progress.failed();
+            }
+        }
+        Ok(true)
+    }
+
     /// Compacts all that is committed, then merges what there is to merge.
-    async fn everything(&self, writer: &Writer, progress: &mut Progress, total: u64) -> Result<()> {
-        let end = self.end()?;
+    async fn everything(&self, writer: &Writer, progress: &mut Progress) -> Result<()> {
+        let (total, end) = (self.source.tail.pushed(), self.end()?);
         while progress.next < end || !progress.backlog.slots.is_empty() {
-            self.pass(writer, progress, total).await?;
+            self.pass(writer, progress, total).await.inspect_err(|_| progress.regather())?;
         }
         progress.walk.restart();
         while !self.merge(writer, progress, 1).await? {}
@@ -187,7 +217,10 @@ impl Compactor {
     /// Compacts one window, and merges when enough has come together.
     async fn pass(&self, writer: &Writer, progress: &mut Progress, total: u64) -> Result<()> {
         let end = self.end()?;
-        let Window { slots, pieces, bytes } = self.gather(progress, end).await?;
+        self.gather(progress, end, total).await?;
+        let Window { slots, pieces, bytes } = std::mem::take(&mut progress.window);
+        let source = self.source.clone();
+        let pieces = apart("compaction", move || source.still_indexed(pieces)).await?;
         for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
             progress.walk.made(self.rewrite(writer, pieces).await?);
         }
@@ -199,11 +232,13 @@ impl Compactor {
         self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await.map(|_| ())
     }
 
-    async fn gather(&self, progress: &Progress, end: Slot) -> Result<Window> {
+    /// Goes on with the window, up to `end` or until it is full.
+    async fn gather(&self, progress: &mut Progress, end: Slot, total: u64) -> Result<()> {
         let session = self.source.session;
         let own = (progress.next.0..end.0).map(|slot| (session, Slot(slot)));
         let slots = progress.backlog.slots.iter().copied().chain(own).take(WINDOW_SLOTS_MAX);
-        let mut window = Window { slots: Vec::new(), pieces: Vec::new(), bytes: 0 };
+        let window = &mut progress.window;
+        let slots = slots.skip(window.slots.len());
         let read = |(session, slot)| async move {
             self.source.slot(session, slot).await.map(|pieces| ((session, slot), pieces))
         };
@@ -212,16 +247,17 @@ impl Compactor {
             && let Some((slot, pieces)) = gathered.try_next().await?
         {
             window.slots.push(slot);
-            window.bytes += pieces.iter().map(|piece| piece.len).sum::<u64>();
+            window.bytes += pieces.iter().map(Piece::cost).sum::<u64>();
             window.pieces.extend(pieces);
         }
-        Ok(window)
+        progress.gathered_bytes = total;
+        Ok(())
     }
 
     /// Merges what the next stretch of the index has to merge, if it is at least `bytes_min` and may be written by now;
     /// true when the end of the index was reached.
     async fn merge(&self, writer: &Writer, progress: &mut Progress, bytes_min: u64) -> Result<bool> {
-        let pending = writer.committed_bytes().borrow().saturating_sub(progress.at_bytes);
+        let pending = self.source.tail.pushed().saturating_sub(progress.at_bytes);
         let walk = &mut progress.walk;
         let limits = Limits { stored_bytes: self.spare_bytes(pending), content_bytes: self.segment_bytes };
         if limits.stored_bytes < bytes_min {
@@ -321,6 +357,19 @@ impl Progress {
             self.backlog.bytes = self.backlog.bytes.saturating_sub(bytes);
         }
         self.at_bytes = if self.next >= end { total } else { total.min(self.at_bytes + bytes) };
+        self.gathered_bytes = self.at_bytes;
+    }
+
+    /// What failed is tried again some time later.
+    fn failed(&mut self) {
+        let after = self.retry.map_or(RETRY_AFTER, |(_, after)| RETRY_AFTER_MAX.min(2 * after));
+        self.retry = Some((Instant::now() + after, after));
+        self.regather();
+    }
+
+    /// Begins the window again.
+    fn regather(&mut self) {
+        (self.window, self.gathered_bytes) = (Window::default(), self.at_bytes);
     }
 }
 

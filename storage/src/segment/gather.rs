@@ -1,6 +1,6 @@
 //! What a compaction takes from the WAL: the runs of its slots that the index still finds there.
 //!
-//! From the tail in memory when the slot is in it, else by one GET of the object.
+//! From the tail in memory when the slot is in it, which it is when it is asked for in time, else by one GET of the object.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,13 +13,16 @@ use crate::record::StoredBatch;
 use crate::shard::rows::{IndexRow, Place};
 use crate::state::StateStore;
 use crate::store::ObjectStores;
-use crate::tail::{SlotBatches, Tail};
+use crate::tail::{BATCH_OVERHEAD_BYTES, SlotBatches, Tail};
 use crate::wal::blocks::{Block, parse_body, records_len};
 use crate::wal::reader::read_slot;
 
 /// Most slots of earlier sessions that are remembered at a time; more are looked for when these are done.
 const BACKLOG_SLOTS_MAX: usize = 65_536;
 const SCAN_ROWS: usize = 4096;
+
+/// Of an object of which less than one in so many bytes is wanted, what is wanted is copied: it would hold all of it.
+const HELD_SHARE: u64 = 2;
 
 /// A run of batches of one partition, to be rewritten.
 #[derive(Clone, Debug)]
@@ -60,6 +63,11 @@ impl Piece {
         Self { shard: partition.shard(shards), partition, base, len, batches }
     }
 
+    /// About how much memory it takes: by the measure of the tail.
+    pub(crate) fn cost(&self) -> u64 {
+        self.len + (self.batches.len() * BATCH_OVERHEAD_BYTES) as u64
+    }
+
     /// How many records it has.
     pub(crate) fn count(&self) -> u32 {
         self.batches.iter().map(|batch| batch.batch.count()).sum()
@@ -86,13 +94,13 @@ impl Source {
             },
         };
         let source = self.clone();
-        let pieces = move || {
-            let batches = match (in_memory, object) {
-                (Some(batches), _) => batches,
-                (None, Some(body)) => by_partition(&body)?,
-                (None, None) => Vec::new(),
-            };
-            source.indexed(session, slot, batches)
+        let pieces = move || match (in_memory, object) {
+            (Some(batches), _) => source.indexed(session, slot, batches),
+            (None, Some(body)) => {
+                let pieces = source.indexed(session, slot, by_partition(&body)?)?;
+                Ok(detached(pieces, body.len() as u64))
+            }
+            (None, None) => Ok(Vec::new()),
         };
         apart("compaction", pieces).await
     }
@@ -127,17 +135,46 @@ impl Source {
         let mut pieces = Vec::with_capacity(batches.len());
         for (partition, batches) in batches {
             let piece = Piece::new(self.shards, partition, batches);
-            let Some(row) = self.state.get(&layout::index_key(partition, piece.base))? else { continue };
-            let row = IndexRow::parse(row)?;
-            if row.place == (Place::Wal { session, slot })
-                && row.count == piece.count()
-                && u64::from(row.len) == piece.len
-            {
+            if self.place(&piece)? == Some(Place::Wal { session, slot }) {
                 pieces.push(piece);
             }
         }
         Ok(pieces)
     }
+
+    /// Those of the pieces that were not trimmed or deleted since they were gathered: with one that was, the run that it
+    /// would be in could not be linked.
+    ///
+    /// # Errors
+    /// `Corrupt` when the state store is broken.
+    pub(crate) fn still_indexed(&self, mut pieces: Vec<Piece>) -> Result<Vec<Piece>> {
+        let mut gone = Vec::new();
+        for (at, piece) in pieces.iter().enumerate() {
+            if !matches!(self.place(piece)?, Some(Place::Wal { .. })) {
+                gone.push(at);
+            }
+        }
+        gone.into_iter().rev().for_each(|at| drop(pieces.swap_remove(at)));
+        Ok(pieces)
+    }
+
+    /// Where the index finds exactly this piece.
+    fn place(&self, piece: &Piece) -> Result<Option<Place>> {
+        let row = self.state.get(&layout::index_key(piece.partition, piece.base))?.map(IndexRow::parse).transpose()?;
+        let row = row.filter(|row| row.count == piece.count() && u64::from(row.len) == piece.len);
+        Ok(row.map(|row| row.place))
+    }
+}
+
+/// Pieces that do not hold the memory of an object of so many bytes of which they are a small part.
+fn detached(mut pieces: Vec<Piece>, held: u64) -> Vec<Piece> {
+    if HELD_SHARE * pieces.iter().map(|piece| piece.len).sum::<u64>() < held {
+        for batch in pieces.iter_mut().flat_map(|piece| &mut piece.batches) {
+            let StoredBatch { base, timestamp, batch: read } = &**batch;
+            *batch = Arc::new(StoredBatch { base: *base, timestamp: *timestamp, batch: read.detached() });
+        }
+    }
+    pieces
 }
 
 fn by_partition(body: &bytes::Bytes) -> Result<SlotBatches> {
@@ -150,4 +187,44 @@ fn by_partition(body: &bytes::Bytes) -> Result<SlotBatches> {
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use ulid::Ulid;
+
+    use super::*;
+    use crate::ids::{PartitionIndex, Timestamp, TopicId};
+    use crate::record::{Batch, NewRecord};
+    use crate::wal::blocks::BodyBuilder;
+
+    // Fails when a piece holds the memory of all that was read with it: a window of a few live bytes in each of thousands of
+    // slots would hold gigabytes.
+    #[test]
+    fn a_small_part_of_an_object_does_not_hold_the_rest_of_it() {
+        let mut body = BodyBuilder::default();
+        let partition = |index| Partition { topic: TopicId(Ulid(7)), index: PartitionIndex(index) };
+        for (index, len) in [(0, 10), (1, 1000)] {
+            let record = NewRecord { payload: vec![1; len].into(), ..NewRecord::default() };
+            let batch = Batch::of(&[record]).unwrap();
+            body.records(
+                ShardId(0),
+                partition(index),
+                &StoredBatch { base: Offset(0), timestamp: Timestamp(1), batch },
+            );
+        }
+        let body = bytes::Bytes::from(body.finish().concat());
+        let len = body.len() as u64;
+        let pieces = |index| {
+            let found = by_partition(&body).unwrap().into_iter().filter(|(of, _)| *of == partition(index));
+            found.map(|(of, batches)| Piece::new(1, of, batches)).collect::<Vec<_>>()
+        };
+        let large = detached(pieces(1), len);
+        assert!(!body.is_unique(), "most of it is not copied");
+        drop(large);
+        let small = detached(pieces(0), len);
+        assert!(body.is_unique());
+        assert_eq!(small[0].batches[0].batch.crc(), pieces(0)[0].batches[0].batch.crc());
+        assert_eq!(small[0].len, pieces(0)[0].len);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::common::{append, batch, make_topic, options, partition, read_all, texts, topic};
 use bytes::Bytes;
@@ -197,6 +198,58 @@ async fn compaction_begins_by_itself_when_enough_is_committed() {
     all.extend(fill(&log, 0, 8, 3000).await);
     store.until(|store| store.calls().iter().any(|call| call.op == Op::Put && is_segment(&call.path))).await;
     assert_eq!(read_all(&log, partition(0)).await, all);
+}
+
+fn wal_reads(store: &FaultStore) -> usize {
+    store.calls().iter().filter(|call| call.op == Op::Get && is_wal(&call.path)).count()
+}
+
+// Fails when a window is gathered only when it is full: small batches take more room in the tail than in the log, and
+// the first of them have left it by then.
+#[tokio::test]
+async fn what_is_compacted_in_time_is_not_read_from_the_store() {
+    let store = FaultStore::in_memory();
+    let tail_bytes_max = 64 * 1024;
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, tail_bytes_max, ..small(&store) };
+    let log = Log::open(options).await.expect("opens");
+    make_topic(&log, 1).await;
+    let all = fill(&log, 0, 1000, 30).await;
+    log.compact().await.expect("compacted");
+    assert!(segments(&store).await.len() > 3);
+    assert_eq!(wal_reads(&store), 0);
+    assert_eq!(read_all(&log, partition(0)).await, all);
+}
+
+// Fails when what was gathered is built as it was found: what was trimmed meanwhile would keep the rest of its run from being
+// linked.
+#[tokio::test]
+async fn what_is_trimmed_after_it_was_gathered_does_not_keep_the_rest_in_the_log() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    let all = fill(&log, 0, 6, 3000).await;
+    log.trim(partition(0), Offset(3)).await.expect("trimmed");
+    let more = fill(&log, 0, 2, 300).await;
+    log.compact().await.expect("compacted");
+    assert_eq!((log.metrics().linked_runs.get(), log.metrics().unlinked_runs.get()), (1, 0));
+    let kept = log.read(partition(0), Offset(3), usize::MAX).await.expect("readable");
+    assert_eq!(kept.last().map(|batch| batch.next()), Some(Offset((all.len() + more.len()) as u64)));
+}
+
+// Fails when a compaction that failed waits for as much to be published again: on a quiet node, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_compaction_that_failed_is_tried_again_after_some_time() {
+    let store = FaultStore::in_memory();
+    let log = Log::open(LogOptions { segment_bytes: SEGMENT_BYTES, ..small(&store) }).await.expect("opens");
+    make_topic(&log, 1).await;
+    for _ in 0..3 {
+        store.on_get(is_segment, GetFault::Fail);
+    }
+    fill(&log, 0, 20, 3000).await;
+    #[expect(clippy::disallowed_methods, reason = "virtual time that passes while nothing happens")]
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(store.unfired(), 0);
+    assert!(log.metrics().linked_runs.get() > 0);
 }
 
 // Fails when `Link::ops` puts rows without looking at those it replaces: the deleted topic would come back.
