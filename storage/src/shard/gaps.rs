@@ -78,6 +78,18 @@ pub(crate) fn gap_op(partition: Partition, gap: &Gap) -> StateOp {
     StateOp::Put(layout::gap_key(partition, gap.from), row.encode())
 }
 
+/// What a start changes: the gaps that end below it go.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn trimmed(state: &dyn StateStore, partition: Partition, start: Offset) -> Result<Option<StateOp>> {
+    let (first, upto) = (layout::gap_key(partition, Offset(0)), layout::gap_key(partition, start));
+    let Some((key, value)) = state.last_at_or_before(&first, &upto)? else { return Ok(None) };
+    // One that the start lies in stays: readers are told of it.
+    let kept = parse_gap(&key, value)?.to > start;
+    Ok(Some(StateOp::DeleteRange(first, if kept { key } else { upto })))
+}
+
 /// What a committed reservation changes; one that ends at the tail is none.
 pub(crate) fn reservation_op(partition: Partition, reservation: Reservation, tail: Offset) -> StateOp {
     let key = layout::reservation_key(partition);

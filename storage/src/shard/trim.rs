@@ -1,4 +1,5 @@
-//! How a committed move of a start changes the state: the partition's row, and the rows of the runs below it, which go.
+//! How a committed move of a start changes the state: the partition's row, and the rows of the runs and gaps below it, which
+//! go.
 //!
 //! However many runs go, it costs a few look-ups and one range of keys. Only runs whose rows do not say how many bytes are
 //! before them, which were written before there were trims, are counted one by one.
@@ -9,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition};
 use crate::layout;
 use crate::shard::changes::Entry;
+use crate::shard::gaps;
 use crate::shard::index::{last_run, run_at};
 use crate::shard::machine::{Run, partition_row};
 use crate::shard::rows::{IndexRow, PartitionRow, Row};
@@ -82,6 +84,7 @@ fn trim(
     if old < base {
         ops.push(StateOp::DeleteRange(layout::index_key(partition, old), layout::index_key(partition, base)));
     }
+    ops.extend(gaps::trimmed(state, partition, start)?);
     row.start = start;
     row.bytes = row.published - before;
     ops.push(StateOp::Put(layout::partition_key(partition), row.encode()));

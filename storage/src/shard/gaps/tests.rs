@@ -80,6 +80,20 @@ fn gaps_of_many_partitions_in_one_slot_move_each_its_own_tail() {
     assert_eq!(tails.collect::<Vec<_>>(), [Offset(9), Offset(6), Offset(20), Offset(1)]);
 }
 
+// Fails when gaps below a start stay, or the one that it lies in goes.
+#[test]
+fn gaps_below_a_start_go_and_the_one_that_it_lies_in_stays() {
+    let state = MemoryState::new();
+    let told = vec![told(2, 5), told(5, 7), told(7, 20), told(20, 30)];
+    apply(&state, vec![run(0, 2)], told).expect("applied");
+    for (start, kept) in [(4, 0), (5, 1), (8, 2), (19, 2), (20, 3), (30, 4)] {
+        let trim = Entry::Trim { partition: partition(0), start: Offset(start) };
+        apply(&state, vec![], vec![trim]).expect("applied");
+        let all = [gap(2, 5), gap(5, 7), gap(7, 20), gap(20, 30)];
+        assert_eq!(after(&state, partition(0), Offset(0)).expect("read"), all[kept..], "{start}");
+    }
+}
+
 // Fails when a reservation is kept that was given back, or when one that is renewed keeps what it was.
 #[test]
 fn a_reservation_is_replaced_by_the_next_and_given_back_by_one_that_ends_at_the_tail() {
