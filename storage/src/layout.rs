@@ -55,6 +55,11 @@ pub(crate) fn segment(segment: SegmentId) -> Path {
     Path::from(format!("segment/{segment}"))
 }
 
+/// The object of this number under a prefix of numbered ones.
+pub(crate) fn numbered(prefix: &Path, number: u64) -> Path {
+    prefix.clone().join(format!("{number:020}"))
+}
+
 /// The number at the end of a slot's, checkpoint's or claim's name.
 pub(crate) fn number(path: &Path) -> Option<u64> {
     path.filename()?.parse().ok()

@@ -20,7 +20,12 @@ const FETCH_AHEAD: usize = 8;
 /// # Errors
 /// `Unavailable` when the store cannot be listed.
 pub(crate) async fn list(stores: &ObjectStores, prefix: &Path, from: u64) -> Result<Vec<(u64, u64)>> {
-    let listed = stores.read.list(Some(prefix)).try_collect::<Vec<_>>().await;
+    // A store that can begins there; what it gives from before is left out below.
+    let listed = match from.checked_sub(1) {
+        Some(before) => stores.read.list_with_offset(Some(prefix), &layout::numbered(prefix, before)),
+        None => stores.read.list(Some(prefix)),
+    };
+    let listed = listed.try_collect::<Vec<_>>().await;
     let listed = listed.map_err(|error| unreadable(prefix, error))?;
     let numbered = listed.iter().filter_map(|object| Some((layout::number(&object.location)?, object.size)));
     let mut out: Vec<_> = numbered.filter(|(number, _)| *number >= from).collect();
