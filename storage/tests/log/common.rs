@@ -1,6 +1,7 @@
 //! What the tests of the log share: options that make it small, records, and reading a whole partition.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, TopicId};
@@ -8,6 +9,12 @@ use plinth_storage::log::{Change, Log, LogOptions, TopicOp};
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::store::ObjectStores;
 use ulid::Ulid;
+
+/// Virtual time passes as soon as everything that was due before has been done. For tests whose clock is paused.
+pub(crate) async fn pass(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "virtual time: nothing is waited for and nothing is guessed")]
+    tokio::time::sleep(time).await;
+}
 
 /// A topic that every test may use.
 pub(crate) fn topic() -> TopicId {

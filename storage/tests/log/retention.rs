@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::common::{append, batch, make_topic, options, partition, texts, topic};
+use crate::common::{append, batch, make_topic, options, partition, pass, texts, topic};
 use bytes::Bytes;
 use plinth_storage::env::Clock;
 use plinth_storage::ids::{Offset, Timestamp};
@@ -21,12 +21,6 @@ impl Clock for Virtual {
     fn now(&self) -> Timestamp {
         Timestamp(1_700_000_000_000 + u64::try_from(self.0.elapsed().as_millis()).expect("small"))
     }
-}
-
-/// Virtual time passes as soon as everything that was due before has been done.
-async fn pass(time: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "virtual time: nothing is waited for and nothing is guessed")]
-    tokio::time::sleep(time).await;
 }
 
 fn small(store: &FaultStore) -> LogOptions {

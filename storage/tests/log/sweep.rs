@@ -15,7 +15,7 @@ use plinth_storage::log::{Change, DocOp, Log, LogOptions, StopReason, TopicOp};
 use plinth_storage::testing::fault::{FaultStore, GetFault, Op, PutFault};
 use ulid::Ulid;
 
-use crate::common::{append, batch, make_topic, options, partition, read_all, texts};
+use crate::common::{append, batch, make_topic, options, partition, pass, read_all, texts};
 
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 const GRACE: Duration = Duration::from_secs(10 * 60);
@@ -33,11 +33,6 @@ fn hasty(store: &FaultStore) -> LogOptions {
 
 async fn open(store: &FaultStore) -> Log {
     Log::open(sweeping(store)).await.expect("the log opens")
-}
-
-async fn pass(time: Duration) {
-    #[expect(clippy::disallowed_methods, reason = "virtual time that passes")]
-    tokio::time::sleep(time).await;
 }
 
 /// Everything in the bucket, with its size.
