@@ -446,7 +446,7 @@ impl Log {
         rows.filter(|row| row.as_ref().map_or(true, |(key, _)| layout::is_checkpointed(key))).collect()
     }
 
-    /// Takes nothing new, stores what was taken, ends the tasks.
+    /// Takes nothing new, stores what was taken, ends the tasks. Dropped before its end, it ends them at once.
     ///
     /// # Errors
     /// `Unknown` when the store did not answer in time for what was in flight.
@@ -455,13 +455,25 @@ impl Log {
         self.inner.ahead.clear();
         let tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut tasks) = tasks else { return Ok(()) };
+        // Without the tasks nobody else tells those who wait behind what is under way.
+        let answered = Answered(&self.inner.writer);
         let ended = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
         tasks.abort_all();
+        drop(answered);
         let state = Arc::clone(&self.inner.state);
         if let Err(error) = apart("flushing the local state", move || state.flush()).await {
             tracing::warn!(%error, "local state was not flushed, the next start replays more");
         }
         ended.map_err(|_| Error::new(Kind::Unknown, format!("store gave no answer within {CLOSE_TIMEOUT:?}")))
+    }
+}
+
+/// Tells all who wait for the writer, when it goes, that the log is closed.
+struct Answered<'a>(&'a Writer);
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.0.stop(StopReason::Closed);
     }
 }
 

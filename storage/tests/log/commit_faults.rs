@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::common::{append, make_topic, options, partition, read_all, texts};
+use crate::common::{append, make_topic, options, partition, pass, read_all, texts};
 use bytes::Bytes;
 use object_store::path::Path;
 use plinth_storage::error::Kind;
@@ -12,6 +12,7 @@ use plinth_storage::log::{Log, LogOptions, StopReason};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
 use tokio::task::JoinSet;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const FAULTS: [PutFault; 5] =
     [PutFault::FailBefore, PutFault::ApplyThenError, PutFault::ApplyLater, PutFault::Conflict409, PutFault::Own412];
 
@@ -266,4 +267,37 @@ async fn a_second_flush_begins_when_as_many_wait_as_are_worth_one_and_no_third()
     let mut offsets: Vec<u64> = appends.join_all().await.into_iter().map(|offset| offset.expect("stored")).collect();
     offsets.sort_unstable();
     assert_eq!(offsets, (0..76).collect::<Vec<_>>());
+}
+
+// Fails when a close that gives up, or is dropped, ends the tasks and tells those who wait for them nothing.
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_a_slot_without_an_answer_is_told_when_the_log_is_closed() {
+    for patient in [true, false] {
+        let store = FaultStore::in_memory();
+        let options = LogOptions { in_flight_max: 1, append_timeout: 1000 * DAY, ..options(&store.stores(), None) };
+        let log = Log::open(options).await.expect("the log opens");
+        make_topic(&log, 1).await;
+        store.on_put(is_wal, PutFault::Hang);
+        let append_apart = |text: &'static str| {
+            tokio::spawn({
+                let log = log.clone();
+                async move { append(&log, text).await }
+            })
+        };
+        let under_way = append_apart("under way");
+        store.until(|store| store.hanging() == 1).await;
+        let behind = append_apart("behind");
+        pass(Duration::from_millis(1)).await;
+        // As long as a try of the create takes, or less.
+        let limit = Duration::from_secs(if patient { 60 } else { 1 });
+        let closed = tokio::time::timeout(limit, log.close()).await;
+        assert_eq!(
+            closed.map(|closed| closed.map_err(|error| error.kind())).ok(),
+            patient.then_some(Err(Kind::Unknown))
+        );
+        let outcomes = tokio::time::timeout(DAY, async { (under_way.await, behind.await) }).await;
+        let (under_way, behind) = outcomes.expect("both are told");
+        assert_eq!(under_way.expect("no panic").expect_err("open").kind(), Kind::Unknown);
+        assert_eq!(behind.expect("no panic").expect_err("never sent").kind(), Kind::Closed);
+    }
 }
