@@ -5,6 +5,8 @@
 
 mod append;
 mod reading;
+#[cfg(feature = "testing")]
+mod testing;
 mod trim;
 
 use std::fmt;
@@ -434,16 +436,6 @@ impl Log {
     /// `Closed` when the session ends before.
     pub async fn checkpoint(&self) -> Result<()> {
         self.inner.checkpoints.next().await
-    }
-
-    /// Every row of the state that belongs into a checkpoint, and its value.
-    ///
-    /// # Errors
-    /// `Corrupt` when the local state is broken.
-    #[cfg(feature = "testing")]
-    pub fn state_rows(&self) -> Result<Vec<(Bytes, Bytes)>> {
-        let rows = self.inner.state.snapshot();
-        rows.filter(|row| row.as_ref().map_or(true, |(key, _)| layout::is_checkpointed(key))).collect()
     }
 
     /// Takes nothing new, stores what was taken, ends the tasks. Dropped before its end, it ends them at once.

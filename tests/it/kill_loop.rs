@@ -26,7 +26,7 @@ use std::time::Duration;
 use plinth_api::error::{Problem, PublishOutcome};
 use plinth_api::records::{Gap, Receipt, Record, RecordPage};
 use plinth_audit::body::{Body, Writer, digest};
-use plinth_audit::history::{Event, History, Outcome, Place, Seen, write_events};
+use plinth_audit::history::{Class, Event, History, Outcome, Place, Seen, write_events};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::RequestBuilder;
@@ -221,7 +221,7 @@ impl Run {
     /// Nothing is trimmed here, so a gap means that records are gone; the audit names them.
     fn go_back(&self, connection: u64, place: &mut Position, gap: &Gap) {
         let at = Place::new(place.topic, gap.partition);
-        self.history.log(Event::Gap { connection, place: at, resumed_at: gap.resumed_at });
+        self.history.log(Event::Gap { connection, place: at, resumed_at: gap.resumed_at, lost: false });
         place.next.insert(gap.partition, gap.resumed_at);
     }
 
@@ -251,7 +251,14 @@ impl Run {
             let page: RecordPage = answer.parse();
             let records: Vec<Seen> = page.records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
             place.next.insert(partition, from + records.len() as u64);
-            self.history.log(Event::Read { read, place: at, from, records, caught_up: page.caught_up });
+            self.history.log(Event::Read {
+                read,
+                place: at,
+                from,
+                records,
+                lost: Vec::new(),
+                caught_up: page.caught_up,
+            });
         }
     }
 
@@ -272,7 +279,12 @@ impl Run {
                 let records = client.read_all(topic, partition).await;
                 tails.insert((topic.to_owned(), partition), records.len() as u64);
                 let records = records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
-                self.history.log(Event::View { place: Place::new(topic, partition), records });
+                self.history.log(Event::View {
+                    place: Place::new(topic, partition),
+                    start: 0,
+                    records,
+                    lost: Vec::new(),
+                });
             }
         }
         tails
@@ -329,7 +341,13 @@ impl Driver {
     async fn publish(&mut self, to: (&'static str, u32), bodies: &[String]) -> Outcome {
         let op = self.run.history.fresh_id();
         let digests = bodies.iter().map(|body| digest(body.as_bytes())).collect();
-        self.run.history.log(Event::Invoke { op, topic: to.0.to_owned(), first: self.next, digests });
+        self.run.history.log(Event::Invoke {
+            op,
+            topic: to.0.to_owned(),
+            first: self.next,
+            digests,
+            class: Class::Object,
+        });
         let mut tried = false;
         let outcome = loop {
             let (outcome, duplicate) = self.attempt(to, bodies).await;
@@ -363,7 +381,10 @@ impl Driver {
                 let receipt: Receipt = answer.parse();
                 assert_eq!(answer.status, if receipt.duplicate { 200 } else { 201 });
                 self.server = Some((url, client));
-                return (Outcome::Ok { partition: receipt.partition, offset: receipt.offset }, receipt.duplicate);
+                return (
+                    Outcome::Ok { partition: receipt.partition, offset: receipt.offset, class: Class::Object },
+                    receipt.duplicate,
+                );
             }
             Ok(answer) => {
                 let problem: Problem = answer.parse();

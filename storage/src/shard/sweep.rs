@@ -8,7 +8,7 @@
 
 mod survey;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,8 +125,10 @@ impl Sweeper {
             return Ok(());
         }
         self.metrics.pending_deletes.set(i64::try_from(candidates.len()).unwrap_or(i64::MAX));
-        let since = self.checkpoint_at(at).await?;
-        until(Some(since + self.options.grace)).await;
+        let since = if planted!(DeletedBeforeCheckpoint) { newest.since } else { self.checkpoint_at(at).await? };
+        if !planted!(GraceIgnored) {
+            until(Some(since + self.options.grace)).await;
+        }
         let (referenced, _) = self.survey().await?;
         let newest = self.newest()?;
         let doomed = candidates.into_iter().filter(|candidate| !is_needed(candidate.name, &referenced, &newest));
@@ -138,7 +140,7 @@ impl Sweeper {
     async fn survey(&self) -> Result<(Referenced, Slot)> {
         let state = Arc::clone(&self.state);
         // Before the rows are looked through: one that is settled in between is among them.
-        let unsettled = self.unsettled.all();
+        let unsettled = if planted!(UnlinkedDeleted) { HashSet::new() } else { self.unsettled.all() };
         apart("a sweep", move || {
             let referenced = Referenced::survey(&*state, unsettled)?;
             let position = Position::load(&*state)?;
@@ -156,7 +158,7 @@ impl Sweeper {
             while let Some(object) = listed.try_next().await.map_err(failed)? {
                 let Some(name) = Deletable::parse(&object.location) else { continue };
                 // Only fences have no body.
-                let is_fence = object.size <= HEADER_BYTES as u64;
+                let is_fence = object.size <= HEADER_BYTES as u64 && !planted!(FenceDeleted);
                 if !is_fence && !self.is_open(name, newest) && !is_needed(name, referenced, newest) {
                     out.push(Candidate { name, len: object.size });
                 }
@@ -171,6 +173,7 @@ impl Sweeper {
     /// Whether it is of this session and not below its newest checkpoint.
     fn is_open(&self, name: Deletable, newest: &Durable) -> bool {
         match name {
+            Deletable::Slot(..) if planted!(DeletedBeforeCheckpoint) => false,
             Deletable::Slot(session, slot) => session == self.session && slot >= newest.next,
             Deletable::Checkpoint(session, number) => session == self.session && number >= newest.number(),
             Deletable::Segment(_) => false,
@@ -180,6 +183,9 @@ impl Sweeper {
     /// Those of this session and of sessions that owned the catalog before it. Of others it cannot know anything: they may
     /// have ended this one.
     async fn of_ended_logs(&self, unneeded: Vec<Candidate>, known: &mut Known) -> Result<Vec<Candidate>> {
+        if planted!(StrangersDeleted) {
+            return Ok(unneeded);
+        }
         self.learn_authors(&unneeded, known).await?;
         let session_of = |known: &Known, name: Deletable| match name {
             Deletable::Slot(session, _) | Deletable::Checkpoint(session, _) => Some(session),
@@ -208,7 +214,7 @@ impl Sweeper {
             Deletable::Segment(segment) => Some(segment),
             Deletable::Slot(..) | Deletable::Checkpoint(..) => None,
         });
-        let segments: HashSet<SegmentId> = segments.collect();
+        let segments: BTreeSet<SegmentId> = segments.collect();
         known.authors.retain(|segment, _| segments.contains(segment));
         let unread: Vec<SegmentId> = segments.into_iter().filter(|one| !known.authors.contains_key(one)).collect();
         let mut headers = stream::iter(unread)
@@ -237,7 +243,7 @@ impl Sweeper {
     async fn let_go(&self, doomed: Vec<Candidate>) -> Result<()> {
         let mut pending = doomed.len();
         for some in doomed.chunks(DELETE_AT_ONCE) {
-            let lens: HashMap<Path, u64> = some.iter().map(|one| (one.name.path(), one.len)).collect();
+            let lens: BTreeMap<Path, u64> = some.iter().map(|one| (one.name.path(), one.len)).collect();
             let mut deleted = slot::delete(&self.stores, lens.keys().cloned().collect());
             while let Some(path) = deleted.try_next().await? {
                 self.metrics.deleted_objects.inc();
@@ -260,6 +266,9 @@ fn ended() -> Error {
 /// Whether an object is needed, by a record that is kept or for a restore, when its log goes no further.
 fn is_needed(name: Deletable, referenced: &Referenced, newest: &Durable) -> bool {
     match name {
+        Deletable::Checkpoint(session, number) if planted!(PartDeleted) => {
+            newest.parts.last().is_some_and(|part| (part.session, part.number) == (session, number))
+        }
         Deletable::Checkpoint(session, number) => {
             newest.parts.iter().any(|part| (part.session, part.number) == (session, number))
         }

@@ -34,11 +34,25 @@ pub enum Bug {
     FenceBelowData,
     /// The loser of a claim serves the shard.
     LoserServes,
+    /// Objects are deleted that the state does not need and the newest checkpoint does.
+    DeletedBeforeCheckpoint,
+    /// Objects are deleted as soon as nothing needs them.
+    GraceIgnored,
+    /// Fences are deleted with the logs that they end.
+    FenceDeleted,
+    /// What the state does not need is deleted, whoever wrote it.
+    StrangersDeleted,
+    /// A segment is deleted that is about to be linked.
+    UnlinkedDeleted,
+    /// A checkpoint is deleted that the newest one builds on.
+    PartDeleted,
+    /// A replay leaves out the moves of starts.
+    StartForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforePut,
         Self::OwnWriteIsConflict,
         Self::ConflictIsFence,
@@ -52,6 +66,13 @@ impl Bug {
         Self::FenceIgnored,
         Self::FenceBelowData,
         Self::LoserServes,
+        Self::DeletedBeforeCheckpoint,
+        Self::GraceIgnored,
+        Self::FenceDeleted,
+        Self::StrangersDeleted,
+        Self::UnlinkedDeleted,
+        Self::PartDeleted,
+        Self::StartForgotten,
     ];
 }
 

@@ -3,11 +3,14 @@
 //! The promises are those of the product page; the letters A1 to A10 are the names of the checks in the notes on
 //! reliability. A partition that has no [`Event::View`] is judged only by what reads and subscribers saw of it.
 
+mod gone;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
+use self::gone::{Gone, Lives};
 use crate::body::Writer;
-use crate::history::{Event, Outcome, Place, Seen};
+use crate::history::{Class, Event, Outcome, Place, Seen};
 
 /// Something that must not be.
 #[expect(missing_docs, reason = "the fields are words of the vocabulary, and each line says what they are about")]
@@ -35,6 +38,12 @@ pub enum Violation {
     Skipped { connection: u64, place: Place, expected: u64, found: u64 },
     /// A8: a record that was shown is missing in a later view.
     Vanished { place: Place, offset: u64 },
+    /// The start of a partition moved further than anybody had asked for, or a gap event went on there.
+    Overtrimmed { place: Place, start: u64, allowed: u64 },
+    /// The start of a partition is below one that was shown, or acknowledged, before.
+    StartWentBack { place: Place, start: u64, floor: u64 },
+    /// A record is shown that was told to be lost, or was not kept any more.
+    Revived { place: Place, offset: u64 },
     /// A10: a batch is stored in part, or not in one piece.
     Torn { place: Place, offset: u64, first: Writer, count: usize },
     /// The log itself is wrong: an answer without a request, a number used twice.
@@ -67,10 +76,17 @@ struct Judge {
     floors: HashMap<String, BTreeMap<u32, u64>>,
     /// Offsets per partition that were acknowledged or shown: what a later view must hold.
     due: HashMap<Place, BTreeMap<u64, Due>>,
-    reads: HashMap<u64, u64>,
+    /// The floor of a read, and the start when it began.
+    reads: HashMap<u64, (u64, u64)>,
     connections: HashMap<(u64, Place), Option<u64>>,
     orders: BTreeMap<(Place, u64), Writer>,
+    gone: Gone,
+    /// One record at two offsets, if the first is not told to be lost in the end.
+    doubles: Vec<(Writer, Spot, Spot)>,
 }
+
+/// An offset of a partition.
+type Spot = (Place, u64);
 
 struct Op {
     first: Writer,
@@ -78,47 +94,53 @@ struct Op {
     floors: BTreeMap<u32, u64>,
     outcome: Option<Outcome>,
     topic: String,
+    class: Class,
 }
 
 #[derive(Clone, Copy)]
 struct Due {
     digest: u64,
     acknowledged: Option<Writer>,
+    class: Class,
+    since: Lives,
 }
 
 impl Judge {
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Invoke { op, topic, first, digests } => self.invoke(*op, topic, *first, digests),
+            Event::Invoke { op, topic, first, digests, class } => self.invoke((*op, *class), topic, *first, digests),
             Event::Complete { op, outcome } => self.complete(*op, *outcome),
             Event::ReadInvoke { read, place } => {
-                let floor = self.floor(place);
-                self.reads.insert(*read, floor);
+                let bounds = (self.floor(place), self.gone.start(place));
+                self.reads.insert(*read, bounds);
             }
-            Event::Read { read, place, from, records, caught_up } => {
-                let end = self.dense(place, *from, records);
-                self.read(*read, place, caught_up.then_some(end));
+            Event::Read { read, place, from, records, lost, caught_up } => {
+                self.tell_lost(place, lost);
+                let end = self.dense(place, *from, records, lost);
+                self.read(*read, place, records, caught_up.then_some(end));
                 self.shown(place, records);
             }
             Event::Attach { connection, place, from } => {
                 self.connections.insert((*connection, place.clone()), *from);
             }
             Event::Delivered { connection, place, records } => self.delivered(*connection, place, records),
-            Event::Gap { connection, place, resumed_at } => {
-                self.connections.insert((*connection, place.clone()), Some(*resumed_at));
-            }
-            Event::View { place, records } => self.view(place, records),
+            Event::Gap { connection, place, resumed_at, lost } => self.gap(*connection, place, *resumed_at, *lost),
+            Event::View { place, start, records, lost } => self.view(place, *start, records, lost),
+            Event::MayTrim { place, before } => self.gone.may_trim(place, *before),
+            Event::Start { place, start } => self.start(place, *start),
+            Event::Trimmed { place, start } => self.gone.moved(place, *start),
+            Event::Died { wiped } => self.gone.died(*wiped),
         }
     }
 
-    fn invoke(&mut self, op: u64, topic: &str, first: Writer, digests: &[u64]) {
+    fn invoke(&mut self, (op, class): (u64, Class), topic: &str, first: Writer, digests: &[u64]) {
         for index in 0..digests.len() {
             if self.written.insert(nth(first, index), (op, index)).is_some() {
                 self.bad(format!("{:?} is published twice", nth(first, index)));
             }
         }
         let floors = self.floors.get(topic).cloned().unwrap_or_default();
-        let made = Op { first, digests: digests.to_vec(), floors, outcome: None, topic: topic.to_owned() };
+        let made = Op { first, digests: digests.to_vec(), floors, outcome: None, topic: topic.to_owned(), class };
         if self.ops.insert(op, made).is_some() {
             self.bad(format!("request {op} is sent twice"));
         }
@@ -131,23 +153,27 @@ impl Judge {
         if entry.outcome.replace(outcome).is_some() {
             return self.bad(format!("request {op} is answered twice"));
         }
-        let Outcome::Ok { partition, offset } = outcome else { return };
+        let Outcome::Ok { partition, offset, class } = outcome else { return };
         let place = Place::new(entry.topic.clone(), partition);
         let (first, digests) = (entry.first, entry.digests.clone());
         for (index, digest) in digests.iter().enumerate() {
             let (at, writer) = (offset + index as u64, nth(first, index));
             self.fix(&place, at, *digest);
             self.placed(&place, at, writer);
-            self.due.entry(place.clone()).or_default().insert(at, Due { digest: *digest, acknowledged: Some(writer) });
+            let due = Due { digest: *digest, acknowledged: Some(writer), class, since: self.gone.lives() };
+            self.due.entry(place.clone()).or_default().insert(at, due);
         }
         self.raise(&place, offset + digests.len() as u64);
     }
 
     /// `tail` is where the read ended, if it claims to have reached the tail.
-    fn read(&mut self, read: u64, place: &Place, tail: Option<u64>) {
-        let Some(floor) = self.reads.remove(&read) else {
+    fn read(&mut self, read: u64, place: &Place, records: &[Seen], tail: Option<u64>) {
+        let Some((floor, start)) = self.reads.remove(&read) else {
             return self.bad(format!("read {read} is answered but was never sent"));
         };
+        if let Some(first) = records.first().filter(|first| tail.is_some() && first.offset < start) {
+            self.found.push(Violation::Revived { place: place.clone(), offset: first.offset });
+        }
         if let Some(end) = tail.filter(|end| *end < floor) {
             self.found.push(Violation::Stale { place: place.clone(), end, floor });
         }
@@ -169,13 +195,47 @@ impl Judge {
         self.shown(place, records);
     }
 
-    fn view(&mut self, place: &Place, records: &[Seen]) {
-        self.dense(place, 0, records);
+    fn gap(&mut self, connection: u64, place: &Place, resumed_at: u64, lost: bool) {
+        let before = self.connections.insert((connection, place.clone()), Some(resumed_at));
+        let allowed = self.gone.allowed(place);
+        match before.flatten() {
+            Some(expected) if lost => self.gone.told_lost(place, expected, resumed_at),
+            _ if !lost && resumed_at > allowed => {
+                self.found.push(Violation::Overtrimmed { place: place.clone(), start: resumed_at, allowed });
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// One that knows all of the log shows this start.
+    fn start(&mut self, place: &Place, start: u64) {
+        let (allowed, floor) = (self.gone.allowed(place), self.gone.start(place));
+        if start > allowed {
+            self.found.push(Violation::Overtrimmed { place: place.clone(), start, allowed });
+        }
+        if start < floor {
+            self.found.push(Violation::StartWentBack { place: place.clone(), start, floor });
+        }
+        self.gone.moved(place, start);
+    }
+
+    fn tell_lost(&mut self, place: &Place, lost: &[(u64, u64)]) {
+        for (from, to) in lost {
+            self.gone.told_lost(place, *from, *to);
+        }
+    }
+
+    fn view(&mut self, place: &Place, start: u64, records: &[Seen], lost: &[(u64, u64)]) {
+        self.start(place, start);
+        self.tell_lost(place, lost);
+        self.dense(place, start, records, lost);
         self.shown(place, records);
         let there: HashMap<u64, u64> = records.iter().map(|record| (record.offset, record.digest)).collect();
+        let is_lost = |offset: u64| lost.iter().any(|(from, to)| (*from..*to).contains(&offset));
         let mut missing = Vec::new();
-        for (offset, due) in self.due.get(place).into_iter().flatten() {
-            if there.get(offset) == Some(&due.digest) {
+        for (offset, due) in self.due.get(place).into_iter().flat_map(|due| due.range(start..)) {
+            let may_be_gone = is_lost(*offset) && self.gone.may_lose(due.class, due.since);
+            if may_be_gone || there.get(offset) == Some(&due.digest) {
                 continue;
             }
             missing.push(match due.acknowledged {
@@ -184,11 +244,11 @@ impl Judge {
             });
         }
         self.found.extend(missing);
-        self.batches(place, records);
+        self.batches(place, start, records);
     }
 
-    /// Every batch that begins or shows up in the view is there in one piece.
-    fn batches(&mut self, place: &Place, records: &[Seen]) {
+    /// Every batch that begins or shows up in the view is there in one piece, but for what of it is below the start.
+    fn batches(&mut self, place: &Place, start: u64, records: &[Seen]) {
         let mut torn = HashSet::new();
         for (at, record) in records.iter().enumerate() {
             let Some((op, index)) = record.writer.and_then(|writer| self.written.get(&writer)).copied() else {
@@ -196,10 +256,13 @@ impl Judge {
             };
             let count = self.ops[&op].digests.len();
             let first = self.ops[&op].first;
-            let whole = at >= index && {
-                let begin = at - index;
-                let span = records.get(begin..begin + count).unwrap_or_default();
-                span.len() == count && span.iter().enumerate().all(|(i, seen)| seen.writer == Some(nth(first, i)))
+            let below = (start + index as u64).saturating_sub(record.offset);
+            let below = usize::try_from(below).map_or(index, |below| below.min(index));
+            let whole = at + below >= index && {
+                let begin = at + below - index;
+                let span = records.get(begin..begin + count - below).unwrap_or_default();
+                let is_next = |(i, seen): (usize, &Seen)| seen.writer == Some(nth(first, below + i));
+                span.len() == count - below && span.iter().enumerate().all(is_next)
             };
             if !whole && torn.insert(op) {
                 let offset = record.offset;
@@ -212,11 +275,14 @@ impl Judge {
     fn shown(&mut self, place: &Place, records: &[Seen]) {
         for record in records {
             self.fix(place, record.offset, record.digest);
-            let due = Due { digest: record.digest, acknowledged: None };
+            if self.gone.is_lost(place, record.offset) {
+                self.found.push(Violation::Revived { place: place.clone(), offset: record.offset });
+            }
+            let written = record.writer.and_then(|writer| Some((writer, *self.written.get(&writer)?)));
+            let class = written.map_or(Class::Object, |(_, (op, _))| self.ops[&op].class);
+            let due = Due { digest: record.digest, acknowledged: None, class, since: self.gone.lives() };
             self.due.entry(place.clone()).or_default().entry(record.offset).or_insert(due);
-            let Some((writer, (op, index))) =
-                record.writer.and_then(|writer| Some((writer, *self.written.get(&writer)?)))
-            else {
+            let Some((writer, (op, index))) = written else {
                 self.found.push(Violation::Foreign { place: place.clone(), offset: record.offset });
                 continue;
             };
@@ -255,6 +321,12 @@ impl Judge {
         };
         if *first != here {
             let first = first.clone();
+            // What was lost may have been sent again.
+            if self.written.get(&writer).is_some_and(|(op, _)| self.ops[op].class != Class::Object) {
+                self.seen_at.insert(writer, here.clone());
+                self.orders.insert(here.clone(), writer);
+                return self.doubles.push((writer, first, here));
+            }
             let again = Violation::Duplicate { writer, first, second: here };
             if !self.found.contains(&again) {
                 self.found.push(again);
@@ -262,20 +334,33 @@ impl Judge {
         }
     }
 
-    fn dense(&mut self, place: &Place, from: u64, records: &[Seen]) -> u64 {
+    /// Where the records end that begin at `from` and have no hole but what is `lost`.
+    fn dense(&mut self, place: &Place, from: u64, records: &[Seen], lost: &[(u64, u64)]) -> u64 {
+        let behind = |next: u64| lost.iter().filter(|(from, _)| *from == next).map(|(_, to)| *to).next_back();
         let mut expected = from;
         for record in records {
+            while let Some(next) = behind(expected).filter(|next| expected < *next && *next <= record.offset) {
+                expected = next;
+            }
             if record.offset != expected {
                 let found = record.offset;
                 self.found.push(Violation::Hole { place: place.clone(), expected, found });
             }
             expected = record.offset + 1;
         }
+        while let Some(next) = behind(expected).filter(|next| expected < *next) {
+            expected = next;
+        }
         expected
     }
 
     /// What can be said only at the end: order per producer, and that no refused publish left a record.
     fn close(&mut self) {
+        for (writer, first, second) in std::mem::take(&mut self.doubles) {
+            if !self.gone.is_lost(&first.0, first.1) {
+                self.found.push(Violation::Duplicate { writer, first, second });
+            }
+        }
         let mut last: HashMap<(Place, u64, u64, u64), Writer> = HashMap::new();
         for ((place, offset), writer) in &self.orders {
             let key = (place.clone(), writer.run, writer.producer, writer.epoch);
@@ -343,6 +428,13 @@ impl fmt::Display for Violation {
                 write!(f, "skipped: connection {connection} of {place} got {found} instead of {expected}, no gap event")
             }
             Self::Vanished { place, offset } => write!(f, "vanished: {place} at {offset} was shown and is gone"),
+            Self::Overtrimmed { place, start, allowed } => {
+                write!(f, "overtrimmed: {place} begins at {start}, nobody asked for more than {allowed}")
+            }
+            Self::StartWentBack { place, start, floor } => {
+                write!(f, "start went back: {place} begins at {start} after it began at {floor}")
+            }
+            Self::Revived { place, offset } => write!(f, "revived: {place} at {offset} was gone and is shown"),
             Self::Torn { place, offset, first, count } => {
                 write!(f, "torn: {place} at {offset} has a part of the batch of {count} from {first:?}")
             }

@@ -30,6 +30,19 @@ pub struct Seen {
     pub writer: Option<Writer>,
 }
 
+/// What a publish is acknowledged for: what it survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Everything.
+    #[default]
+    Object,
+    /// The end of the process, but not the loss of its cache directory.
+    Local,
+    /// Nothing: it may go with the process.
+    Memory,
+}
+
 /// What became of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -40,6 +53,9 @@ pub enum Outcome {
         partition: u32,
         /// The offset of the first record.
         offset: u64,
+        /// The class that was reached.
+        #[serde(default)]
+        class: Class,
     },
     /// Refused: the record is not stored and never will be.
     NotStored,
@@ -61,6 +77,9 @@ pub enum Event {
         first: Writer,
         /// The digests of the records, in order.
         digests: Vec<u64>,
+        /// The class that is asked for.
+        #[serde(default)]
+        class: Class,
     },
     /// The publish was answered, or given up.
     Complete {
@@ -87,6 +106,9 @@ pub enum Event {
         from: u64,
         /// The records.
         records: Vec<Seen>,
+        /// Offsets between them that are told to be lost: from, to.
+        #[serde(default)]
+        lost: Vec<(u64, u64)>,
         /// True when it claims to have reached the tail.
         caught_up: bool,
     },
@@ -116,13 +138,48 @@ pub enum Event {
         place: Place,
         /// The offset at which it goes on.
         resumed_at: u64,
+        /// Because they are lost; else because they are not kept any more.
+        #[serde(default)]
+        lost: bool,
     },
     /// All records of a partition as one node shows them from the start to the tail, with no publish under way.
     View {
         /// What was read.
         place: Place,
+        /// The first offset that is kept.
+        #[serde(default)]
+        start: u64,
         /// All of its records.
         records: Vec<Seen>,
+        /// Offsets between them that are told to be lost: from, to.
+        #[serde(default)]
+        lost: Vec<(u64, u64)>,
+    },
+    /// Records may go from here on: somebody is about to ask for it, or the topic keeps only so much.
+    MayTrim {
+        /// Of which partition.
+        place: Place,
+        /// Those below this offset; `None`: any.
+        before: Option<u64>,
+    },
+    /// The start of a partition, as one shows it that knows all of the log.
+    Start {
+        /// The partition.
+        place: Place,
+        /// Its first offset that is kept.
+        start: u64,
+    },
+    /// A trim was acknowledged: the start is here, or above.
+    Trimmed {
+        /// Of the partition.
+        place: Place,
+        /// The start.
+        start: u64,
+    },
+    /// The process ended at once, and with it what it had only in its memory.
+    Died {
+        /// Its cache directory is gone, too.
+        wiped: bool,
     },
 }
 
@@ -216,10 +273,10 @@ mod tests {
     fn events_survive_the_way_through_a_file_and_a_bad_line_is_named() {
         let writer = Writer { run: 1, producer: 2, epoch: 3, sequence: 4 };
         let events = vec![
-            Event::Invoke { op: 1, topic: "t".into(), first: writer, digests: vec![9] },
-            Event::Complete { op: 1, outcome: Outcome::Ok { partition: 0, offset: 5 } },
+            Event::Invoke { op: 1, topic: "t".into(), first: writer, digests: vec![9], class: Class::Local },
+            Event::Complete { op: 1, outcome: Outcome::Ok { partition: 0, offset: 5, class: Class::Object } },
             Event::Complete { op: 2, outcome: Outcome::Unknown },
-            Event::View { place: Place::new("t", 0), records: vec![Seen::new(0, b"x")] },
+            Event::View { place: Place::new("t", 0), start: 0, records: vec![Seen::new(0, b"x")], lost: vec![(1, 2)] },
         ];
         let mut file = Vec::new();
         write_events(&events, &mut file).unwrap();

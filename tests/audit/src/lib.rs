@@ -11,4 +11,4 @@ pub mod history;
 
 pub use body::{Body, Writer};
 pub use check::{Violation, check};
-pub use history::{Event, History, Outcome, Place, Seen};
+pub use history::{Class, Event, History, Outcome, Place, Seen};

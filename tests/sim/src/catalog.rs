@@ -91,14 +91,8 @@ pub async fn make_and_delete_topics(world: Arc<World>, number: u64) {
             continue;
         }
         let partition = Partition { topic, index: PartitionIndex(0) };
-        let record = NewRecord { payload: Bytes::from_static(b"short-lived"), ..NewRecord::default() };
-        let batch = Batch::of(&[record]).expect("one record is a batch");
-        let stored = handle.call(handle.log.append(partition, batch)).await;
-        if let Some(Ok(appended)) = stored
-            && appended.base != Offset(0)
-        {
-            world.wrong(format!("the first record of a new topic is at {:?}", appended.base));
-        }
+        let stored = write_some(&world, &mut random, partition).await;
+        check_there(&world, partition, &stored).await;
         let delete = TopicOp::Delete { topic };
         let deleted = commit(&handle, Change { topics: vec![delete], ..Change::default() }, &mut random).await;
         world.trace.line(&format!("n{} topic {made}: {deleted:?}", handle.number));
@@ -108,6 +102,37 @@ pub async fn make_and_delete_topics(world: Arc<World>, number: u64) {
                 check_gone(&world, &other, partition);
             }
         }
+    }
+}
+
+/// Writes to a new topic for a while; answers the offsets that were acknowledged.
+async fn write_some(world: &World, random: &mut StdRng, partition: Partition) -> Vec<Offset> {
+    let mut stored = Vec::new();
+    for _ in 0..random.random_range(1..8) {
+        let Some(handle) = world.pick(random) else { continue };
+        let record = NewRecord { payload: Bytes::from_static(b"short-lived"), ..NewRecord::default() };
+        let batch = Batch::of(&[record]).expect("one record is a batch");
+        match handle.call(handle.log.append(partition, batch)).await {
+            Some(Ok(appended)) => stored.push(appended.base),
+            // It may be the first one all the same.
+            Some(Err(_)) | None if stored.is_empty() => return stored,
+            Some(Err(_)) | None => {}
+        }
+        world.rest(random, 0..1500).await;
+    }
+    if stored.first().is_some_and(|first| *first != Offset(0)) {
+        world.wrong(format!("the first record of a new topic is at {:?}", stored[0]));
+    }
+    stored
+}
+
+/// What was stored in a topic that was not deleted is there.
+async fn check_there(world: &World, partition: Partition, stored: &[Offset]) {
+    let Some(handle) = world.the_newest() else { return };
+    let read = handle.call(tokio::time::timeout(Duration::from_secs(20), World::read(&handle, partition, Offset(0))));
+    let (Some(Ok(Ok(read))), true) = (read.await, world.newest() == handle.number) else { return };
+    if let Some(lost) = stored.iter().find(|offset| !read.iter().any(|seen| seen.offset == offset.0)) {
+        world.wrong(format!("node {} lacks offset {lost} of {partition}", handle.number));
     }
 }
 

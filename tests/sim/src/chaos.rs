@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::deletions::Deletions;
 use crate::flag::Flag;
 use crate::sleep;
 use crate::trace::Trace;
@@ -20,7 +21,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,6 +34,8 @@ pub(crate) const HEADER_BYTES: u64 = 128;
 pub struct Weather {
     /// One call in so many takes up to half a minute; 0: none.
     pub slow_one_in: u32,
+    /// One delete in so many is lost, or its answer; 0: none.
+    pub lost_delete_one_in: u32,
     /// One read in so many has a flipped bit, is cut short, or fails; 0: none.
     pub broken_read_one_in: u32,
     /// Every call fails.
@@ -45,6 +48,7 @@ pub struct Chaos {
     inner: Arc<dyn ObjectStore>,
     node: u32,
     trace: Arc<Trace>,
+    deletions: Arc<Deletions>,
     state: Arc<Mutex<State>>,
     paused: Arc<Flag>,
 }
@@ -52,6 +56,21 @@ pub struct Chaos {
 struct State {
     random: StdRng,
     weather: Weather,
+}
+
+impl State {
+    fn loses(&mut self) -> Option<Lost> {
+        let State { random, weather } = self;
+        let lost = weather.lost_delete_one_in > 0 && random.random_range(0..weather.lost_delete_one_in) == 0;
+        lost.then(|| if random.random() { Lost::Request } else { Lost::Answer })
+    }
+}
+
+/// What of a call is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    Request,
+    Answer,
 }
 
 enum ReadFault {
@@ -63,9 +82,14 @@ enum ReadFault {
 impl Chaos {
     /// A node's view of `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn ObjectStore>, node: u32, seed: u64, trace: Arc<Trace>) -> Self {
+    pub fn new(
+        inner: Arc<dyn ObjectStore>,
+        node: u32,
+        seed: u64,
+        (trace, deletions): (Arc<Trace>, Arc<Deletions>),
+    ) -> Self {
         let state = State { random: StdRng::seed_from_u64(seed), weather: Weather::default() };
-        Self { inner, node, trace, state: Arc::new(Mutex::new(state)), paused: Arc::default() }
+        Self { inner, node, trace, deletions, state: Arc::new(Mutex::new(state)), paused: Arc::default() }
     }
 
     /// Changes how bad it is.
@@ -143,6 +167,23 @@ impl Chaos {
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
+    async fn delete_one(&self, path: Path) -> Result<Path> {
+        self.enter("delete", &path).await?;
+        let fails = self.state().loses();
+        if fails == Some(Lost::Request) {
+            return Err(failed("the delete failed"));
+        }
+        let object = self.inner.head(&path).await;
+        let mut deleted = self.inner.delete(&path).await;
+        if let (Ok(object), Ok(())) = (object, &deleted) {
+            self.deletions.deleted(self.node, &path, object.size);
+        }
+        if fails == Some(Lost::Answer) {
+            deleted = Err(failed("the answer to the delete was lost"));
+        }
+        self.leave("delete", &path, deleted).await.map(|()| path)
+    }
+
     fn entered_list(
         &self,
         prefix: Option<&Path>,
@@ -192,11 +233,11 @@ impl ObjectStore for Chaos {
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
-        let entered = paths.and_then(move |path| {
+        let deleted = paths.and_then(move |path| {
             let store = store.clone();
-            async move { store.enter("delete", &path).await.map(|()| path) }
+            async move { store.delete_one(path).await }
         });
-        self.inner.delete_stream(entered.boxed())
+        deleted.boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

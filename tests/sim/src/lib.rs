@@ -2,19 +2,21 @@
 //!
 //! One seed is one history: one thread, a paused clock that moves when nobody has anything to do, random numbers from
 //! the seed, a store in memory that loses answers, applies late, says 409, is slow, is away ([`chaos`], and the fault
-//! store of the core), nodes that are killed, paused and taken over from ([`fate`]), clients that publish, read, follow
-//! and change the catalog ([`publish`], [`observe`], [`catalog`]). Then the bucket is read by a node that was there and by
-//! a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
+//! store of the core), nodes that are killed, paused and taken over from ([`fate`]), clients that publish, read, follow,
+//! change the catalog and let records go ([`publish`], [`observe`], [`catalog`], [`trim`]). Nodes delete what nothing needs,
+//! and only that ([`deletions`]). Then the bucket is read by a node that was there and by a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
 //!
 //! The disk is not part of it: the state is kept in memory, and so is every page that was read.
 
 pub mod catalog;
 pub mod chaos;
+pub mod deletions;
 pub mod fate;
 pub mod flag;
 pub mod observe;
 pub mod publish;
 pub mod trace;
+pub mod trim;
 pub mod world;
 
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use crate::world::{Handle, World};
 
 /// How long clients and fate go on, by the virtual clock.
 const RUN: Duration = Duration::from_secs(60);
+/// By then all is over.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 const PUBLISHERS: u64 = 5;
 const FOLLOWERS: u64 = 2;
 const READERS: u64 = 2;
@@ -46,6 +50,8 @@ pub struct Report {
     pub trace: u64,
     /// Publishes that were acknowledged.
     pub acknowledged: usize,
+    /// Objects that were deleted while clients and fate went on.
+    pub deleted: usize,
     /// Starts that came through.
     pub takeovers: usize,
     /// What must not be; empty when every promise held.
@@ -67,17 +73,39 @@ pub fn run(seed: u64, bug: Option<Bug>, keep_trace: bool) -> Report {
 
 async fn live(seed: u64, keep_trace: bool) -> Report {
     let world = World::new(seed, keep_trace);
-    begin(&world).await;
+    let deleted = match tokio::time::timeout(LONGEST, history(&world)).await {
+        Ok(deleted) => deleted,
+        Err(_) => {
+            world.wrong(format!("after {LONGEST:?} something is still under way"));
+            world.deletions.count()
+        }
+    };
+    world.stop_watching();
+    let mut wrong = world.all_wrong();
+    let events = world.history.events();
+    wrong.extend(plinth_audit::check(&events).iter().map(ToString::to_string));
+    let is_acknowledged = |event: &&Event| matches!(event, Event::Complete { outcome: Outcome::Ok { .. }, .. });
+    let acknowledged = events.iter().filter(is_acknowledged).count();
+    let (trace, takeovers) = (world.trace.hash(), world.starts());
+    Report { seed, trace, acknowledged, deleted, takeovers, wrong, kept: world.trace.kept() }
+}
+
+/// All that happens; answers how many objects were deleted before the end.
+async fn history(world: &Arc<World>) -> usize {
+    begin(world).await;
     let mut publishers = JoinSet::new();
     for number in 0..PUBLISHERS {
-        publishers.spawn(Publisher::new(&world, number).run());
+        publishers.spawn(Publisher::new(world, number).run());
     }
     let mut others = JoinSet::new();
-    (0..READERS).for_each(|number| drop(others.spawn(observe::read_pages(Arc::clone(&world), number))));
-    (0..FOLLOWERS).for_each(|number| drop(others.spawn(observe::follow(Arc::clone(&world), number))));
-    (0..WRITERS).for_each(|number| drop(others.spawn(catalog::write_documents(Arc::clone(&world), number))));
-    others.spawn(catalog::make_and_delete_topics(Arc::clone(&world), 0));
-    others.spawn(fate::rule(Arc::clone(&world)));
+    (0..READERS).for_each(|number| drop(others.spawn(observe::read_pages(Arc::clone(world), number))));
+    (0..FOLLOWERS).for_each(|number| drop(others.spawn(observe::follow(Arc::clone(world), number))));
+    (0..WRITERS).for_each(|number| drop(others.spawn(catalog::write_documents(Arc::clone(world), number))));
+    others.spawn(catalog::make_and_delete_topics(Arc::clone(world), 0));
+    others.spawn(trim::trim(Arc::clone(world), 0));
+    others.spawn(trim::retain(Arc::clone(world)));
+    others.spawn(trim::watch(Arc::clone(world)));
+    others.spawn(fate::rule(Arc::clone(world)));
     sleep(RUN).await;
     world.end();
     let mut stored = Vec::new();
@@ -87,15 +115,9 @@ async fn live(seed: u64, keep_trace: bool) -> Report {
     while let Some(ended) = others.join_next().await {
         ended.expect("an actor does not panic");
     }
-    end(&world, &stored).await;
-    world.stop_watching();
-    let mut wrong = world.all_wrong();
-    let events = world.history.events();
-    wrong.extend(plinth_audit::check(&events).iter().map(ToString::to_string));
-    let is_acknowledged = |event: &&Event| matches!(event, Event::Complete { outcome: Outcome::Ok { .. }, .. });
-    let acknowledged = events.iter().filter(is_acknowledged).count();
-    let (trace, takeovers) = (world.trace.hash(), world.starts());
-    Report { seed, trace, acknowledged, takeovers, wrong, kept: world.trace.kept() }
+    let deleted = world.deletions.count();
+    end(world, &stored).await;
+    deleted
 }
 
 /// The first node and the topics, before fate begins.
@@ -106,14 +128,17 @@ async fn begin(world: &Arc<World>) {
     }
 }
 
-/// In good weather, with everything late landed: what a new node shows is right, and another one after it shows the same.
+/// In good weather, with everything late landed: what a new node shows is right, it deletes all that nothing needs, and
+/// another one after it shows the same.
 async fn end(world: &Arc<World>, stored: &[Stored]) {
+    let mut random = world.random("end", 0);
     for node in ["the last", "a cold"] {
         for faults in world.all_faults() {
             faults.release().await;
         }
         let Some(handle) = start(world, node).await else { return };
         look_around(world, &handle, stored).await;
+        trim::must_free(world, &handle, &mut random).await;
     }
 }
 
@@ -143,11 +168,14 @@ async fn look_around(world: &World, handle: &Handle, stored: &[Stored]) {
 /// Batches stand side by side from the start to the tail, and their times do not go back.
 async fn is_dense(handle: &Handle, partition: Partition) -> Result<(), String> {
     let bounds = handle.log.bounds(partition).map_err(|error| error.to_string())?;
-    let (mut next, mut time) = (bounds.start, plinth_storage::ids::Timestamp(0));
+    let (mut next, mut time, mut first) = (bounds.start, plinth_storage::ids::Timestamp(0), true);
     while next < bounds.tail {
         let batches = handle.log.read(partition, next, 1 << 20).await.map_err(|error| error.to_string())?;
         for batch in batches {
-            if batch.base != next || batch.timestamp < time {
+            // A start may lie within a batch.
+            let continues = batch.base == next || (first && batch.base < next && next < batch.next());
+            first = false;
+            if !continues || batch.timestamp < time {
                 return Err(format!("a batch at {:?}, {:?} after {next:?}, {time:?}", batch.base, batch.timestamp));
             }
             (next, time) = (batch.next(), batch.timestamp);

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use plinth_audit::{Event, Place};
 use plinth_storage::ids::{Offset, Partition};
+use plinth_storage::{Error, Kind};
 use rand::Rng;
 use rand::rngs::StdRng;
+use tokio::time::Instant;
 
 use crate::world::{Handle, PARTITIONS, TOPICS, World};
 
@@ -22,13 +24,49 @@ pub async fn read_pages(world: Arc<World>, number: u64) {
         let read = world.history.fresh_id();
         world.history.log(Event::ReadInvoke { read, place: place.clone() });
         let newest = world.newest() == handle.number;
-        let reading = World::read(&handle, partition, Offset(from));
+        let (reading, begun) = (World::read(&handle, partition, Offset(from)), Instant::now());
         let Some(answer) = handle.call(tokio::time::timeout(Duration::from_secs(30), reading)).await else { continue };
-        let Ok(Ok(records)) = answer else { continue };
+        let Ok(answer) = answer else { continue };
+        let is_newest = newest && world.newest() == handle.number;
+        let records = match answer {
+            Ok(records) => records,
+            Err(error) if is_newest => {
+                check_error(&world, &handle, (partition, &place), (from, begun), &error);
+                continue;
+            }
+            Err(_) => continue,
+        };
         world.trace.line(&format!("n{} read of {place} from {from}: {} records", handle.number, records.len()));
         // A session that was ended without knowing it does not know the tail.
-        let caught_up = newest && world.newest() == handle.number;
-        world.history.log(Event::Read { read, place, from, records, caught_up });
+        world.history.log(Event::Read { read, place, from, records, lost: Vec::new(), caught_up: is_newest });
+    }
+}
+
+/// Why a node that knows all of the log may fail a read: by its store, and below the start. What was there when the read
+/// began is there for the grace.
+fn check_error(
+    world: &World,
+    handle: &Handle,
+    (partition, place): (Partition, &Place),
+    (from, begun): (u64, Instant),
+    error: &Error,
+) {
+    let below_start = || handle.log.bounds(partition).is_ok_and(|bounds| from < bounds.start.0);
+    let is_wrong = match error.kind() {
+        Kind::OutOfRange => !below_start(),
+        Kind::Corrupt => handle.reads_whole && begun.elapsed() < handle.grace,
+        Kind::NotFound => true,
+        Kind::Fenced
+        | Kind::Busy
+        | Kind::Unavailable
+        | Kind::Unknown
+        | Kind::Closed
+        | Kind::Conflict
+        | Kind::Invalid
+        | Kind::Refused(_) => false,
+    };
+    if is_wrong {
+        world.wrong(format!("node {} cannot read {place} from {from}: {error}", handle.number));
     }
 }
 
@@ -63,6 +101,11 @@ async fn follow_on(
         // A session that was ended without knowing it may not have what another node has shown.
         if over || bounds.tail < *next {
             return;
+        }
+        if bounds.start > *next {
+            *next = bounds.start;
+            world.trace.line(&format!("n{} c{connection} goes on in {place} at {next}", handle.number));
+            world.history.log(Event::Gap { connection, place: place.clone(), resumed_at: next.0, lost: false });
         }
         let Ok(records) = World::read(handle, partition, *next).await else { return };
         let Some(last) = records.last() else { continue };

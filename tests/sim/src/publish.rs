@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plinth_audit::history::Outcome;
-use plinth_audit::{Body, Event, Place, Writer};
+use plinth_audit::{Body, Class, Event, Place, Writer};
 use plinth_storage::durability::Durability;
 use plinth_storage::ids::{Offset, Partition, ProducerEpoch, ProducerSeq};
 use plinth_storage::log::Appended;
@@ -104,7 +104,7 @@ impl Publisher {
         self.writer.sequence += count;
         let digests = offer.digests();
         let topic = offer.place.topic.clone();
-        self.world.history.log(Event::Invoke { op, topic, first, digests });
+        self.world.history.log(Event::Invoke { op, topic, first, digests, class: Class::Object });
         let outcome = self.settle(&offer).await;
         self.world.trace.line(&format!("{first:?} to {}: {outcome:?}", offer.place));
         if outcome == Outcome::Unknown {
@@ -126,7 +126,10 @@ impl Publisher {
             match self.send(offer, tries).await {
                 Sent::Stored(appended) => {
                     self.next_seq += u64::from(self.counts);
-                    return Outcome::Ok { partition: offer.place.partition, offset: appended.base.0 };
+                    let next = appended.base.plus(appended.count);
+                    self.world.retained.stored(&offer.place, next, appended.timestamp);
+                    let (partition, offset) = (offer.place.partition, appended.base.0);
+                    return Outcome::Ok { partition, offset, class: Class::Object };
                 }
                 Sent::Open => open = true,
                 Sent::Refused | Sent::Nobody => {}

@@ -1,6 +1,6 @@
 //! The virtual world of one run: a bucket, the nodes that work on it, what observers saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,14 +22,16 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use crate::chaos::{Chaos, HEADER_BYTES, Weather};
+use crate::deletions::Deletions;
 use crate::flag::Flag;
 use crate::sleep;
 use crate::trace::Trace;
+use crate::trim::Retained;
 
 /// The wall clock of the first moment of a run.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 /// Topics that live for the whole run; each has two partitions.
-pub const TOPICS: u64 = 2;
+pub const TOPICS: u64 = 3;
 /// Partitions of each.
 pub const PARTITIONS: u32 = 2;
 
@@ -43,6 +45,7 @@ pub struct Node {
     pub chaos: Chaos,
     /// The faults on that way; what was put off outlives the node.
     pub faults: FaultStore,
+    handle: Option<Handle>,
     down: Arc<Flag>,
 }
 
@@ -53,6 +56,12 @@ pub struct Handle {
     pub number: u32,
     /// Its log.
     pub log: Log,
+    /// How often it looks for what nothing needs any more, while there are new checkpoints.
+    pub sweep_interval: Duration,
+    /// So long what nothing needs any more stays.
+    pub grace: Duration,
+    /// Whether what it reads comes as it was written.
+    pub reads_whole: bool,
     down: Arc<Flag>,
 }
 
@@ -66,6 +75,10 @@ pub struct World {
     pub history: History,
     /// The store below all faults.
     pub bucket: Arc<InMemory>,
+    /// What was deleted from it.
+    pub deletions: Arc<Deletions>,
+    /// What is known of the topic with a retention.
+    pub retained: Retained,
     over: Flag,
     inner: Mutex<Inner>,
     clock: Arc<VirtualClock>,
@@ -122,6 +135,8 @@ impl World {
             trace: Arc::new(Trace::new(keep_trace)),
             history: History::new(),
             bucket: Arc::new(InMemory::new()),
+            deletions: Arc::default(),
+            retained: Retained::default(),
             over: Flag::default(),
             inner: Mutex::default(),
             clock: Arc::new(VirtualClock { begun: Instant::now() }),
@@ -146,7 +161,8 @@ impl World {
     /// All that must not be, so far.
     #[must_use]
     pub fn all_wrong(&self) -> Vec<String> {
-        self.lock().wrong.clone()
+        let wrong = self.lock().wrong.clone();
+        wrong.into_iter().chain(self.deletions.wrong()).collect()
     }
 
     /// Ends the run: actors come to their ends.
@@ -187,7 +203,13 @@ impl World {
     /// All partitions that live for the whole run.
     #[must_use]
     pub fn partitions(&self) -> Vec<(Partition, Place)> {
-        (0..TOPICS).flat_map(|number| (0..PARTITIONS).map(move |index| self.partition(number, index))).collect()
+        (0..TOPICS).flat_map(|number| self.partitions_of(number)).collect()
+    }
+
+    /// The partitions of one of these topics.
+    #[must_use]
+    pub fn partitions_of(&self, number: u64) -> Vec<(Partition, Place)> {
+        (0..PARTITIONS).map(move |index| self.partition(number, index)).collect()
     }
 
     /// A node that lives: most often the newest, sometimes one that may have been ended without knowing it.
@@ -199,6 +221,13 @@ impl World {
         let newest = live.iter().position(|handle| handle.number == inner.newest);
         let at = if any { None } else { newest };
         live.get(at.unwrap_or_else(|| random.random_range(0..live.len().max(1)))).cloned()
+    }
+
+    /// That node, while it lives.
+    #[must_use]
+    pub fn the_newest(&self) -> Option<Handle> {
+        let inner = self.lock();
+        inner.nodes.get((inner.newest as usize).checked_sub(1)?)?.handle()
     }
 
     /// The node whose start came through last: the owner, but for starts that are under way.
@@ -246,21 +275,26 @@ impl World {
         if faults_one_in > 0 {
             faults.seeded(random.next_u64(), faults_one_in);
         }
-        let seen = Chaos::new(Arc::new(faults.clone()), number, random.next_u64(), Arc::clone(&self.trace));
+        let watched = (Arc::clone(&self.trace), Arc::clone(&self.deletions));
+        let seen = Chaos::new(Arc::new(faults.clone()), number, random.next_u64(), watched);
         seen.set_weather(weather);
         let options = self.options(&seen, &mut random);
+        let (sweep_interval, grace) = (options.sweep_interval, options.delete_grace);
+        self.deletions.set_grace(number, grace);
         let down = Arc::<Flag>::default();
-        self.lock().nodes.push(Node { number, log: None, chaos: seen, faults, down: Arc::clone(&down) });
+        self.lock().nodes.push(Node { number, log: None, chaos: seen, faults, handle: None, down: Arc::clone(&down) });
         self.trace.line(&format!("n{number} starts"));
         let opened = Log::open(options).await;
         self.trace.line(&format!("n{number} start: {:?}", opened.as_ref().map(|_| ()).map_err(Error::kind)));
         let log = opened?;
-        let handle = Handle { number, log: log.clone(), down };
+        let reads_whole = weather.broken_read_one_in == 0;
+        let handle = Handle { number, log: log.clone(), sweep_interval, grace, reads_whole, down };
         let mut inner = self.lock();
         // Of two starts at the same time, the one that comes through last has ended the other.
         inner.newest = number;
         inner.starts += 1;
-        inner.nodes[number as usize - 1].log = Some(log);
+        let node = &mut inner.nodes[number as usize - 1];
+        (node.log, node.handle) = (Some(log), Some(handle.clone()));
         inner.watches.spawn(watch_end(Arc::clone(self), handle.clone()));
         Ok(handle)
     }
@@ -275,9 +309,14 @@ impl World {
         options.tail_bytes_max = if random.random() { 512 } else { 1 << 20 };
         options.append_timeout = Duration::from_secs(random.random_range(2..10));
         options.fence_check_interval = Duration::from_secs(random.random_range(1..15));
-        options.checkpoint_interval = Duration::from_secs(random.random_range(2..40));
+        let checkpoint_ms = if random.random_range(0..3) > 0 { 300..3000 } else { 3000..40_000 };
+        options.checkpoint_interval = Duration::from_millis(random.random_range(checkpoint_ms));
         options.checkpoint_wal_bytes = random.random_range(4096..1 << 20);
         options.segment_bytes = random.random_range(4096..64 << 10);
+        options.retention_interval = Duration::from_millis(random.random_range(500..5000));
+        options.retention_partitions_max = random.random_range(1..6);
+        options.sweep_interval = Duration::from_millis(random.random_range(200..4000));
+        options.delete_grace = Duration::from_millis(random.random_range(100..3000));
         options.clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         options.rng = Arc::new(SeededRng(Mutex::new(StdRng::seed_from_u64(random.next_u64()))));
         options
@@ -334,14 +373,43 @@ impl World {
     /// All records of all partitions, as a node shows them, into the history.
     pub async fn view(&self, handle: &Handle) {
         for (partition, place) in self.partitions() {
-            match Self::read(handle, partition, Offset(0)).await {
-                Ok(records) => {
-                    self.trace.line(&format!("n{} view of {place}: {} records", handle.number, records.len()));
-                    self.history.log(Event::View { place, records });
+            match Self::read_kept(handle, partition).await {
+                Ok((start, records)) => {
+                    let count = records.len();
+                    self.trace.line(&format!("n{} view of {place}: {count} records from {start}", handle.number));
+                    self.history.log(Event::View { place, start: start.0, records, lost: Vec::new() });
                 }
                 Err(error) => self.wrong(format!("node {} cannot read {place}: {error}", handle.number)),
             }
         }
+    }
+
+    /// All that is kept of a partition, and where it begins.
+    async fn read_kept(handle: &Handle, partition: Partition) -> Result<(Offset, Vec<Seen>), Error> {
+        loop {
+            let start = handle.log.bounds(partition)?.start;
+            match Self::read(handle, partition, start).await {
+                // Retention does not wait for who looks around.
+                Err(error) if error.kind() == Kind::OutOfRange && handle.log.bounds(partition)?.start > start => {}
+                read => return Ok((start, read?)),
+            }
+        }
+    }
+
+    /// Objects that may go and that the node, which knows all of the log, does not need. What is of its own session is left
+    /// out: it cannot be told from here what of it a start would replay.
+    pub async fn not_needed(&self, handle: &Handle) -> Vec<Path> {
+        let needed: BTreeSet<Path> = handle.log.needed_objects().unwrap_or_default().into_iter().collect();
+        let own = format!("session/{}/", handle.log.session());
+        let objects = self.bucket.list(None).try_collect::<Vec<_>>().await.unwrap_or_default();
+        let may_go = |object: &object_store::ObjectMeta| {
+            let name = object.location.as_ref();
+            let is_segment = name.starts_with("segment/");
+            let of_others = !name.starts_with(&own) && (name.contains("/wal/") || name.contains("/checkpoint/"));
+            object.size > HEADER_BYTES && (is_segment || of_others)
+        };
+        let locations = objects.into_iter().filter(may_go).map(|object| object.location);
+        locations.filter(|location| !needed.contains(location)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -353,8 +421,7 @@ impl Node {
     /// The node for an actor, while it lives.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
-        let log = self.log.clone()?;
-        Some(Handle { number: self.number, log, down: Arc::clone(&self.down) })
+        self.handle.clone().filter(|_| self.log.is_some())
     }
 }
 
