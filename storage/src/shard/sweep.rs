@@ -118,12 +118,15 @@ impl Sweeper {
     async fn sweep(&self, known: &mut Known) -> Result<()> {
         // In this order: what was committed after the survey is not below this checkpoint.
         let newest = self.newest()?;
-        let (referenced, at) = self.survey().await?;
+        let (referenced, _) = self.survey().await?;
         let unneeded = self.unneeded(&referenced, &newest).await?;
-        let candidates = self.of_ended_logs(unneeded, known).await?;
+        let mut candidates = self.of_ended_logs(unneeded, known).await?;
         if candidates.is_empty() {
             return Ok(());
         }
+        // The first survey spared the memory for what is needed. A segment that was made since was listed all the same.
+        let (referenced, at) = self.survey().await?;
+        candidates.retain(|candidate| !is_needed(candidate.name, &referenced, &newest));
         self.metrics.pending_deletes.set(i64::try_from(candidates.len()).unwrap_or(i64::MAX));
         let since = if planted!(DeletedBeforeCheckpoint) { newest.since } else { self.checkpoint_at(at).await? };
         if !planted!(GraceIgnored) {

@@ -155,6 +155,36 @@ async fn nothing_goes_while_the_newest_checkpoint_still_names_it() {
     assert!(log.metrics().deleted_bytes.get() > deleted + 10_000);
 }
 
+// Fails when a sweep judges what it lists by a look at the rows from before.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_made_while_the_bucket_is_listed_has_its_own_grace() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    append(&log, "a").await.expect("stored");
+    make_other(&log).await;
+    append_other(&log, 10_000).await.expect("stored");
+    delete_other(&log).await;
+    let lists = store.count(Op::List);
+    store.set_latency(Duration::from_secs(10));
+    log.request_checkpoint();
+    store.until(|store| store.count(Op::List) > lists).await;
+    // The sweep has looked at the rows, and waits for the list of the logs; that of the segments comes after it.
+    store.set_latency(Duration::ZERO);
+    log.compact().await.expect("compacted");
+    assert_eq!(sizes_of(&store, "segment/").await.len(), 1);
+    pass(GRACE - Duration::from_secs(60)).await;
+    append(&log, "b").await.expect("stored");
+    log.trim(partition(0), Offset(1)).await.expect("trimmed");
+    pass(Duration::from_secs(180)).await;
+    assert!(log.metrics().deleted_bytes.get() > 10_000, "the sweep has come to its end");
+    assert_eq!(sizes_of(&store, "segment/").await.len(), 1, "it was needed three minutes ago");
+    log.checkpoint().await.expect("written");
+    pass(INTERVAL + 2 * GRACE).await;
+    assert_eq!(sizes_of(&store, "segment/").await, [] as [u64; 0]);
+    assert_eq!(texts(&log).await, ["b"]);
+}
+
 // Fails when checkpoints that were merged stay, or when one goes that the newest one names.
 #[tokio::test(start_paused = true)]
 async fn of_many_checkpoints_only_the_parts_of_the_newest_stay() {
