@@ -131,6 +131,14 @@ impl Disk {
         }
     }
 
+    /// Whether what is synced is there after a kill, and can be read.
+    pub(crate) fn keeps_files(&self) -> bool {
+        match self {
+            Self::Plain | Self::PowerCut(_) => true,
+            Self::Bad(_) => false,
+        }
+    }
+
     /// Whether files can be removed and made.
     pub(crate) fn takes_writes(&self) -> bool {
         match self {

@@ -5,6 +5,8 @@
 //! again until they have a receipt, by a producer's sequence or by an idempotency key, and sometimes hang up before the
 //! answer only to do so.
 //!
+//! The topics have all three durability classes: what was acknowledged in a weaker one may be lost, and is told as a gap then.
+//!
 //! `PLINTH_KILLS` sets the number of kills (20 when it is not set), `PLINTH_TEST_SEED` repeats the choices of a run.
 //!
 //! Each of these changes to the code makes it fail: an answer before the PUT of the slot is confirmed (lost);
@@ -14,6 +16,7 @@
 //! `not_stored` for a publish whose slot is under way (phantom); a sequence or a key that is committed without its records, is
 //! not replayed, or is not in a checkpoint (duplicate, lost).
 
+mod driver;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -23,30 +26,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use plinth_api::error::{Problem, PublishOutcome};
-use plinth_api::records::{Gap, Receipt, Record, RecordPage};
-use plinth_audit::body::{Body, Writer, digest};
-use plinth_audit::history::{Class, Event, History, Outcome, Place, Seen, write_events};
+use plinth_api::records::{Gap, Record, RecordPage};
+use plinth_audit::history::{Class, Event, History, Place, Seen, write_events};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use reqwest::RequestBuilder;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::shown::{Live, Shown, Transport};
-use crate::client::{BATCH, Client, payload, try_answer, within};
+use self::driver::Driver;
+use self::shown::{Live, Page, Shown, Transport};
+use crate::client::{Client, answer, payload, try_answer, within};
 use crate::disks::Disk;
-use crate::harness::{DEADLINE, Server};
+use crate::harness::Server;
 
 const KILLS: u64 = 20;
 const PRODUCERS: u64 = 6;
-const TOPICS: [(&str, u32); 2] = [("one", 1), ("wide", 3)];
+/// Topics that the kill loop writes to: name, partitions, durability class.
+const TOPICS: [(&str, u32, Class); 4] =
+    [("one", 1, Class::Object), ("wide", 3, Class::Object), ("near", 1, Class::Local), ("fast", 2, Class::Memory)];
 
 /// What all tasks of a run share.
 #[derive(Clone)]
 struct Run {
     seed: u64,
+    topics: &'static [(&'static str, u32, Class)],
     key: Arc<str>,
     history: Arc<History>,
     /// Where the server is; `None` between a kill and the next start.
@@ -77,24 +81,37 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     println!("kill loop: {kills} kills, seed {seed} (PLINTH_TEST_SEED={seed} repeats it)");
     let mut random = StdRng::seed_from_u64(seed);
     let mut server = Server::start_with(disk.options()).await;
-    for (topic, partitions) in TOPICS {
-        server.client().make_topic(topic, partitions).await;
+    // On a disk that fails `local` promises nothing.
+    let topics = if disk.keeps_files() { &TOPICS[..] } else { &TOPICS[..2] };
+    for (topic, partitions, class) in topics {
+        let made = json!({"partitions": partitions, "durability": class});
+        let made = answer(server.client().put(&format!("/v1/topics/{topic}")).json(&made)).await;
+        assert_eq!(made.status, 201, "{}", made.text());
     }
     let (address, address_of) = watch::channel(Some(server.url().to_owned()));
     let (stage, stage_of) = watch::channel(Stage::Publish);
     let (acknowledged, _) = watch::channel(0);
     let history = Arc::new(History::new());
     let key = server.key().into();
-    let run = Run { seed, key, history, address: address_of, acknowledged, repeated: Arc::default(), stage: stage_of };
+    let run = Run {
+        seed,
+        topics,
+        key,
+        history,
+        address: address_of,
+        acknowledged,
+        repeated: Arc::default(),
+        stage: stage_of,
+    };
     let mut producers = JoinSet::new();
     for producer in 0..PRODUCERS {
-        producers.spawn(run.clone().driver(producer).produce());
+        producers.spawn(Driver::new(run.clone(), producer).produce());
     }
     let mut followers = JoinSet::new();
-    for (topic, partitions) in TOPICS {
-        followers.spawn(run.clone().follow(topic, partitions, Transport::Sse));
-        followers.spawn(run.clone().follow(topic, partitions, Transport::Ws));
-        followers.spawn(run.clone().poll(topic, partitions));
+    for (topic, partitions, _) in topics {
+        followers.spawn(run.clone().follow(topic, *partitions, Transport::Sse));
+        followers.spawn(run.clone().follow(topic, *partitions, Transport::Ws));
+        followers.spawn(run.clone().poll(topic, *partitions));
     }
     for kill in 0..kills {
         run.some_progress(random.random_range(1..150)).await;
@@ -107,6 +124,7 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
         if random.random_bool(0.3) {
             server.abortive_start(Duration::from_millis(random.random_range(1..300))).await;
         }
+        run.history.log(Event::Died { wiped: wipe });
         server.restart(wipe).await;
         println!("kill {kill}: cache wiped: {wipe}, {} acknowledged", *run.acknowledged.borrow());
         address.send_replace(Some(server.url().to_owned()));
@@ -117,6 +135,7 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     server.kill9().await;
     disk.mend().await;
     address.send_replace(None);
+    run.history.log(Event::Died { wiped: true });
     server.restart(true).await;
     let tails = run.view(&server.client()).await;
     stage.send_replace(Stage::Settle(tails));
@@ -135,8 +154,10 @@ fn judge(run: &Run) {
     let violations = plinth_audit::check(&events);
     if violations.is_empty() {
         let (acknowledged, repeated) = (*run.acknowledged.borrow(), run.repeated.load(Ordering::Relaxed));
+        let is_loss = |event: &&Event| matches!(event, Event::View { lost, .. } if !lost.is_empty());
+        let losses = events.iter().filter(is_loss).count();
         return println!(
-            "{} events, {acknowledged} acknowledged, {repeated} when repeated, no violation",
+            "{} events, {acknowledged} acknowledged, {repeated} when repeated, {losses} views with gaps, no violation",
             events.len()
         );
     }
@@ -163,13 +184,6 @@ impl Run {
 
     fn publishing(&self) -> bool {
         *self.stage.borrow() == Stage::Publish
-    }
-
-    fn driver(self, producer: u64) -> Driver {
-        let random = StdRng::seed_from_u64(self.seed ^ (producer + 1));
-        let way = [Way::GiveUp, Way::Sequence, Way::Key][usize::try_from(producer).expect("few") % 3];
-        let next = Writer { run: self.seed, producer, epoch: 0, sequence: 0 };
-        Driver { run: self, way, random, next, seqs: BTreeMap::new(), server: None }
     }
 
     /// Follows a topic over one connection after the other, each going on where the last one ended.
@@ -201,7 +215,10 @@ impl Run {
                         self.deliver(connection, &mut place, &records);
                         place.cursor = cursor.or(place.cursor);
                     }
-                    Shown::Gap(gap) => self.go_back(connection, &mut place, &gap),
+                    Shown::Gap(gap, cursor) => {
+                        self.go_on(connection, &mut place, &gap);
+                        place.cursor = cursor.or(place.cursor);
+                    }
                     Shown::End => break,
                 }
             }
@@ -218,10 +235,10 @@ impl Run {
         }
     }
 
-    /// Nothing is trimmed here, so a gap means that records are gone; the audit names them.
-    fn go_back(&self, connection: u64, place: &mut Position, gap: &Gap) {
+    /// Nothing is trimmed here, so a gap means that records are lost, or gone; the audit says whether they may be.
+    fn go_on(&self, connection: u64, place: &mut Position, gap: &Gap) {
         let at = Place::new(place.topic, gap.partition);
-        self.history.log(Event::Gap { connection, place: at, resumed_at: gap.resumed_at, lost: false });
+        self.history.log(Event::Gap { connection, place: at, resumed_at: gap.resumed_at, lost: gap.reason == "lost" });
         place.next.insert(gap.partition, gap.resumed_at);
     }
 
@@ -249,16 +266,9 @@ impl Run {
             }
             assert_eq!(answer.status, 200, "{}", answer.text());
             let page: RecordPage = answer.parse();
-            let records: Vec<Seen> = page.records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
-            place.next.insert(partition, from + records.len() as u64);
-            self.history.log(Event::Read {
-                read,
-                place: at,
-                from,
-                records,
-                lost: Vec::new(),
-                caught_up: page.caught_up,
-            });
+            let Page { records, lost, next } = Page::of(&page, from);
+            place.next.insert(partition, next);
+            self.history.log(Event::Read { read, place: at, from, records, lost, caught_up: page.caught_up });
         }
     }
 
@@ -274,159 +284,23 @@ impl Run {
     /// Everything as the server shows it now, and the tails.
     async fn view(&self, client: &Client) -> BTreeMap<(String, u32), u64> {
         let mut tails = BTreeMap::new();
-        for (topic, partitions) in TOPICS {
-            for partition in 0..partitions {
-                let records = client.read_all(topic, partition).await;
-                tails.insert((topic.to_owned(), partition), records.len() as u64);
-                let records = records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
-                self.history.log(Event::View {
-                    place: Place::new(topic, partition),
-                    start: 0,
-                    records,
-                    lost: Vec::new(),
-                });
+        for (topic, partitions, _) in self.topics {
+            for partition in 0..*partitions {
+                let (mut records, mut lost, mut next, mut caught_up) = (Vec::new(), Vec::new(), 0, false);
+                while !caught_up {
+                    let page =
+                        client.page(topic, &format!("partition={partition}&from=offset:{next}&limit=1000")).await;
+                    caught_up = page.caught_up;
+                    let page = Page::of(&page, next);
+                    records.extend(page.records);
+                    lost.extend(page.lost);
+                    next = page.next;
+                }
+                tails.insert(((*topic).to_owned(), partition), next);
+                self.history.log(Event::View { place: Place::new(*topic, partition), start: 0, records, lost });
             }
         }
         tails
-    }
-}
-
-/// What a producer does about an outcome that is not known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// It goes on as somebody else.
-    GiveUp,
-    /// It sends the same sequence again until there is a receipt.
-    Sequence,
-    /// The same by an idempotency key.
-    Key,
-}
-
-/// A producer.
-struct Driver {
-    run: Run,
-    way: Way,
-    random: StdRng,
-    next: Writer,
-    /// The next sequence of its epoch in each partition.
-    seqs: BTreeMap<(&'static str, u32), u64>,
-    /// The server that it is connected to.
-    server: Option<(String, Client)>,
-}
-
-impl Driver {
-    /// Publishes singles and batches until the end.
-    async fn produce(mut self) {
-        while self.run.publishing() {
-            let count = if self.random.random_bool(0.5) { 1 } else { self.random.random_range(2..9) };
-            let bodies: Vec<String> = (0..count)
-                .map(|index| {
-                    let length = if self.random.random_bool(0.05) { 20_000 } else { self.random.random_range(0..500) };
-                    Body::new(Writer { sequence: self.next.sequence + index, ..self.next }, length).encode()
-                })
-                .collect();
-            let (topic, partitions) = TOPICS[self.random.random_range(0..TOPICS.len())];
-            let partition = self.random.random_range(0..partitions);
-            let outcome = self.publish((topic, partition), &bodies).await;
-            self.next.sequence += count;
-            *self.seqs.entry((topic, partition)).or_default() += 1;
-            if outcome == Outcome::Unknown || self.random.random_bool(0.01) {
-                self.next.epoch += 1;
-                self.seqs.clear();
-            }
-        }
-    }
-
-    /// One publish, in one try or in many, and its lines in the history.
-    async fn publish(&mut self, to: (&'static str, u32), bodies: &[String]) -> Outcome {
-        let op = self.run.history.fresh_id();
-        let digests = bodies.iter().map(|body| digest(body.as_bytes())).collect();
-        self.run.history.log(Event::Invoke {
-            op,
-            topic: to.0.to_owned(),
-            first: self.next,
-            digests,
-            class: Class::Object,
-        });
-        let mut tried = false;
-        let outcome = loop {
-            let (outcome, duplicate) = self.attempt(to, bodies).await;
-            assert!(tried || !duplicate, "what is sent for the first time is no duplicate");
-            self.run.repeated.fetch_add(u64::from(duplicate), Ordering::Relaxed);
-            if self.way == Way::GiveUp || matches!(outcome, Outcome::Ok { .. }) {
-                break outcome;
-            }
-            tried = true;
-        };
-        self.run.history.log(Event::Complete { op, outcome });
-        self.run.acknowledged.send_modify(|count| *count += u64::from(matches!(outcome, Outcome::Ok { .. })));
-        outcome
-    }
-
-    /// One request: its outcome, and whether an earlier one had stored it. Without a receipt the connection is given up.
-    async fn attempt(&mut self, to: (&'static str, u32), bodies: &[String]) -> (Outcome, bool) {
-        let (url, client) = match self.server.take() {
-            Some(server) => server,
-            None => self.connect(None).await,
-        };
-        let answer = try_answer(self.request(&client, to, bodies));
-        let hangs_up = self.way != Way::GiveUp && self.random.random_bool(0.1);
-        let patience = if hangs_up { Duration::from_micros(self.random.random_range(100..8000)) } else { DEADLINE };
-        let Ok(answer) = tokio::time::timeout(patience, answer).await else {
-            self.server = hangs_up.then_some((url, client));
-            return (Outcome::Unknown, false);
-        };
-        let outcome = match answer {
-            Ok(answer) if answer.status < 300 => {
-                let receipt: Receipt = answer.parse();
-                assert_eq!(answer.status, if receipt.duplicate { 200 } else { 201 });
-                self.server = Some((url, client));
-                return (
-                    Outcome::Ok { partition: receipt.partition, offset: receipt.offset, class: Class::Object },
-                    receipt.duplicate,
-                );
-            }
-            Ok(answer) => {
-                let problem: Problem = answer.parse();
-                assert!(
-                    problem.status >= 500,
-                    "a valid publish is refused only for the server's own state: {problem:?}"
-                );
-                match problem.outcome.expect("a failed publish says what is known") {
-                    PublishOutcome::NotStored => Outcome::NotStored,
-                    PublishOutcome::Unknown => Outcome::Unknown,
-                }
-            }
-            // Nobody listens: the request was not sent.
-            Err(error) if error.is_connect() => Outcome::NotStored,
-            Err(_) => Outcome::Unknown,
-        };
-        self.server = Some(self.connect(Some(&url)).await);
-        (outcome, false)
-    }
-
-    async fn connect(&mut self, last: Option<&str>) -> (String, Client) {
-        let url = self.run.next_address(last).await;
-        let client = Client::new(&url, Some(&self.run.key));
-        (url, client)
-    }
-
-    fn request(&self, client: &Client, (topic, partition): (&'static str, u32), bodies: &[String]) -> RequestBuilder {
-        let path = format!("/v1/topics/{topic}/records?partition={partition}");
-        let request = match bodies {
-            [single] => client.post(&path).header("Content-Type", "application/json").body(single.clone()),
-            _ => client.post(&path).header("Content-Type", BATCH).body(batch(bodies)),
-        };
-        let Writer { producer, epoch, sequence, .. } = self.next;
-        match self.way {
-            Way::GiveUp => request,
-            Way::Key => request.header("Idempotency-Key", format!("{producer}-{epoch}-{sequence}")),
-            Way::Sequence => {
-                let seq = self.seqs.get(&(topic, partition)).copied().unwrap_or(0);
-                let request = request.header("Producer-Id", format!("p{producer}"));
-                request.header("Producer-Epoch", epoch).header("Producer-Seq", seq)
-            }
-        }
     }
 }
 
@@ -436,9 +310,4 @@ struct Position {
     partitions: u32,
     next: BTreeMap<u32, u64>,
     cursor: Option<String>,
-}
-
-fn batch(bodies: &[String]) -> String {
-    let records: Vec<Value> = bodies.iter().map(|body| json!({"text": body})).collect();
-    json!({"records": records}).to_string()
 }

@@ -76,9 +76,8 @@ struct Judge {
     floors: HashMap<String, BTreeMap<u32, u64>>,
     /// Offsets per partition that were acknowledged or shown: what a later view must hold.
     due: HashMap<Place, BTreeMap<u64, Due>>,
-    /// The floor of a read, and the start when it began.
-    reads: HashMap<u64, (u64, u64)>,
-    connections: HashMap<(u64, Place), Option<u64>>,
+    reads: HashMap<u64, Read>,
+    connections: HashMap<(u64, Place), Connection>,
     orders: BTreeMap<(Place, u64), Writer>,
     gone: Gone,
     /// One record at two offsets, if the first is not told to be lost in the end.
@@ -95,6 +94,22 @@ struct Op {
     outcome: Option<Outcome>,
     topic: String,
     class: Class,
+    lives: Lives,
+}
+
+/// What was known when a read was sent.
+#[derive(Clone, Copy)]
+struct Read {
+    floor: u64,
+    start: u64,
+    lives: Lives,
+}
+
+#[derive(Clone, Copy)]
+struct Connection {
+    expected: Option<u64>,
+    /// When it began: what comes late from a process that died is of its life.
+    lives: Lives,
 }
 
 #[derive(Clone, Copy)]
@@ -111,17 +126,17 @@ impl Judge {
             Event::Invoke { op, topic, first, digests, class } => self.invoke((*op, *class), topic, *first, digests),
             Event::Complete { op, outcome } => self.complete(*op, *outcome),
             Event::ReadInvoke { read, place } => {
-                let bounds = (self.floor(place), self.gone.start(place));
-                self.reads.insert(*read, bounds);
+                let (floor, start, lives) = (self.floor(place), self.gone.start(place), self.gone.lives());
+                self.reads.insert(*read, Read { floor, start, lives });
             }
             Event::Read { read, place, from, records, lost, caught_up } => {
                 self.tell_lost(place, lost);
                 let end = self.dense(place, *from, records, lost);
                 self.read(*read, place, records, caught_up.then_some(end));
-                self.shown(place, records);
             }
             Event::Attach { connection, place, from } => {
-                self.connections.insert((*connection, place.clone()), *from);
+                let made = Connection { expected: *from, lives: self.gone.lives() };
+                self.connections.insert((*connection, place.clone()), made);
             }
             Event::Delivered { connection, place, records } => self.delivered(*connection, place, records),
             Event::Gap { connection, place, resumed_at, lost } => self.gap(*connection, place, *resumed_at, *lost),
@@ -140,7 +155,8 @@ impl Judge {
             }
         }
         let floors = self.floors.get(topic).cloned().unwrap_or_default();
-        let made = Op { first, digests: digests.to_vec(), floors, outcome: None, topic: topic.to_owned(), class };
+        let (digests, topic, lives) = (digests.to_vec(), topic.to_owned(), self.gone.lives());
+        let made = Op { first, digests, floors, outcome: None, topic, class, lives };
         if self.ops.insert(op, made).is_some() {
             self.bad(format!("request {op} is sent twice"));
         }
@@ -155,12 +171,12 @@ impl Judge {
         }
         let Outcome::Ok { partition, offset, class } = outcome else { return };
         let place = Place::new(entry.topic.clone(), partition);
-        let (first, digests) = (entry.first, entry.digests.clone());
+        let (first, digests, since) = (entry.first, entry.digests.clone(), entry.lives);
         for (index, digest) in digests.iter().enumerate() {
             let (at, writer) = (offset + index as u64, nth(first, index));
             self.fix(&place, at, *digest);
             self.placed(&place, at, writer);
-            let due = Due { digest: *digest, acknowledged: Some(writer), class, since: self.gone.lives() };
+            let due = Due { digest: *digest, acknowledged: Some(writer), class, since };
             self.due.entry(place.clone()).or_default().insert(at, due);
         }
         self.raise(&place, offset + digests.len() as u64);
@@ -168,7 +184,7 @@ impl Judge {
 
     /// `tail` is where the read ended, if it claims to have reached the tail.
     fn read(&mut self, read: u64, place: &Place, records: &[Seen], tail: Option<u64>) {
-        let Some((floor, start)) = self.reads.remove(&read) else {
+        let Some(Read { floor, start, lives }) = self.reads.remove(&read) else {
             return self.bad(format!("read {read} is answered but was never sent"));
         };
         if let Some(first) = records.first().filter(|first| tail.is_some() && first.offset < start) {
@@ -177,11 +193,12 @@ impl Judge {
         if let Some(end) = tail.filter(|end| *end < floor) {
             self.found.push(Violation::Stale { place: place.clone(), end, floor });
         }
+        self.shown(place, records, lives);
     }
 
     fn delivered(&mut self, connection: u64, place: &Place, records: &[Seen]) {
         let key = (connection, place.clone());
-        let Some(mut expected) = self.connections.get(&key).copied() else {
+        let Some(Connection { mut expected, lives }) = self.connections.get(&key).copied() else {
             return self.bad(format!("connection {connection} is shown {place:?} without an attach"));
         };
         for record in records {
@@ -191,14 +208,15 @@ impl Judge {
             }
             expected = Some(record.offset + 1);
         }
-        self.connections.insert(key, expected);
-        self.shown(place, records);
+        self.connections.insert(key, Connection { expected, lives });
+        self.shown(place, records, lives);
     }
 
     fn gap(&mut self, connection: u64, place: &Place, resumed_at: u64, lost: bool) {
-        let before = self.connections.insert((connection, place.clone()), Some(resumed_at));
+        let connection = self.connections.get_mut(&(connection, place.clone()));
+        let before = connection.and_then(|connection| connection.expected.replace(resumed_at));
         let allowed = self.gone.allowed(place);
-        match before.flatten() {
+        match before {
             Some(expected) if lost => self.gone.told_lost(place, expected, resumed_at),
             _ if !lost && resumed_at > allowed => {
                 self.found.push(Violation::Overtrimmed { place: place.clone(), start: resumed_at, allowed });
@@ -229,7 +247,7 @@ impl Judge {
         self.start(place, start);
         self.tell_lost(place, lost);
         self.dense(place, start, records, lost);
-        self.shown(place, records);
+        self.shown(place, records, self.gone.lives());
         let there: HashMap<u64, u64> = records.iter().map(|record| (record.offset, record.digest)).collect();
         let is_lost = |offset: u64| lost.iter().any(|(from, to)| (*from..*to).contains(&offset));
         let mut missing = Vec::new();
@@ -272,15 +290,15 @@ impl Judge {
     }
 
     /// Any observer was shown these records: they are real, they stay, and they are where they are.
-    fn shown(&mut self, place: &Place, records: &[Seen]) {
+    fn shown(&mut self, place: &Place, records: &[Seen], since: Lives) {
         for record in records {
             self.fix(place, record.offset, record.digest);
-            if self.gone.is_lost(place, record.offset) {
+            if self.gone.is_lost(place, record.offset) && since == self.gone.lives() {
                 self.found.push(Violation::Revived { place: place.clone(), offset: record.offset });
             }
             let written = record.writer.and_then(|writer| Some((writer, *self.written.get(&writer)?)));
             let class = written.map_or(Class::Object, |(_, (op, _))| self.ops[&op].class);
-            let due = Due { digest: record.digest, acknowledged: None, class, since: self.gone.lives() };
+            let due = Due { digest: record.digest, acknowledged: None, class, since };
             self.due.entry(place.clone()).or_default().entry(record.offset).or_insert(due);
             let Some((writer, (op, index))) = written else {
                 self.found.push(Violation::Foreign { place: place.clone(), offset: record.offset });

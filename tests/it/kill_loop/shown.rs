@@ -1,10 +1,11 @@
 //! Live connections of the kill loop and what they show.
 
-use plinth_api::records::{Gap, Record};
+use plinth_api::records::{Gap, Record, RecordPage};
+use plinth_audit::Seen;
 use serde_json::json;
 
 use super::Position;
-use crate::client::{Client, SSE, SseStream};
+use crate::client::{Client, SSE, SseStream, payload};
 
 #[derive(Clone, Copy)]
 pub(super) enum Transport {
@@ -16,8 +17,8 @@ pub(super) enum Transport {
 pub(super) enum Shown {
     /// Records, none for a marker, and the cursor after them.
     Records(Vec<Record>, Option<String>),
-    /// Records are missing.
-    Gap(Gap),
+    /// Records are missing, and the cursor behind them.
+    Gap(Gap, Option<String>),
     /// The connection is over.
     End,
 }
@@ -63,7 +64,7 @@ impl Live {
                 match event.event.as_str() {
                     "record" => Shown::Records(vec![serde_json::from_str(data).expect("a record")], Some(event.id)),
                     "caught_up" => Shown::Records(Vec::new(), Some(event.id)),
-                    "gap" => Shown::Gap(serde_json::from_str(data).expect("a gap")),
+                    "gap" => Shown::Gap(serde_json::from_str(data).expect("a gap"), Some(event.id)),
                     "goaway" => Shown::End,
                     other => panic!("nothing is deleted here, but `{other}` came: {data}"),
                 }
@@ -79,11 +80,30 @@ impl Live {
                         *owed = frame.records.len();
                         Shown::Records(frame.records, frame.cursor)
                     }
-                    "gap" => Shown::Gap(serde_json::from_str(&frame.text).expect("a gap")),
+                    "gap" => Shown::Gap(serde_json::from_str(&frame.text).expect("a gap"), frame.cursor),
                     "goaway" => Shown::End,
                     other => panic!("nothing is deleted here, but `{other}` came: {}", frame.text),
                 }
             }
         }
+    }
+}
+
+/// What a page shows of one partition, and where the next one begins.
+pub(super) struct Page {
+    pub(super) records: Vec<Seen>,
+    pub(super) lost: Vec<(u64, u64)>,
+    pub(super) next: u64,
+}
+
+impl Page {
+    /// `from` is where the page began.
+    pub(super) fn of(page: &RecordPage, from: u64) -> Self {
+        let records: Vec<Seen> = page.records.iter().map(|r| Seen::new(r.offset, &payload(r))).collect();
+        assert!(page.gaps.iter().all(|gap| gap.reason == "lost"), "nothing is trimmed here: {:?}", page.gaps);
+        let lost: Vec<(u64, u64)> = page.gaps.iter().map(|gap| (gap.requested, gap.resumed_at)).collect();
+        let ends = records.iter().map(|record| record.offset + 1).chain(lost.iter().map(|(_, to)| *to));
+        let next = ends.max().unwrap_or(from);
+        Self { records, lost, next }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Gone {
 }
 
 /// How many ends of the process there were before a moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lives {
     deaths: u64,
     wipes: u64,
