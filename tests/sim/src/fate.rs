@@ -51,6 +51,7 @@ pub async fn rule(world: Arc<World>) {
         }
     }
     tasks.shutdown().await;
+    world.go_on();
 }
 
 fn climate(random: &mut StdRng) -> Climate {

@@ -258,6 +258,14 @@ impl World {
         }
     }
 
+    /// All that live go on, and have a store: none that is paused stays so for ever.
+    pub fn go_on(&self) {
+        for node in self.lock().nodes.iter().filter(|node| node.log.is_some()) {
+            node.chaos.set_paused(false);
+            node.chaos.set_away(false);
+        }
+    }
+
     /// The faults of all nodes, the ended ones too.
     #[must_use]
     pub fn all_faults(&self) -> Vec<FaultStore> {
