@@ -9,11 +9,11 @@ use object_store::memory::InMemory;
 use plinth_storage::error::Kind;
 use plinth_storage::ids::Offset;
 use plinth_storage::inspect::{self, Event, Finding, Scratch, SessionStatus, Severity, Totals, VerifyOptions, verify};
-use plinth_storage::log::Log;
+use plinth_storage::log::{Log, LogOptions};
 use plinth_storage::store::ObjectStores;
 use plinth_storage::testing::fault::{FaultStore, GetFault};
 
-use crate::common::{append, make_topic, options, partition};
+use crate::common::{append, make_topic, options, partition, pass};
 use crate::damage::{Bucket, bucket, changes, store_of, stores_of};
 
 /// Verifies, and gives what was found.
@@ -273,6 +273,64 @@ async fn a_live_bucket_has_no_fault_while_it_is_written_and_taken_over() {
         () = check => unreachable!("it goes on until the writer ends"),
     };
     assert!(written > 40, "{written} rounds were written meanwhile");
+    assert_eq!(changes(&looked_at), 0);
+}
+
+// Fails when something that was listed and is deleted before it is read, or before what builds on it is, counts as missing.
+#[tokio::test(start_paused = true)]
+async fn a_live_bucket_has_no_fault_while_what_nothing_needs_is_deleted() {
+    let inner: Arc<dyn object_store::ObjectStore> = Arc::new(InMemory::new());
+    let live = FaultStore::over(Arc::clone(&inner));
+    let looked_at = FaultStore::over(inner);
+    live.set_latency(Duration::from_millis(1));
+    // Each look takes much longer than the grace.
+    looked_at.set_latency(Duration::from_millis(20));
+    let options = LogOptions {
+        sweep_interval: Duration::from_millis(50),
+        delete_grace: Duration::from_millis(20),
+        checkpoint_interval: Duration::from_millis(40),
+        ..options(&live.stores(), None)
+    };
+    let looks = AtomicU64::new(0);
+    let write = async {
+        let mut log = Log::open(options.clone()).await.expect("opens");
+        make_topic(&log, 1).await;
+        let (mut number, mut deleted) = (0_u64, 0);
+        while looks.load(Ordering::SeqCst) < 20 {
+            number += 1;
+            append_text(&log, number.to_string()).await;
+            if number.is_multiple_of(7) {
+                log.compact().await.expect("compacted");
+            }
+            if number.is_multiple_of(10) {
+                log.trim(partition(0), Offset(number - 3)).await.expect("trimmed");
+            }
+            if number.is_multiple_of(150) {
+                deleted += log.metrics().deleted_objects.get();
+                log = Log::open(options.clone()).await.expect("opens");
+            }
+            pass(Duration::from_millis(5)).await;
+        }
+        deleted + log.metrics().deleted_objects.get()
+    };
+    let gone = AtomicU64::new(0);
+    let check = async {
+        // The cluster is there when the first look begins.
+        pass(Duration::from_secs(1)).await;
+        loop {
+            let (totals, findings) = look(&looked_at.stores(), Scratch::memory()).await.expect("readable");
+            assert_eq!(totals.faults, 0, "{findings:#?}");
+            let gone_meanwhile = findings.iter().filter(|finding| finding.what.contains("was deleted while")).count();
+            gone.fetch_add(gone_meanwhile as u64, Ordering::SeqCst);
+            looks.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let deleted = tokio::select! {
+        deleted = write => deleted,
+        () = check => unreachable!("it goes on until the writer ends"),
+    };
+    assert!(deleted > 100, "{deleted} objects were deleted");
+    assert!(gone.load(Ordering::SeqCst) > 10, "{gone:?} of them under the eyes of verify");
     assert_eq!(changes(&looked_at), 0);
 }
 

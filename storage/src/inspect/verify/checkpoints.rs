@@ -13,15 +13,18 @@ use crate::inspect::listing::{SessionObjects, is_fence};
 use crate::inspect::scratch::ScratchState;
 use crate::layout::{self, ObjectName};
 use crate::shard::checkpoint::{self, Part};
-use crate::shard::rows::{IndexRow, Place};
-use crate::slot::read_header;
+use crate::shard::claim::{self, CATALOG_SHARD};
+use crate::shard::rows::{IndexRow, PartitionRow, Place, Row};
+use crate::slot::{read_header, read_object};
 use crate::state::{Snapshot, StateRow};
 use crate::wal::fence::CheckpointRef;
-use crate::wal::format::ObjectKind;
+use crate::wal::format::{Header, ObjectKind};
 use crate::wal::reader;
 
 /// So many differing rows of one checkpoint are named; more are counted.
 const NAMED_MAX: usize = 3;
+/// The newest checkpoint of a session may be deleted before it is read, because there is a newer one, so many times.
+const LOOKS_MAX: usize = 10;
 
 /// Checkpoints of a log that were not compared yet, by the slot that they end before.
 #[derive(Debug, Default)]
@@ -166,6 +169,31 @@ impl Verifier<'_, '_> {
         Ok(false)
     }
 
+    /// Slots of a session below this may have been deleted since the listing: it, or a later owner, has a checkpoint now that
+    /// makes up for them.
+    pub(super) async fn covered_by_now(&self, session: SessionId) -> Result<Slot> {
+        for _ in 0..LOOKS_MAX {
+            let owner = match claim::latest(&self.stores, CATALOG_SHARD).await {
+                Ok(claim) => claim.map_or(session, |claim| claim.owner),
+                // That it is broken is told elsewhere.
+                Err(error) if error.kind() == Kind::Corrupt => session,
+                Err(error) => return Err(error),
+            };
+            let now = reader::list(&self.stores, &layout::checkpoint_prefix(owner), 0).await?;
+            let Some((newest, _)) = now.iter().rev().find(|(_, size)| !is_fence(*size)) else { return Ok(Slot(0)) };
+            if owner != session {
+                return Ok(Slot(u64::MAX));
+            }
+            // One that is gone again has a successor.
+            let Some(object) = read_object(&self.stores, &layout::checkpoint(session, Slot(*newest))).await? else {
+                continue;
+            };
+            let position = Header::parse_object(&object).ok().and_then(|(_, body)| checkpoint::parse_position(&body));
+            return Ok(position.map_or(Slot(0), |(trim, _)| trim));
+        }
+        Ok(Slot(0))
+    }
+
     /// Whether a session has come to a later checkpoint, or to its end, since the listing.
     async fn has_gone_on(&self, session: SessionId, number: Slot) -> Result<bool> {
         let now = reader::list(&self.stores, &layout::checkpoint_prefix(session), number.0 + 1).await?;
@@ -258,7 +286,7 @@ fn difference(ours: Snapshot, theirs: Snapshot, owned: &dyn Fn(&[u8]) -> bool) -
             (None, Some((key, _))) => found.add(key, "is only in it", Ordering::Greater),
             (Some((our, _)), Some((their, _))) if our < their => found.add(our, "is not in it", Ordering::Less),
             (Some((our, _)), Some((their, _))) if our > their => found.add(their, "is only in it", Ordering::Greater),
-            (Some((key, our)), Some((_, their))) if our != their => {
+            (Some((key, our)), Some((_, their))) if !mean_the_same(key, our, their) => {
                 found.add(key, "has another value", Ordering::Equal)
             }
             (Some(_), Some(_)) => Ordering::Equal,
@@ -270,6 +298,24 @@ fn difference(ours: Snapshot, theirs: Snapshot, owned: &dyn Fn(&[u8]) -> bool) -
             their = theirs.next().transpose()?;
         }
     }
+}
+
+/// Whether the value of a row in a checkpoint means what the log leads to. A build from before retention did not say where a
+/// run stands among all of its partition, and counted only what is kept.
+fn mean_the_same(key: &Bytes, our: &Bytes, their: &Bytes) -> bool {
+    if our == their {
+        return true;
+    }
+    let (from, to) = layout::index_range();
+    if *key >= from && *key < to {
+        let (our, their) = (IndexRow::parse(our.clone()), IndexRow::parse(their.clone()));
+        return our.is_ok_and(|our| their.is_ok_and(|their| their == IndexRow { span: None, ..our }));
+    }
+    if layout::partition_of(key).is_some_and(|partition| layout::partition_key(partition) == *key) {
+        let (our, their) = (PartitionRow::parse(our.clone()), PartitionRow::parse(their.clone()));
+        return our.is_ok_and(|our| their.is_ok_and(|their| our == their));
+    }
+    false
 }
 
 /// Rows of a checkpoint that nothing is known to compare with: only their kinds are checked.

@@ -88,6 +88,9 @@ impl Verifier<'_, '_> {
     async fn missing(&mut self, walk: &mut Walk<'_>, slot: Slot) -> Result<()> {
         while walk.next < slot {
             let checkpoint = walk.checkpoints.next().filter(|trim| *trim < slot).unwrap_or(slot);
+            if walk.covered < checkpoint {
+                walk.covered = walk.covered.max(self.covered_by_now(walk.session).await?);
+            }
             let deleted = checkpoint.min(walk.covered).max(walk.next);
             self.totals.deleted += deleted.0 - walk.next.0;
             if deleted < checkpoint {

@@ -276,6 +276,32 @@ async fn a_checkpoint_that_is_not_what_the_log_leads_to_is_named() {
 }
 
 // Fails when index rows that came with a checkpoint are not looked up in what was read.
+// Fails when rows are compared by their bytes, or when older ones are not compared at all.
+#[tokio::test]
+async fn a_checkpoint_from_before_retention_is_compared_by_what_it_says() {
+    let mut forge = Forge::begin(1).await;
+    forge.slot(&[], &[Record(0, 0, 10)]).await;
+    let older = |len_of: &dyn Fn(u32) -> u32| {
+        let mut rows = forge.rows();
+        let (key, row) = forge.index[0].clone();
+        let (index, bounds) =
+            (IndexRow { span: None, len: len_of(row.len), ..row }, layout::partition_key(partition(0)));
+        for (at, value) in &mut rows {
+            if *at == key {
+                *value = index.encode();
+            } else if *at == bounds {
+                // Version 1 has all but the last number.
+                *value = [&[1], &value[1..33]].concat().into();
+            }
+        }
+        rows
+    };
+    forge.checkpoint(forge.hash, &older(&|len| len)).await;
+    assert_eq!(forge.faults().await, [""; 0]);
+    forge.checkpoint(forge.hash, &older(&|len| len + 1)).await;
+    forge.assert_fault(ObjectName::Checkpoint(ONE, Slot(0)), "differs from its log in 1 rows").await;
+}
+
 #[tokio::test]
 async fn an_index_row_that_points_elsewhere_is_named() {
     type Change = fn(&mut IndexRow);
