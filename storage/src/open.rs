@@ -151,10 +151,19 @@ pub(crate) async fn restore_state(
             Err(error) => tracing::warn!(error = %Chain(&error), "local state cannot be opened, it is rebuilt"),
         }
     }
-    let state = fresh_state(dir.as_deref(), metrics);
+    rebuild(starter, plan, fresh_state(dir.as_deref(), metrics), metrics).await
+}
+
+/// Restores an empty state from the bucket, in memory where its disk does not take it.
+async fn rebuild(
+    starter: &Starter<'_>,
+    plan: &Plan,
+    state: Arc<dyn StateStore>,
+    metrics: &StorageMetrics,
+) -> Result<(Arc<dyn StateStore>, Restored)> {
     match starter.restore(plan, &state).await {
         // The disk may have no room for what is loaded; when it is the bucket that is broken, memory does not help either.
-        Err(error) if error.kind() == Kind::Corrupt && dir.is_some() => {
+        Err(error) if error.kind() == Kind::Corrupt && metrics.state_on_disk.get() == 1 => {
             tracing::warn!(error = %Chain(&error), "state cannot be rebuilt on disk, it is kept in memory");
             let state = in_memory(metrics);
             let restored = starter.restore(plan, &state).await?;
@@ -192,3 +201,6 @@ fn fresh_state(dir: Option<&FsPath>, metrics: &StorageMetrics) -> Arc<dyn StateS
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,7 +113,7 @@ impl StateStore for FailoverState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -121,9 +121,11 @@ mod tests {
 
     /// A disk that can be told to refuse writes, and to be unreadable.
     #[derive(Default)]
-    struct Disk {
+    pub(crate) struct Disk {
         rows: MemoryState,
-        full: AtomicBool,
+        pub(crate) full: AtomicBool,
+        /// What is loaded takes all the room.
+        pub(crate) full_after_load: AtomicBool,
         broken: AtomicBool,
     }
 
@@ -153,6 +155,7 @@ mod tests {
 
         fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
             Self::refuse(&self.full)?;
+            self.full.store(self.full_after_load.load(Ordering::SeqCst), Ordering::SeqCst);
             self.rows.load(rows)
         }
 
