@@ -55,7 +55,7 @@ fn every_promise_holds_in_every_seed() {
         failed.len()
     );
     let without = deleted.iter().filter(|deleted| **deleted == 0).count() as u64;
-    assert!(without <= count / 4, "nothing was deleted in {without} of {count} seeds, which proves little");
+    assert!(without <= count / 2, "nothing was deleted in {without} of {count} seeds, which proves little");
     let all: Vec<String> = failed.iter().take(TOLD_MAX).map(told).collect();
     assert!(failed.is_empty(), "{} of {count} seeds fail\n{}", failed.len(), all.join("\n"));
 }
