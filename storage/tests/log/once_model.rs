@@ -164,9 +164,9 @@ impl Rig {
         let number = self.model[index as usize].len();
         let payloads: Vec<Bytes> = (0..count).map(|at| Bytes::from(format!("{index}:{}", number + at))).collect();
         let was_tried = self.trouble(index, &payloads, &terms, trouble).await;
-        let settled = self.try_append(index, &payloads, &terms).await.expect("settled");
+        let (settled, again) = self.settle(index, &payloads, &terms).await;
         assert_eq!(settled.base.0, number as u64, "the first try and the others have one place");
-        assert!(was_tried || !settled.duplicate, "what was never tried is not a duplicate");
+        assert!(was_tried || again || !settled.duplicate, "what was never tried is not a duplicate");
         self.model[index as usize].extend(payloads);
         self.done.push(Done { partition: index, terms, base: number as u64, count: settled.count });
     }
@@ -230,6 +230,19 @@ impl Rig {
 
     async fn try_append(&self, index: u32, payloads: &[Bytes], terms: &Terms) -> plinth_storage::Result<Appended> {
         self.log().append_if(partition(index), batch(payloads), terms, Durability::Object).await
+    }
+
+    /// Tries until the outcome is known, as a client does; also whether it took more than one try. A store that answers again
+    /// may still fail the slot of the first try for longer than one try waits.
+    async fn settle(&self, index: u32, payloads: &[Bytes], terms: &Terms) -> (Appended, bool) {
+        let mut again = false;
+        loop {
+            match self.try_append(index, payloads, terms).await {
+                Err(error) if matches!(error.kind(), Kind::Unknown | Kind::Unavailable) => self.until_available().await,
+                settled => return (settled.expect("settled"), again),
+            }
+            again = true;
+        }
     }
 
     async fn repeat(&self, back: usize) {
