@@ -106,7 +106,8 @@ impl Origin {
             Self::Latest => Begin::At(bounds.tail),
             Self::Offset(offset) => Begin::within(&bounds, *offset),
             Self::Last(count) => Begin::At(last(log, partition, &bounds, *count)?),
-            Self::Time(at) => Begin::At(log.offset_at(partition, *at).await?),
+            // In a box, as every read beyond the tail.
+            Self::Time(at) => Begin::At(Box::pin(log.offset_at(partition, *at)).await?),
             Self::Cursor(positions) => match positions.get(&partition) {
                 Some(next) => Begin::within(&bounds, *next),
                 None => Begin::At(bounds.start),

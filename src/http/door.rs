@@ -7,6 +7,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
+use futures::future::Either;
 
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
@@ -35,15 +36,9 @@ impl Answer for Door {
         connection: ConnectionId,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
-        let way = match records_of(&request) {
-            Some(_) => Ok((self.front.clone(), request)),
-            None => Err(self.router.answer(connection, request)),
-        };
-        async move {
-            match way {
-                Ok((front, request)) => publish_directly(front, connection, request).await,
-                Err(routed) => routed.await,
-            }
+        match records_of(&request) {
+            Some(_) => Either::Left(publish_directly(self.front.clone(), connection, request)),
+            None => Either::Right(self.router.answer(connection, request)),
         }
     }
 }

@@ -149,3 +149,19 @@ impl Stream {
         self.encoder.control(&goaway, &cursor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_result<A, R>(_: impl FnOnce(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    // The sizing in docs/benchmarks.md counts on it: every follower has one. Fails without the box in `Reader::read_kept`.
+    #[test]
+    fn a_stream_that_waits_is_small() {
+        let bytes = size_of_result(|(stream, transport, counted)| Stream::chunks(stream, transport, counted));
+        assert!(bytes <= 1536, "{bytes}");
+    }
+}

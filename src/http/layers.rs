@@ -73,12 +73,16 @@ impl Edge {
 }
 
 /// The answer, also where its handler fails or panics.
-pub(super) async fn around(answer: impl Future<Output = Result<Response, ApiError>>) -> Response {
-    match AssertUnwindSafe(answer).catch_unwind().await {
+pub(super) fn around<F>(answer: F) -> impl Future<Output = Response>
+where
+    F: Future<Output = Result<Response, ApiError>>,
+{
+    // Not async: that would have room for the answer twice.
+    AssertUnwindSafe(answer).catch_unwind().map(|answer| match answer {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(panic) => panicked(panic.as_ref()),
-    }
+    })
 }
 
 /// What is answered where no route matches.

@@ -170,6 +170,17 @@ impl ReadAhead {
         {
             return Some(batches);
         }
+        // In a box, as every read beyond the tail.
+        Box::pin(self.take_ahead(scan, bounds, from, bytes_max)).await
+    }
+
+    async fn take_ahead(
+        &self,
+        scan: &mut Scan,
+        bounds: &PartitionRow,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Option<Vec<Arc<StoredBatch>>> {
         let runs = scan.runs.get_or_insert_default();
         self.plan(scan.partition, runs, bounds, from).await;
         let batches = runs.front().await?.take(from, bytes_max);

@@ -55,9 +55,14 @@ impl Reader {
     }
 
     async fn read_kept(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        if let Some(batches) = self.tail.read(partition, from, bytes_max) {
-            return Ok(batches);
+        match self.tail.read(partition, from, bytes_max) {
+            Some(batches) => Ok(batches),
+            // In a box: it takes kilobytes, and a follower has room for a read for as long as it waits.
+            None => Box::pin(self.read_stored(partition, from, bytes_max)).await,
         }
+    }
+
+    async fn read_stored(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
         let (base, row) = match self.locate(partition, from) {
             Err(error) if error.kind() == Kind::Corrupt => return Err(self.gap_or(partition, from, error)),
             located => located?,
