@@ -6,6 +6,7 @@
 
 mod connection;
 mod gate;
+mod lasting;
 mod watch;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use tower::Service as _;
 use crate::telemetry::{Metrics, Refusal};
 
 use gate::Gates;
+pub use lasting::Lasting;
 pub use watch::RequestBody;
 
 /// How long the loop waits when the process has no descriptor left: time for some connection to end.

@@ -25,6 +25,7 @@ use super::read::start;
 use crate::auth::{Action, Caller, TopicPattern};
 use crate::broker::{FollowRequest, From as Start, SlowPolicy};
 use crate::problem::problem_of;
+use crate::server::Lasting;
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 2] = [MediaType::EventStream, MediaType::Ndjson];
@@ -154,11 +155,14 @@ fn last_event_id(headers: &HeaderMap, params: &mut Params<'_>) -> Result<Option<
 /// Begins the stream.
 pub(super) async fn answer(front: Front, mut access: Access, request: LiveRequest) -> Result<Response, ApiError> {
     let LiveRequest { follow, encoder, media_type, resumed_from } = request;
-    let body = match front.broker.follow(follow).await {
+    let mut response = match front.broker.follow(follow).await {
         Ok(follower) => {
             let transport = if media_type == MediaType::Ndjson { Transport::Ndjson } else { Transport::Sse };
             let counted = front.metrics.follower(transport);
-            Body::from_stream(Stream::new(front, access.caller.clone(), follower, encoder).chunks(transport, counted))
+            let stream = Stream::new(front, access.caller.clone(), follower, encoder);
+            let mut response = streaming(media_type, Body::from_stream(stream.chunks(transport, counted)));
+            response.extensions_mut().insert(Lasting);
+            response
         }
         Err(error) => {
             let code = problem_of(&error).code;
@@ -169,10 +173,9 @@ pub(super) async fn answer(front: Front, mut access: Access, request: LiveReques
             let reconnect_in_ms = front.reconnect_in_ms();
             let goaway =
                 Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: resumed_from.clone() };
-            Body::from(encoder.control(&goaway, &resumed_from))
+            streaming(media_type, Body::from(encoder.control(&goaway, &resumed_from)))
         }
     };
-    let mut response = streaming(media_type, body);
     access.leave_cookie(&mut response);
     Ok(response)
 }

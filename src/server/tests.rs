@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -33,6 +35,10 @@ struct Server {
 }
 
 fn start(limits: ServerLimits) -> Server {
+    start_with(limits, |router| router)
+}
+
+fn start_with<A: Answer>(limits: ServerLimits, answer: impl FnOnce(Router) -> A) -> Server {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let end_stream = CancellationToken::new();
@@ -42,7 +48,7 @@ fn start(limits: ServerLimits) -> Server {
         .route("/stream", get(endless))
         .with_state(end_stream.clone());
     let service = Service {
-        answer: router,
+        answer: answer(router),
         limits,
         shutdown: CancellationToken::new(),
         ended: CancellationToken::new(),
@@ -53,13 +59,13 @@ fn start(limits: ServerLimits) -> Server {
     Server { address, shutdown, end_stream, serving: tokio::spawn(serve(listener, service)) }
 }
 
-async fn endless(State(end): State<CancellationToken>) -> Body {
+async fn endless(State(end): State<CancellationToken>) -> (Extension<Lasting>, Body) {
     let first = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"first"))]);
     let rest = futures::stream::once(async move {
         end.cancelled().await;
         Ok(Bytes::from_static(b"last"))
     });
-    Body::from_stream(futures::StreamExt::chain(first, rest))
+    (Extension(Lasting), Body::from_stream(futures::StreamExt::chain(first, rest)))
 }
 
 impl Server {
@@ -181,4 +187,89 @@ async fn what_does_not_end_in_the_drain_time_is_ended() {
     server.shutdown.cancel();
     server.serving.await.unwrap().unwrap();
     assert!(!receive_all(&mut open).await.contains("last"));
+}
+
+/// Answers as the router; each copy, which is what a connection has in hyper, says when it is dropped.
+struct Heard {
+    router: Router,
+    dropped: Sender<()>,
+}
+
+impl Clone for Heard {
+    fn clone(&self) -> Self {
+        Self { router: self.router.clone(), dropped: self.dropped.clone() }
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        // After the test nobody hears it.
+        let _ = self.dropped.try_send(());
+    }
+}
+
+impl Answer for Heard {
+    fn answer(
+        &self,
+        connection: ConnectionId,
+        request: axum::http::Request<RequestBody>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
+        self.router.answer(connection, request)
+    }
+}
+
+// Fails if `Rest` did not let it go, or if what hyper still had to write were lost on the way.
+#[tokio::test]
+async fn a_lasting_answer_leaves_hyper_while_it_rests_and_comes_to_its_end() {
+    let (dropped, mut hears) = channel(8);
+    let server = start_with(UNBOUND, |router| Heard { router, dropped });
+    let mut socket = server.connect().await;
+    send(&mut socket, &format!("{HELLO}GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    assert!(receive(&mut socket, "hello").await.starts_with("HTTP/1.1 200"));
+    let answer = receive(&mut socket, "first\r\n").await;
+    assert!(answer.contains("connection: close\r\n") && answer.contains("transfer-encoding: chunked\r\n"), "{answer}");
+    hears.recv().await.unwrap();
+    server.end_stream.cancel();
+    assert_eq!(receive_all(&mut socket).await, "4\r\nlast\r\n0\r\n\r\n");
+}
+
+// Fails without `poll_gone`: nothing would be written that could fail.
+#[tokio::test]
+async fn a_client_that_leaves_a_lasting_answer_is_let_go() {
+    let server = start(ServerLimits { connections_max: 1, ..UNBOUND });
+    let mut socket = server.connect().await;
+    send(&mut socket, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    receive(&mut socket, "first\r\n").await;
+    socket.shutdown().await.unwrap();
+    assert_eq!(receive_all(&mut socket).await, "");
+    let mut next = server.connect().await;
+    send(&mut next, HELLO).await;
+    assert!(receive(&mut next, "hello").await.starts_with("HTTP/1.1 200"));
+}
+
+// Fails if the first bytes that come decided, or were taken away from hyper.
+#[tokio::test]
+async fn the_version_is_known_however_its_first_bytes_come() {
+    let server = start(UNBOUND);
+    let mut socket = server.connect().await;
+    socket.set_nodelay(true).unwrap();
+    for piece in ["P", "RI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n"] {
+        send(&mut socket, piece).await;
+        tokio::task::yield_now().await;
+    }
+    // A frame without flags of the stream 0, and of the type SETTINGS.
+    let mut frame = [0; 9];
+    socket.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3..], [4, 0, 0, 0, 0, 0]);
+    let mut socket = server.connect().await;
+    for piece in ["P", "OST /refuse HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"] {
+        send(&mut socket, piece).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(receive_all(&mut socket).await.starts_with("HTTP/1.1 413"));
+    // Fails without `is_ended`: what is there would be looked at for ever.
+    let mut socket = server.connect().await;
+    send(&mut socket, "PRI").await;
+    socket.shutdown().await.unwrap();
+    receive_all(&mut socket).await;
 }

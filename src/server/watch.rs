@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::ServerLimits;
+use super::lasting::Rest;
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,6 +44,8 @@ pub(super) struct Watch {
     moved: AtomicU64,
     cut_short: AtomicBool,
     lingering: AtomicU64,
+    /// Where a lasting answer waits for its connection to leave hyper.
+    pub(super) rest: Rest,
 }
 
 impl Watch {
@@ -57,6 +60,7 @@ impl Watch {
             moved: AtomicU64::new(0),
             cut_short: AtomicBool::new(false),
             lingering: AtomicU64::new(NEVER),
+            rest: Rest::default(),
         })
     }
 
@@ -115,6 +119,12 @@ impl Watch {
 #[derive(Debug)]
 pub(super) struct UnderWay(Arc<Watch>);
 
+impl UnderWay {
+    pub(super) fn watch(&self) -> &Watch {
+        &self.0
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.resting.store(self.0.now(), Ordering::Relaxed);
@@ -157,33 +167,6 @@ impl Drop for RequestBody {
     }
 }
 
-/// The body of an answer; the request is under way until the last of it is written.
-#[derive(Debug)]
-pub(super) struct WatchedBody {
-    pub(super) body: Body,
-    pub(super) _under_way: UnderWay,
-}
-
-impl HttpBody for WatchedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A socket that reports to a watch. `G` is held for as long as the socket is open, also after an upgrade.
 #[derive(Debug)]
 pub(super) struct WatchedSocket<G> {
@@ -211,7 +194,9 @@ impl<G: Unpin> AsyncWrite for WatchedSocket<G> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.watch.rest.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

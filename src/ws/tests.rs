@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use futures::{SinkExt, StreamExt};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use plinth_storage::Log;
 use plinth_storage::log::LogOptions;
@@ -57,8 +57,8 @@ impl World {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let service = TowerToHyperService::new(self.router.clone());
         self.connections.spawn(async move {
-            let builder = Builder::new(TokioExecutor::new());
-            builder.serve_connection_with_upgrades(TokioIo::new(theirs), service).await.expect("it is served");
+            let connection = Builder::new().serve_connection(TokioIo::new(theirs), service);
+            connection.with_upgrades().await.expect("it is served");
         });
         let mut request = "ws://plinth/v1/ws".into_client_request().expect("an address");
         if let Some(value) = authorization {
