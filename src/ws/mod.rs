@@ -34,8 +34,8 @@ const REQUESTS_MAX: usize = 64;
 const ANSWERS_MAX: usize = 64;
 /// A `records` frame is closed when it is at least this large.
 const RECORDS_FRAME_BYTES: usize = 64 * 1024;
-/// Read buffer of a connection: there may be thousands, and most are idle.
-const READ_BUFFER_BYTES: usize = 8 * 1024;
+/// Read buffer of a connection: there may be thousands, and most are idle. A frame that is larger gets its own.
+const READ_BUFFER_BYTES: usize = 3 * 1024;
 /// Bytes that are gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// Most that is ever buffered for writing: what is gathered, and one frame with the largest record in JSON, where a

@@ -102,7 +102,7 @@ impl Session {
         match result {
             Ok(follower) => {
                 let Some(subscription) = self.subscriptions.get(&sub) else { return };
-                subscription.open(*follower, self.front.metrics.follower(Transport::Websocket));
+                subscription.open(follower, self.front.metrics.follower(Transport::Websocket));
                 let cursor = subscription.cursor().to_owned();
                 self.outbox.push(&ServerFrame::Subscribed { id: sub.clone(), sub, cursor });
             }

@@ -287,3 +287,19 @@ impl Session {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_result<A, R>(_: impl FnOnce(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    // The sizing in docs/benchmarks.md counts on it: every WebSocket has one.
+    #[test]
+    fn a_session_that_waits_is_small() {
+        let bytes = size_of_result(|(handshake, socket)| run(handshake, socket));
+        assert!(bytes <= 2048, "{bytes}");
+    }
+}

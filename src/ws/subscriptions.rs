@@ -16,7 +16,7 @@ use crate::telemetry::Open;
 
 use super::RECORDS_FRAME_BYTES;
 
-type Next = Pin<Box<dyn Future<Output = (Follower, Result<Event, Error>)> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (Box<Follower>, Result<Event, Error>)> + Send>>;
 
 /// All subscriptions of a connection, asked in turn.
 #[derive(Default)]
@@ -41,11 +41,11 @@ enum Reading {
     /// The broker is still looking for the place to begin.
     Opening,
     /// Nothing asked for.
-    Idle(Follower, Open),
+    Idle(Box<Follower>, Open),
     /// Asked for the next event.
     Asked(Next, Open),
     /// A batch of which `sent` records are sent.
-    Held { follower: Follower, open: Open, batch: FollowedBatch, sent: u32 },
+    Held { follower: Box<Follower>, open: Open, batch: FollowedBatch, sent: u32 },
     /// Over, or for the moment in which one of the others is made of another.
     Nothing,
 }
@@ -80,6 +80,10 @@ impl Subscriptions {
 
     /// Takes the name `id` for a subscription that is being opened.
     pub(super) fn reserve(&mut self, id: String, credit: Option<u64>) {
+        // Most connections have one; a list that grows by itself begins with four.
+        if self.list.is_empty() {
+            self.list.reserve_exact(1);
+        }
         self.list.push(Subscription { id, credit, cursor: String::new(), ended: false, reading: Reading::Opening });
     }
 
@@ -123,7 +127,7 @@ impl Subscription {
     }
 
     /// Begins to read.
-    pub(super) fn open(&mut self, follower: Follower, open: Open) {
+    pub(super) fn open(&mut self, follower: Box<Follower>, open: Open) {
         self.cursor = follower.cursor();
         self.reading = Reading::Idle(follower, open);
     }
@@ -160,7 +164,7 @@ impl Subscription {
         }
     }
 
-    fn happen(&mut self, follower: Follower, open: Open, event: Result<Event, Error>) -> Turn {
+    fn happen(&mut self, follower: Box<Follower>, open: Open, event: Result<Event, Error>) -> Turn {
         let happening = match event {
             Ok(Event::Records(batch)) => return self.send(follower, open, batch, 0),
             Ok(Event::CaughtUp) => Happening::CaughtUp,
@@ -178,7 +182,7 @@ impl Subscription {
     }
 
     /// Makes a frame of as much of `batch`, from its record `sent` on, as the credit and the size of a frame allow.
-    fn send(&mut self, follower: Follower, open: Open, batch: FollowedBatch, sent: u32) -> Turn {
+    fn send(&mut self, follower: Box<Follower>, open: Open, batch: FollowedBatch, sent: u32) -> Turn {
         let (items, count) = self.part_of(&batch, sent);
         if let Some(credit) = &mut self.credit {
             *credit -= u64::from(count);
@@ -211,7 +215,7 @@ impl Subscription {
     }
 }
 
-fn ask(mut follower: Follower) -> Next {
+fn ask(mut follower: Box<Follower>) -> Next {
     Box::pin(async move {
         let event = follower.next().await;
         (follower, event)
