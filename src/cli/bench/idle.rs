@@ -1,38 +1,69 @@
-//! Followers that nothing happens to: what each costs in memory.
+//! Followers that nothing happens to: what each costs in memory, and how fast they connect.
+//!
+//! Each kind meets a node of its own: one that has worked before would find room for them in what it holds already.
+
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
+use futures::{SinkExt, StreamExt};
+use plinth_api::frames::SUBPROTOCOL;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::child::Server;
-use super::node::Node;
-use super::wire::{Pieces, Wire};
+use super::node::{self, Node};
+use super::report::{Idle, round};
+use super::wire::{Pieces, Target, Wire};
 
 /// Followers that connect at the same time.
 const CONNECTING: usize = 64;
+/// Buffers of a WebSocket of ours; they would take gigabytes by themselves.
+const BUFFER_BYTES: usize = 1024;
 
-/// What the node's memory grew by for `followers` followers of one topic by server-sent events, in bytes for each.
-pub(super) async fn run(server: &Server, node: &Node, topic: &str, followers: usize) -> anyhow::Result<u64> {
-    let path = node.topic(topic).await?;
-    // What the first connections cost once is not counted.
-    let _warm = connect(node, &path, CONNECTING).await?;
-    let before = server.memory_bytes().context("the system does not tell a process's memory")?;
-    let held = connect(node, &path, followers).await?;
-    let after = server.memory_bytes().context("the system does not tell a process's memory")?;
-    Ok(after.saturating_sub(before) / held.len().max(1) as u64)
+/// How a follower follows.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    Events,
+    WebSocket,
 }
 
-async fn connect(node: &Node, path: &str, followers: usize) -> anyhow::Result<Vec<Pieces>> {
+/// A follower that is open.
+enum Held {
+    Events { _pieces: Pieces },
+    WebSocket { _socket: Box<WebSocketStream<TcpStream>> },
+}
+
+/// What the memory of a node in `dir` grows by for `followers` followers of one topic.
+pub(super) async fn run(dir: &Path, way: Way, followers: usize) -> anyhow::Result<Idle> {
+    let store = format!("file://{}", dir.join("objects").display());
+    let (server, node) = node::own(dir, &store).await?;
+    let memory = || server.memory_bytes().context("the system does not tell a process's memory");
+    node.topic("idle").await?;
+    // What the first connections cost once is not counted.
+    let warm = connect(&node, way, CONNECTING).await?;
+    let before = memory()?;
+    let begin = Instant::now();
+    let held = connect(&node, way, followers).await?;
+    let seconds = round(begin.elapsed().as_secs_f64());
+    let memory_bytes_each = memory()?.saturating_sub(before) / held.len().max(1) as u64;
+    drop((warm, held));
+    server.stop().await?;
+    Ok(Idle { transport: way.name(), followers, seconds, memory_bytes_each })
+}
+
+async fn connect(node: &Node, way: Way, followers: usize) -> anyhow::Result<Vec<Held>> {
     let mut tasks = JoinSet::new();
     for worker in 0..CONNECTING {
         let count = followers / CONNECTING + usize::from(worker < followers % CONNECTING);
-        let (target, path) = (node.target.clone(), format!("{path}?from=latest"));
+        let target = node.target.clone();
         tasks.spawn(async move {
             let mut held = Vec::with_capacity(count);
             for _ in 0..count {
-                let mut pieces = Wire::connect(&target).await?.stream(&path, "text/event-stream").await?;
-                // The answer's first bytes come when the position is fixed.
-                pieces.next().await?.context("the stream ended at once")?;
-                held.push(pieces);
+                held.push(way.follow(&target).await?);
             }
             anyhow::Ok(held)
         });
@@ -42,4 +73,47 @@ async fn connect(node: &Node, path: &str, followers: usize) -> anyhow::Result<Ve
         held.extend(some??);
     }
     Ok(held)
+}
+
+impl Way {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Events => "server-sent events",
+            Self::WebSocket => "WebSocket",
+        }
+    }
+
+    async fn follow(self, target: &Target) -> anyhow::Result<Held> {
+        match self {
+            Self::Events => {
+                let wire = Wire::connect(target).await?;
+                let mut pieces = wire.stream("/v1/topics/idle/records?from=latest", "text/event-stream").await?;
+                // The answer's first bytes come when the position is fixed.
+                pieces.next().await?.context("the stream ended at once")?;
+                Ok(Held::Events { _pieces: pieces })
+            }
+            Self::WebSocket => Ok(Held::WebSocket { _socket: Box::new(subscribe(target).await?) }),
+        }
+    }
+}
+
+/// A WebSocket with a subscription that has read everything there is.
+async fn subscribe(target: &Target) -> anyhow::Result<WebSocketStream<TcpStream>> {
+    let mut request = format!("ws://{}/v1/ws", target.address).into_client_request()?;
+    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse()?);
+    if let Some(key) = &target.key {
+        request.headers_mut().insert("authorization", format!("Bearer {key}").parse()?);
+    }
+    let stream = TcpStream::connect(target.address).await?;
+    stream.set_nodelay(true)?;
+    let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+    let (mut socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+    let subscribe = serde_json::json!({"type": "subscribe", "id": "idle", "topics": ["idle"]});
+    socket.send(Message::text(subscribe.to_string())).await?;
+    loop {
+        let message = socket.next().await.context("the connection ended at once")??;
+        if message.to_text()?.contains("\"caught_up\"") {
+            return Ok(socket);
+        }
+    }
 }

@@ -27,9 +27,10 @@ use plinth_storage::env::{Clock, SystemClock};
 use url::Url;
 
 use self::child::Server;
+use self::idle::Way;
 use self::load::{Shot, Until, check_offsets, closed_loop, open_loop};
 use self::node::Node;
-use self::report::{Cost, Delivery, Disk, Idle, Latency, Machine, Rate, Report, Throughput, Topics, round};
+use self::report::{Cost, Delivery, Disk, Latency, Machine, Rate, Report, Throughput, Topics, round};
 use self::wire::Target;
 use super::{Usage, output};
 
@@ -117,7 +118,7 @@ const FULL: Size = Size {
     fan_out_rate: 200,
     topics: 50_000,
     topics_at_once: 10_000,
-    idle: 10_000,
+    idle: 15_000,
 };
 
 const QUICK: Size = Size {
@@ -193,7 +194,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         catch_up_batches: None,
         fan_out: None,
         topics: None,
-        idle: None,
+        idle: Vec::new(),
         memory_batches: None,
         remote: None,
         soak: None,
@@ -219,12 +220,13 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
     let (server, node) = node::own(&dir.join("main"), &store).await?;
     plan.measure(&node, report).await?;
     report.memory_peak_bytes = server.memory_peak_bytes();
-    if plan.has(Part::Idle) {
-        output::say(&format!("{} idle followers", plan.size.idle));
-        let memory_bytes_each = idle::run(&server, &node, "bench-idle", plan.size.idle).await?;
-        report.idle = Some(Idle { followers: plan.size.idle, memory_bytes_each });
-    }
     server.stop().await?;
+    if plan.has(Part::Idle) {
+        for (way, name) in [(Way::Events, "idle-events"), (Way::WebSocket, "idle-websocket")] {
+            output::say(&format!("{} idle followers by {}", plan.size.idle, way.name()));
+            report.idle.push(idle::run(&dir.join(name), way, plan.size.idle).await?);
+        }
+    }
     if plan.has(Part::Stores) {
         report.memory_batches = Some(memory_batches(dir, &plan.size).await?);
         report.remote = Some(remote::run(&dir.join("remote"), &plan.size, single()).await?);

@@ -24,7 +24,7 @@ pub(super) struct Report {
     pub(super) catch_up_batches: Option<Throughput>,
     pub(super) fan_out: Option<Delivery>,
     pub(super) topics: Option<Topics>,
-    pub(super) idle: Option<Idle>,
+    pub(super) idle: Vec<Idle>,
     pub(super) memory_batches: Option<Throughput>,
     pub(super) remote: Option<Remote>,
     pub(super) soak: Option<Soak>,
@@ -107,7 +107,10 @@ pub(super) struct Topics {
 /// Followers to whom nothing happens.
 #[derive(Debug, Serialize)]
 pub(super) struct Idle {
+    pub(super) transport: &'static str,
     pub(super) followers: usize,
+    /// Until all of them were connected.
+    pub(super) seconds: f64,
     pub(super) memory_bytes_each: u64,
 }
 
@@ -268,8 +271,14 @@ impl Report {
         if let Some(p99) = self.fan_out.as_ref().map(|fan_out| fan_out.p99_ms) {
             self.aim("a record to every follower, p99 in ms", p99, "< 50", p99 < 50.0);
         }
-        if let Some(bytes) = self.idle.as_ref().map(|idle| idle.memory_bytes_each as f64) {
-            self.aim("memory of an idle follower, bytes", bytes, "<= 12000", bytes <= 12_000.0);
+        for (transport, bytes, seconds) in self
+            .idle
+            .iter()
+            .map(|idle| (idle.transport, idle.memory_bytes_each as f64, idle.seconds))
+            .collect::<Vec<_>>()
+        {
+            self.aim(format!("memory of an idle follower by {transport}, bytes"), bytes, "<= 12000", bytes <= 12_000.0);
+            self.aim(format!("seconds to connect all of them by {transport}"), seconds, "<= 10", seconds <= 10.0);
         }
     }
 
