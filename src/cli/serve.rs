@@ -36,6 +36,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let settings = Settings::load(args.given, args.config.as_deref())?;
     log_lines(&settings)?;
     limits::raise_open_files();
+    limits::without_huge_pages();
     let mut signals = Signals::open()?;
     let listener = listen(&settings.listen)?;
     let app = tokio::select! {
