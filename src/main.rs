@@ -4,8 +4,7 @@
 
 use std::process::ExitCode;
 
-/// A fifth of the time of a busy node went into the system's allocator. Without huge pages (`no_thp`): a few live blocks
-/// would hold 2 MiB each, which was two thirds of a busy node's memory, and clearing them a sixth of its time.
+/// A fifth of the time of a busy node went into the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -17,8 +17,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use plinth_storage::ids::{Offset, Partition, TenantId};
 use plinth_storage::record::{RecordRef, StoredBatch};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use self::json::{is_json, plain};
 use crate::broker::cursor::CursorKey;
@@ -77,8 +77,16 @@ impl Weighter<(Partition, Offset), Arc<Rendered>> for ByBytes {
 
 impl RenderCache {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        // Weights are far apart; the number of items is only a first guess for the size of the tables.
-        Self { rendered: Cache::with_weighter(1_000, bytes_max, ByBytes) }
+        // Weights are far apart; the number of items is only a first guess for the size of the tables. One shard: what is
+        // larger than a shard is not kept, and every follower would make a copy of its own.
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(1_000)
+            .weight_capacity(bytes_max)
+            .shards(1)
+            .build()
+            .expect("a number of items and a weight are all that it needs");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { rendered: Cache::with_options(options, ByBytes, hasher, lifecycle) }
     }
 
     /// The batch as text. It is kept for others when `keep`, which those who read old batches once do not ask for.

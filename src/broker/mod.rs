@@ -62,7 +62,7 @@ struct Shared {
 
 impl Default for BrokerOptions {
     fn default() -> Self {
-        Self { render_bytes_max: 32 * 1024 * 1024, topics_max: 100_000 }
+        Self { render_bytes_max: 64 * 1024 * 1024, topics_max: 100_000 }
     }
 }
 

@@ -1,3 +1,5 @@
+mod allocations;
+
 use std::future::Future;
 use std::time::Duration;
 
