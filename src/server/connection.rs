@@ -163,6 +163,8 @@ where
             // `Watch` has this limit, and another one for the time between requests.
             .header_read_timeout(None)
             .max_buf_size(BUFFER_BYTES_MAX)
+            // The buffer may be larger than asked for.
+            .max_header_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(socket), answer);
         Self::Http1(Box::new(connection.with_upgrades()))
     }
