@@ -180,7 +180,8 @@ pub struct Gap {
     pub requested: u64,
     /// The offset at which it goes on.
     pub resumed_at: u64,
-    /// Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+    /// Why: `lost` (a crash took records of a weaker durability class, or may have), `compacted` (later records of the same
+    /// keys have superseded those in a topic with `cleanup: compact`), and on streams `trimmed`, `above_tail`
     /// or `slow_consumer`.
     pub reason: String,
 }

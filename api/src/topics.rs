@@ -35,6 +35,22 @@ pub struct TopicRequest {
     /// How much is kept. Default everything.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
     pub retention: Option<Retention>,
+    /// What happens to records besides retention. Default `delete`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
+}
+
+/// What happens to the records of a topic besides retention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cleanup {
+    /// Nothing.
+    #[default]
+    Delete,
+    /// Of each key in a partition at least the last record stays; earlier ones vanish in time. A record with an empty payload
+    /// deletes its key, and vanishes itself at the earliest 24 hours after the records before it. A record without a key is
+    /// refused. Offsets stay: readers get a gap with the reason `compacted`.
+    Compact,
 }
 
 /// How much of a topic is kept; what is left out is not limited. Records that are no longer kept go within seconds to
@@ -117,6 +133,9 @@ pub struct TopicPatch {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present_object")]
     #[schema(value_type = Option<RetentionPatch>)]
     pub retention: Option<Option<RetentionPatch>>,
+    /// What happens to records from now on. Records that are gone do not come back; those without a key stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
 }
 
 /// A topic.
@@ -134,11 +153,14 @@ pub struct Topic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<RetentionShown>)]
     pub retention: Option<Retention>,
+    /// What happens to records besides retention.
+    #[serde(default)]
+    pub cleanup: Cleanup,
     /// When it was made, ms since the Unix epoch.
     pub created_at: u64,
     /// Stored bytes of all partitions.
     pub bytes: u64,
-    /// Records of all partitions.
+    /// Records of all partitions. Of a topic that was compacted and trimmed it may be a few less than there are.
     pub records: u64,
     /// Per partition; only in the view of one topic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

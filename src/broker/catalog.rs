@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Change, DocOp, Guard, Retention, TopicBounds, TopicOp};
-use plinth_storage::{Durability, Kind, Log};
+use plinth_storage::{Cleanup, Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, MutexGuard, broadcast};
@@ -43,6 +43,8 @@ pub struct TopicView {
     pub durability: Durability,
     /// How much is kept.
     pub retention: Retention,
+    /// What happens to records besides.
+    pub cleanup: Cleanup,
     /// When it was made.
     pub created_at: Timestamp,
     /// Of its partitions.
@@ -59,6 +61,7 @@ pub(crate) struct Topic {
     pub(crate) max_record_bytes: u32,
     pub(crate) durability: Durability,
     pub(crate) retention: Retention,
+    pub(crate) cleanup: Cleanup,
     pub(crate) created_at: Timestamp,
 }
 
@@ -120,6 +123,7 @@ impl Topic {
             max_record_bytes: doc.max_record_bytes,
             durability: doc.durability,
             retention: doc.retention.retention(),
+            cleanup: doc.cleanup.into(),
             created_at: Timestamp(doc.created_at),
         }
     }
@@ -218,6 +222,9 @@ impl Catalog {
             let has = retention::words(&found.retention);
             return Err(Error::Conflict(format!("topic {} has {has}", found.name)));
         }
+        if settings.cleanup.is_some_and(|wanted| wanted != found.cleanup) {
+            return Err(Error::Conflict(format!("topic {} has cleanup {}", found.name, found.cleanup)));
+        }
         Ok((self.view(found).await?, made))
     }
 
@@ -238,6 +245,7 @@ impl Catalog {
             max_record_bytes: topic.max_record_bytes,
             durability: topic.durability,
             retention: topic.retention,
+            cleanup: topic.cleanup,
             created_at: topic.created_at,
             bounds,
         })
@@ -248,9 +256,9 @@ impl Catalog {
     /// # Errors
     /// `Unprocessable`, `NotFound`; those of the log.
     pub(crate) async fn change(self: &Arc<Self>, topic: &TopicRef, change: TopicChange) -> Result<TopicView, Error> {
-        let TopicChange { max_record_bytes, durability, retention } = change;
+        let TopicChange { max_record_bytes, durability, retention, cleanup } = change;
         let retention = Some(retention.of(Retention::default()));
-        TopicSettings { partitions: None, max_record_bytes, durability, retention }.check()?;
+        TopicSettings { partitions: None, max_record_bytes, durability, retention, cleanup }.check()?;
         if change != TopicChange::default() {
             let (catalog, topic) = (Arc::clone(self), topic.clone());
             self.changes.run(async move { catalog.change_stored(&topic, change).await }).await?;
@@ -362,13 +370,15 @@ impl Catalog {
             retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
             created_at: self.log.now().0,
             durability,
+            cleanup: settings.cleanup.unwrap_or_default().into(),
         };
         let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
         let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
+        let clean = settings.cleanup.map(|cleanup| TopicOp::SetCleanup { topic: doc.id(), cleanup });
         let change = Change {
             guards: vec![Guard::Absent(key.clone()), Guard::Present(documents::tenant(tenant))],
             docs: vec![DocOp::Put(key, documents::encode(&doc))],
-            topics: [Some(create), set].into_iter().flatten().collect(),
+            topics: [Some(create), set, clean].into_iter().flatten().collect(),
         };
         match self.log.commit(change).await {
             Ok(()) => {}
@@ -394,11 +404,13 @@ impl Catalog {
         doc.max_record_bytes = change.max_record_bytes.unwrap_or(doc.max_record_bytes);
         doc.durability = change.durability.unwrap_or(doc.durability);
         doc.retention = RetentionDoc::of(retention);
+        doc.cleanup = change.cleanup.map_or(doc.cleanup, Into::into);
         let set = (retention != before).then_some(TopicOp::SetRetention { topic: doc.id(), retention });
+        let clean = change.cleanup.map(|cleanup| TopicOp::SetCleanup { topic: doc.id(), cleanup });
         let change = Change {
             guards: vec![Guard::Equals(key.clone(), stored)],
             docs: vec![DocOp::Put(key, documents::encode(&doc))],
-            topics: set.into_iter().collect(),
+            topics: set.into_iter().chain(clean).collect(),
         };
         let committed = self.log.commit(change).await;
         self.forget(topic);

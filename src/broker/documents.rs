@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use bytes::Bytes;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
 use plinth_storage::log::Retention;
-use plinth_storage::{Durability, Log};
+use plinth_storage::{Cleanup, Durability, Log};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -118,6 +118,41 @@ pub(crate) struct TopicDoc {
     pub(crate) created_at: u64,
     #[serde(default, skip_serializing_if = "class::is_object", with = "class")]
     pub(crate) durability: Durability,
+    #[serde(default, skip_serializing_if = "CleanupDoc::is_delete")]
+    pub(crate) cleanup: CleanupDoc,
+}
+
+/// What happens to records besides retention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CleanupDoc {
+    #[default]
+    Delete,
+    Compact,
+}
+
+impl CleanupDoc {
+    fn is_delete(&self) -> bool {
+        *self == Self::Delete
+    }
+}
+
+impl From<Cleanup> for CleanupDoc {
+    fn from(cleanup: Cleanup) -> Self {
+        match cleanup {
+            Cleanup::Delete => Self::Delete,
+            Cleanup::Compact => Self::Compact,
+        }
+    }
+}
+
+impl From<CleanupDoc> for Cleanup {
+    fn from(cleanup: CleanupDoc) -> Self {
+        match cleanup {
+            CleanupDoc::Delete => Self::Delete,
+            CleanupDoc::Compact => Self::Compact,
+        }
+    }
 }
 
 /// A durability class is stored by its name.
@@ -232,6 +267,12 @@ mod tests {
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic with a retention");
         assert_eq!(read.retention.retention(), Retention { age_ms: NonZeroU64::new(1000), bytes: None });
         assert_eq!(encode(&read), Bytes::from(topic));
+        assert_eq!(read.cleanup, CleanupDoc::Delete, "a topic that does not say it");
+        let topic = format!(
+            r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9,"cleanup":"compact"}}"#
+        );
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic that is cleaned by key");
+        assert_eq!((read.cleanup, encode(&read)), (CleanupDoc::Compact, Bytes::from(topic)));
     }
 
     #[test]

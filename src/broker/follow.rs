@@ -5,11 +5,13 @@
 //! when every partition has been read to its tail for the first time. A place that cannot be continued is told by `Gap`,
 //! never passed over.
 
+mod check;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plinth_api::limits::{STREAM_PARTITIONS_MAX, STREAM_TOPICS_MAX};
+use plinth_api::limits::STREAM_PARTITIONS_MAX;
 use plinth_storage::Kind;
 use plinth_storage::ahead::Scan;
 use plinth_storage::feed::Follow;
@@ -19,13 +21,14 @@ use plinth_storage::record::StoredBatch;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use self::check::{check, check_origin};
+use super::Broker;
 use super::batch::FollowedBatch;
 use super::catalog::Topic;
 use super::error::Error;
 use super::from::{Begin, From, Origin};
-use super::page::{check_cursor, named, one_partition_only, skipped};
-use super::{Broker, proved};
-use crate::auth::{Action, TopicPattern};
+use super::page::{named, skipped};
+use crate::auth::TopicPattern;
 use crate::render::push_event;
 
 /// A follower that keeps falling behind is slow when it has more records than this before it, or more bytes than the next.
@@ -76,7 +79,7 @@ pub enum Event {
         requested: u64,
         /// The offset at which it goes on.
         resumed_at: u64,
-        /// `lost`, `trimmed`, `above_tail` or `slow_consumer`.
+        /// `lost`, `compacted`, `trimmed`, `above_tail` or `slow_consumer`.
         reason: &'static str,
     },
     /// The topic was deleted.
@@ -191,8 +194,8 @@ impl Follower {
                 }
                 return Ok(event);
             }
-            if let Some(batch) = self.take_read() {
-                return Ok(Event::Records(batch));
+            if let Some(event) = self.take_read()? {
+                return Ok(event);
             }
             if let Some(&index) = self.ready.front() {
                 self.read_lane(index).await?;
@@ -252,14 +255,21 @@ impl Follower {
         self.lanes.iter().flatten().map(|lane| (lane.place, lane.untold.unwrap_or(lane.next)))
     }
 
-    /// The next batch of those that were read.
-    fn take_read(&mut self) -> Option<FollowedBatch> {
-        let stored = self.read.pop_front()?;
+    /// The next batch of those that were read, or what is missing before it.
+    fn take_read(&mut self) -> Result<Option<Event>, Error> {
+        let Some(base) = self.read.front().map(|stored| stored.base) else { return Ok(None) };
         let lane = self.lanes[self.reading].as_mut().expect("a lane ends only when nothing of it is left");
+        if lane.next < base {
+            let passed = self.broker.log().passed(lane.place, lane.next, base)?;
+            let event = gap(lane, lane.next, passed.to, passed.reason.as_str());
+            lane.next = passed.to;
+            return Ok(Some(event));
+        }
+        let Some(stored) = self.read.pop_front() else { return Ok(None) };
         let mut batch = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
         drop(batch.split_to(skipped(&batch, lane.next)));
         lane.next = batch.next_after(batch.take);
-        Some(batch)
+        Ok(Some(Event::Records(batch)))
     }
 
     /// Reads the first lane of `ready`. All that changes comes after the read: a dropped call has done nothing.
@@ -443,50 +453,4 @@ fn is_far(bounds: &Bounds, next: Offset) -> bool {
     let (behind, kept) = (bounds.tail.0.saturating_sub(next.0), bounds.tail.0 - bounds.start.0);
     let average = bounds.bytes / kept.max(1);
     behind > SLOW_RECORDS || behind.saturating_mul(average) > SLOW_BYTES
-}
-
-/// Checks what can be checked without the log; gives the tenant.
-fn check(request: &FollowRequest) -> Result<TenantId, Error> {
-    let Some(first) = request.topics.first() else { return Err(Error::Invalid("no topic is named".into())) };
-    let count = request.topics.len();
-    if count > STREAM_TOPICS_MAX {
-        return Err(Error::Unprocessable(format!("{count} topics exceed the limit of {STREAM_TOPICS_MAX} per stream")));
-    }
-    for topic in &request.topics {
-        proved(topic.action(), Action::Subscribe)?;
-        if topic.tenant() != first.tenant() {
-            return Err(Error::defect("one stream was asked for topics of two tenants"));
-        }
-    }
-    let one = count == 1 && first.is_literal();
-    if request.partition.is_some() && !one {
-        return Err(Error::Invalid("a partition can be named for one topic only".into()));
-    }
-    if matches!(request.from, From::Offset(_)) && !one {
-        return Err(Error::Invalid("from offset:N is for one topic only".into()));
-    }
-    Ok(first.tenant().id())
-}
-
-/// Checks that the beginning fits the topics.
-fn check_origin(origin: &Origin, topics: &[Arc<Topic>], partition: Option<u32>) -> Result<(), Error> {
-    if let [topic] = topics {
-        let chosen = topic.chosen(partition)?;
-        if matches!(origin, Origin::Offset(_)) && chosen.len() > 1 {
-            return Err(one_partition_only());
-        }
-        let partitions: Vec<Partition> = chosen.map(|index| topic.partition(index)).collect();
-        return check_cursor(origin, topic, &partitions);
-    }
-    match origin {
-        Origin::Cursor(positions) if !positions.keys().any(|at| topics.iter().any(|topic| topic.id == at.topic)) => {
-            Err(Error::InvalidCursor("the cursor is of none of these topics as they are now".into()))
-        }
-        Origin::Cursor(_)
-        | Origin::Earliest
-        | Origin::Latest
-        | Origin::Offset(_)
-        | Origin::Last(_)
-        | Origin::Time(_) => Ok(()),
-    }
 }

@@ -105,8 +105,8 @@ impl Origin {
             Self::Earliest => Begin::At(bounds.start),
             Self::Latest => Begin::At(bounds.tail),
             Self::Offset(offset) => Begin::within(&bounds, *offset),
-            Self::Last(count) => Begin::At(last(log, partition, &bounds, *count)?),
             // In a box, as every read beyond the tail.
+            Self::Last(count) => Begin::At(Box::pin(log.last_records(partition, *count)).await?),
             Self::Time(at) => Begin::At(Box::pin(log.offset_at(partition, *at)).await?),
             Self::Cursor(positions) => match positions.get(&partition) {
                 Some(next) => Begin::within(&bounds, *next),
@@ -138,18 +138,6 @@ impl Begin {
             Self::AboveTail { requested, tail } => Err(Error::AboveTail { requested: requested.0, tail: tail.0 }),
         }
     }
-}
-
-/// The offset of the last `count` records, or the start: gaps hold none.
-fn last(log: &Log, partition: Partition, bounds: &Bounds, count: u64) -> Result<Offset, Error> {
-    let mut from = bounds.tail.0.saturating_sub(count);
-    for gap in log.gaps(partition, bounds.start)?.iter().rev() {
-        if gap.to.0 <= from {
-            break;
-        }
-        from = from.saturating_sub(gap.to.0 - gap.from.0);
-    }
-    Ok(Offset(from).max(bounds.start))
 }
 
 /// Digits only: no sign, no space.

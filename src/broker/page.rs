@@ -7,7 +7,7 @@ use std::time::Duration;
 use plinth_storage::ahead::Scan;
 use plinth_storage::ids::{Offset, Partition};
 use plinth_storage::record::StoredBatch;
-use plinth_storage::{Gap, Kind};
+use plinth_storage::{Gap, GapReason, Kind};
 use tokio::time::{Instant, timeout_at};
 
 use super::batch::FollowedBatch;
@@ -21,7 +21,7 @@ use crate::auth::{Action, TopicRef};
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Gaps that one page tells of; one with more ends there.
-const GAPS_MAX: usize = 16;
+const GAPS_MAX: usize = 1000;
 
 /// Which records are wanted.
 #[derive(Clone, Debug)]
@@ -209,6 +209,10 @@ impl Broker {
                 }
                 while let Some(stored) = place.rest.front().cloned() {
                     let next = stored.next();
+                    self.pass_over(topic, place, (stored.base, unit), found)?;
+                    if found.gaps.len() >= GAPS_MAX {
+                        return Ok(false);
+                    }
                     let whole = FollowedBatch::whole(self, topic, place.partition, stored, false);
                     let Some(slice) = room.admit(whole, place.next) else { return Ok(false) };
                     place.next = slice.next_after(slice.take);
@@ -223,6 +227,25 @@ impl Broker {
             unread = unread_next;
         }
         Ok(true)
+    }
+
+    /// Tells what is missing before the next batch, which begins at `base`.
+    fn pass_over(
+        &self,
+        topic: &Topic,
+        place: &mut Place,
+        (base, unit): (Offset, Unit),
+        found: &mut Found,
+    ) -> Result<(), Error> {
+        while place.next < base {
+            let gap = self.log().passed(place.partition, place.next, base)?;
+            let told = place.skip(&topic.name, &gap);
+            // Between stored batches everyone sees what a cleaning took away.
+            if unit == Unit::Record || gap.reason != GapReason::Compacted {
+                found.gaps.push(told);
+            }
+        }
+        Ok(())
     }
 
     /// What it means that a place was trimmed since the page was begun: `Trimmed` if the client named it, and `Busy` if he

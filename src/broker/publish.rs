@@ -15,7 +15,7 @@ use plinth_api::limits::{
 };
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::terms::Terms as LogTerms;
-use plinth_storage::{Durability, Kind};
+use plinth_storage::{Cleanup, Durability, Kind};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::{Topic, gone};
@@ -112,7 +112,7 @@ impl Broker {
     }
 
     async fn publish_to(&self, topic: &Topic, publish: &Publish) -> Result<Published, Error> {
-        check_payloads(topic, &publish.records)?;
+        check_by_topic(topic, &publish.records)?;
         let class = class(topic, publish.durability)?;
         let mut shares = if publish.stored.is_some() { choose_one(topic, publish)? } else { choose(topic, publish)? };
         let terms = match &publish.terms {
@@ -242,12 +242,16 @@ fn check_headers(record: &NewRecord) -> Result<usize, Error> {
     Ok(bytes)
 }
 
-/// The topic may allow less than a record may have anywhere.
-fn check_payloads(topic: &Topic, records: &[NewRecord]) -> Result<(), Error> {
+/// The topic may allow less than a record may have anywhere, or want a key.
+fn check_by_topic(topic: &Topic, records: &[NewRecord]) -> Result<(), Error> {
     let limit = topic.max_record_bytes as usize;
     let of = format_args!(" of topic {}", topic.name);
     for (place, record) in records.iter().enumerate() {
         check_payload(record, limit, of).map_err(|error| at(records, place, error))?;
+        if topic.cleanup == Cleanup::Compact && record.key.is_none() {
+            let why = format!("a record of topic {} needs a key: its cleanup is compact", topic.name);
+            return Err(at(records, place, Error::Unprocessable(why)));
+        }
     }
     Ok(())
 }

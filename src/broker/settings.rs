@@ -1,8 +1,8 @@
 //! What clients choose of a topic, and its limits.
 
 use plinth_api::limits::{PARTITIONS_MAX, RECORD_BYTES_MAX};
-use plinth_storage::Durability;
 use plinth_storage::log::Retention;
+use plinth_storage::{Cleanup, Durability};
 
 use super::error::Error;
 use super::retention::{self, RetentionChange};
@@ -18,6 +18,8 @@ pub struct TopicSettings {
     pub durability: Option<Durability>,
     /// How much is kept. Default everything.
     pub retention: Option<Retention>,
+    /// What happens to records besides. Default nothing.
+    pub cleanup: Option<Cleanup>,
 }
 
 /// How the settings of a topic change; what is left out stays.
@@ -29,6 +31,8 @@ pub struct TopicChange {
     pub durability: Option<Durability>,
     /// How much is kept from then on.
     pub retention: RetentionChange,
+    /// What happens to records besides, from then on.
+    pub cleanup: Option<Cleanup>,
 }
 
 impl TopicSettings {

@@ -1,7 +1,7 @@
 //! `plinth topics`: list, view, create, change and delete topics, and delete old records of one.
 
 use clap::ArgGroup;
-use plinth_api::topics::{ByteCount, Retention, RetentionPatch, Topic, TopicPatch, TopicRequest, Trimmed};
+use plinth_api::topics::{ByteCount, Cleanup, Retention, RetentionPatch, Topic, TopicPatch, TopicRequest, Trimmed};
 use reqwest::Method;
 
 use super::class::Class;
@@ -52,10 +52,13 @@ enum Command {
         /// When a partition holds more, its oldest records go, such as 10GiB
         #[arg(long, value_name = "BYTES")]
         retention_bytes: Option<String>,
+        /// What happens to records besides [default: delete]
+        #[arg(long, value_enum)]
+        cleanup: Option<Cleaning>,
     },
     /// Change a topic's settings; what is not given stays as it is
     #[command(group = ArgGroup::new("change").required(true).multiple(true)
-        .args(["max_record_bytes", "durability", "retention_age", "retention_bytes"]))]
+        .args(["max_record_bytes", "durability", "retention_age", "retention_bytes", "cleanup"]))]
     Update {
         #[command(flatten)]
         connect: Connect,
@@ -73,6 +76,9 @@ enum Command {
         /// When a partition holds more, its oldest records go, such as 10GiB; none takes the limit away
         #[arg(long, value_name = "BYTES|none")]
         retention_bytes: Option<String>,
+        /// What happens to records besides, from now on
+        #[arg(long, value_enum)]
+        cleanup: Option<Cleaning>,
     },
     /// Delete the records before a place, for ever
     Trim {
@@ -96,6 +102,24 @@ enum Command {
     },
 }
 
+/// What happens to the records of a topic besides retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Cleaning {
+    /// Nothing
+    Delete,
+    /// Only the last record of each key stays; one with an empty payload deletes its key
+    Compact,
+}
+
+impl From<Cleaning> for Cleanup {
+    fn from(cleaning: Cleaning) -> Self {
+        match cleaning {
+            Cleaning::Delete => Self::Delete,
+            Cleaning::Compact => Self::Compact,
+        }
+    }
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List { connect, prefix } => {
@@ -115,21 +139,24 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             durability,
             retention_age,
             retention_bytes,
+            cleanup,
         } => {
             let durability = durability.map(Into::into);
             let bytes = retention_bytes.map(ByteCount::Text);
             let retention = Retention { age: retention_age, bytes };
             let retention = (retention != Retention::default()).then_some(retention);
-            let body = TopicRequest { partitions, max_record_bytes, durability, retention };
+            let cleanup = cleanup.map(Into::into);
+            let body = TopicRequest { partitions, max_record_bytes, durability, retention, cleanup };
             let request = Client::new(&connect)?.request(Method::PUT, &path(&topic)).json(&body);
             output::object(&send(request).await?.json::<Topic>().await?)
         }
-        Command::Update { connect, topic, max_record_bytes, durability, retention_age, retention_bytes } => {
+        Command::Update { connect, topic, max_record_bytes, durability, retention_age, retention_bytes, cleanup } => {
             let durability = durability.map(Into::into);
             let bytes = retention_bytes.map(|given| unless_none(given).map(ByteCount::Text));
             let retention = RetentionPatch { age: retention_age.map(unless_none), bytes };
             let retention = (retention != RetentionPatch::default()).then_some(Some(retention));
-            let body = TopicPatch { max_record_bytes, durability, retention };
+            let cleanup = cleanup.map(Into::into);
+            let body = TopicPatch { max_record_bytes, durability, retention, cleanup };
             let request = Client::new(&connect)?.request(Method::PATCH, &path(&topic)).json(&body);
             output::object(&send(request).await?.json::<Topic>().await?)
         }

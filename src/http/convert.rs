@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use plinth_api::limits::{LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX};
 use plinth_api::{ListPage, keys, tenants, topics};
+use plinth_storage::Cleanup;
 use plinth_storage::log::Bounds;
 use serde::Serialize;
 
@@ -86,6 +87,7 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
         durability: receipt::class(view.durability),
         max_record_bytes: view.max_record_bytes,
         retention: retention::show(&view.retention),
+        cleanup: shown_cleanup(view.cleanup),
         created_at: view.created_at.0,
         bytes: view.bounds.bytes(),
         records: view.bounds.records(),
@@ -104,6 +106,7 @@ pub(super) fn topic_settings(request: &topics::TopicRequest) -> Result<TopicSett
         max_record_bytes: request.max_record_bytes,
         durability: request.durability.map(parse::class),
         retention: request.retention.as_ref().map(retention::parse).transpose()?,
+        cleanup: request.cleanup.map(cleanup),
     })
 }
 
@@ -112,7 +115,22 @@ pub(super) fn topic_patch(patch: topics::TopicPatch) -> Result<TopicChange, ApiE
         max_record_bytes: patch.max_record_bytes,
         durability: patch.durability.map(parse::class),
         retention: retention::parse_patch(patch.retention)?,
+        cleanup: patch.cleanup.map(cleanup),
     })
+}
+
+fn cleanup(given: topics::Cleanup) -> Cleanup {
+    match given {
+        topics::Cleanup::Delete => Cleanup::Delete,
+        topics::Cleanup::Compact => Cleanup::Compact,
+    }
+}
+
+fn shown_cleanup(cleanup: Cleanup) -> topics::Cleanup {
+    match cleanup {
+        Cleanup::Delete => topics::Cleanup::Delete,
+        Cleanup::Compact => topics::Cleanup::Compact,
+    }
 }
 
 pub(super) fn tenant(view: TenantView) -> tenants::Tenant {

@@ -6,6 +6,7 @@
 //! own between two calls: its reader is parked, the oldest give way to whoever needs the room.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -166,7 +167,7 @@ impl ReadAhead {
         bytes_max: usize,
     ) -> Option<Vec<Arc<StoredBatch>>> {
         if scan.runs.is_none()
-            && let Some(batches) = self.reader.tail.read(scan.partition, from, bytes_max)
+            && let Some(batches) = self.reader.tail.read(scan.partition, from..bounds.tail, bytes_max)
         {
             return Some(batches);
         }
@@ -183,7 +184,7 @@ impl ReadAhead {
     ) -> Option<Vec<Arc<StoredBatch>>> {
         let runs = scan.runs.get_or_insert_default();
         self.plan(scan.partition, runs, bounds, from).await;
-        let batches = runs.front().await?.take(from, bytes_max);
+        let batches = runs.front().await?.take(from..bounds.tail, bytes_max);
         if runs.is_front_used() {
             runs.queue.pop_front();
         }
@@ -266,14 +267,16 @@ impl Runs {
 }
 
 impl Loaded {
-    /// Batches from the one that holds `from` on, up to about `bytes_max` bytes, at least one.
-    fn take(&mut self, from: Offset, bytes_max: usize) -> Vec<Arc<StoredBatch>> {
+    /// Batches from the one that holds the first offset of `range` on, up to its end and to about `bytes_max` bytes, at least
+    /// one. What is beyond the end was committed since the reader was told of the tail.
+    fn take(&mut self, range: Range<Offset>, bytes_max: usize) -> Vec<Arc<StoredBatch>> {
         let (mut out, mut bytes) = (Vec::new(), 0);
-        while let Some(batch) = self.batches.pop_front_if(|batch| batch.next() <= from) {
+        while let Some(batch) = self.batches.pop_front_if(|batch| batch.next() <= range.start) {
             drop(batch);
         }
-        while let Some(batch) =
-            self.batches.pop_front_if(|batch| out.is_empty() || bytes + batch.batch.len() <= bytes_max)
+        while let Some(batch) = self
+            .batches
+            .pop_front_if(|batch| batch.base < range.end && (out.is_empty() || bytes + batch.batch.len() <= bytes_max))
         {
             bytes += batch.batch.len();
             out.push(batch);

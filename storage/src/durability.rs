@@ -34,6 +34,9 @@ pub struct Gap {
 pub enum GapReason {
     /// Records of a weaker class than `object` may have been here. They were lost with their process or disk.
     Lost,
+    /// Later records have superseded those that were here, in a topic that is cleaned up by key. No entry of the log says so,
+    /// but the runs of its segments.
+    Compacted,
 }
 
 impl Durability {
@@ -71,12 +74,14 @@ impl GapReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lost => "lost",
+            Self::Compacted => "compacted",
         }
     }
 
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Lost => 1,
+            Self::Compacted => 2,
         }
     }
 

@@ -182,6 +182,8 @@ const IDEMPOTENCY: u8 = 12;
 const DIRTY: u8 = 13;
 const RETENTION: u8 = 15;
 const GAPS: u8 = 17;
+const CLEANUP: u8 = 18;
+const CLEAN: u8 = 19;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
@@ -259,6 +261,24 @@ pub(crate) fn retention_key(topic: TopicId) -> Bytes {
 /// The topic of a retention key.
 pub(crate) fn retention_topic(key: &[u8]) -> Option<TopicId> {
     Some(TopicId(ulid::Ulid::from_bytes(key.get(1..)?.try_into().ok()?)))
+}
+
+/// That the records of a topic are cleaned up by key.
+pub(crate) fn cleanup_key(topic: TopicId) -> Bytes {
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u8(CLEANUP);
+    out.put_slice(&topic.0.to_bytes());
+    out.freeze()
+}
+
+/// The end of the keys of all topics that are cleaned up by key.
+pub(crate) fn cleanup_end() -> Bytes {
+    Bytes::from_static(&[CLEANUP + 1])
+}
+
+/// How far a partition is clean.
+pub(crate) fn clean_key(partition: Partition) -> Bytes {
+    partition_bytes(CLEAN, partition, 0).freeze()
 }
 
 /// The end of the keys of all topics' retention.
@@ -369,7 +389,7 @@ pub(crate) fn reserved_partition(mut key: &[u8]) -> Option<Partition> {
 }
 
 /// The key ranges of all that is kept per partition of `topic`.
-pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 6] {
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 7] {
     let range = |kind: u8| {
         let mut from = BytesMut::with_capacity(17);
         from.put_u8(kind);
@@ -378,7 +398,7 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 6] {
         to.put_slice(&[0xff; 13]);
         (from.freeze(), to.freeze())
     };
-    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS].map(range)
+    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS, CLEAN].map(range)
 }
 
 /// What a row is, for people.
@@ -392,6 +412,8 @@ pub(crate) fn row_name(key: &[u8]) -> String {
         Some(&TERMS) => of_partition("terms"),
         Some(&PRODUCER) => of_partition("producer"),
         Some(&IDEMPOTENCY) => of_partition("idempotency key"),
+        Some(&CLEANUP) => retention_topic(key).map(|topic| format!("cleanup of topic {topic}")),
+        Some(&CLEAN) => of_partition("cleaning"),
         Some(_) | None => None,
     };
     named.unwrap_or_else(|| format!("row of the unknown kind {:?}", key.first()))
@@ -411,8 +433,8 @@ pub(crate) fn topic_of(key: &[u8]) -> Option<TopicId> {
 /// The shard that a key of a checkpoint belongs to, or `None` for a key that belongs to none.
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
-        DOCUMENT | TOPIC | RETENTION => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS => Some(partition_of(key)?.shard(shards)),
+        DOCUMENT | TOPIC | RETENTION | CLEANUP => Some(crate::shard::claim::CATALOG_SHARD),
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS | CLEAN => Some(partition_of(key)?.shard(shards)),
         _ => None,
     }
 }

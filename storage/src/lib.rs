@@ -6,6 +6,7 @@
 
 pub mod ahead;
 pub mod cache;
+pub mod cleanup;
 
 /// Whether a test has planted this bug of `testing::bug`; without the feature `testing` it is `false`.
 macro_rules! planted {
@@ -45,6 +46,7 @@ pub mod testing;
 mod wal;
 mod watch;
 
+pub use cleanup::Cleanup;
 pub use durability::{Durability, Gap, GapReason};
 pub use error::{Error, Kind, Refusal, Result};
 pub use log::Log;

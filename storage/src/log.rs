@@ -4,6 +4,7 @@
 //! is committed. It knows nothing of names, tokens or formats of clients.
 
 mod append;
+mod cleanup;
 mod reading;
 #[cfg(feature = "testing")]
 mod testing;
@@ -108,6 +109,11 @@ pub struct LogOptions {
     pub retention_interval: Duration,
     /// Partitions of topics with a retention that one turn looks at.
     pub retention_partitions_max: usize,
+    /// How often topics that are cleaned by key are looked through, besides after a compaction.
+    pub clean_interval: Duration,
+    /// Most keys that are held in memory while partitions are cleaned, about 50 bytes each; a partition with more is cleaned in
+    /// several passes.
+    pub clean_keys_max: usize,
     /// How often the bucket is looked through for objects that nothing needs any more, while there are new checkpoints.
     pub sweep_interval: Duration,
     /// So long after the first checkpoint that does not need it an object is still there, for those who read it.
@@ -205,6 +211,8 @@ impl LogOptions {
             write_percent_max: 240,
             retention_interval: Duration::from_secs(10),
             retention_partitions_max: 10_000,
+            clean_interval: Duration::from_secs(60),
+            clean_keys_max: 1 << 20,
             sweep_interval: Duration::from_secs(60 * 60),
             delete_grace: Duration::from_secs(10 * 60),
             clock: Arc::new(SystemClock),

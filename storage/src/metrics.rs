@@ -55,6 +55,14 @@ pub struct StorageMetrics {
     pub linked_runs: Counter,
     /// Runs that were written to a segment in vain: they were deleted meanwhile.
     pub unlinked_runs: Counter,
+    /// Partitions that were cleaned by key.
+    pub cleanings: Counter,
+    /// Bytes that were written to segments while partitions were cleaned.
+    pub cleaning_bytes: Counter,
+    /// Records that went because a later one has their key, or because they had deleted it.
+    pub cleaned_records: Counter,
+    /// Their stored bytes, before compression.
+    pub cleaned_bytes: Counter,
     /// Small runs that were merged into larger ones.
     pub merged_runs: Counter,
     /// Segments that were not what went into them; they are not used.
@@ -162,6 +170,10 @@ impl StorageMetrics {
         r.register("plinth_segment_linked_runs", "Runs that segments took over", self.linked_runs.clone());
         r.register("plinth_segment_unlinked_runs", "Runs deleted before their segment", self.unlinked_runs.clone());
         r.register("plinth_segment_merged_runs", "Small runs merged into larger ones", self.merged_runs.clone());
+        r.register("plinth_cleanings", "Partitions cleaned by key", self.cleanings.clone());
+        r.register("plinth_cleaning_bytes", "Bytes written by cleaning", self.cleaning_bytes.clone());
+        r.register("plinth_cleaned_records", "Records gone by cleaning", self.cleaned_records.clone());
+        r.register("plinth_cleaned_bytes", "Stored bytes of these records", self.cleaned_bytes.clone());
         r.register("plinth_segment_mismatches", "Segments not used: wrong content", self.segment_mismatches.clone());
         r.register("plinth_trims", "Committed moves of a partition's start", self.trims.clone());
         r.register("plinth_checkpoints", "Checkpoints written", self.checkpoints.clone());

@@ -1,5 +1,6 @@
 //! Reads committed batches: from the tail in memory, else by the index from the page cache and the bucket.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +29,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Batches from the one that holds `from` on, up to about `bytes_max`, at least one below the tail. Cancel safe.
+    /// Batches from the one that holds `from` on, up to about `bytes_max`, at least one below the tail. Where a cleaning has
+    /// taken records away the next ones come: the first batch may begin after `from`, and between batches may be holes; in
+    /// one that reaches to the tail there is none. Cancel safe.
     ///
     /// # Errors
     /// `OutOfRange` below the start and above the tail, `Unavailable` when the bucket cannot be read, `Corrupt` when
@@ -46,7 +49,7 @@ impl Reader {
         if from == bounds.tail {
             return Ok(Vec::new());
         }
-        match self.read_kept(partition, from, bytes_max).await {
+        match self.read_on(partition, bounds, from, bytes_max).await {
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
                 Err(self.gone_meanwhile(partition, from)?.unwrap_or(error))
             }
@@ -54,12 +57,51 @@ impl Reader {
         }
     }
 
-    async fn read_kept(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        match self.tail.read(partition, from, bytes_max) {
-            Some(batches) => Ok(batches),
-            // In a box: it takes kilobytes, and a follower has room for a read for as long as it waits.
-            None => Box::pin(self.read_stored(partition, from, bytes_max)).await,
+    /// Goes on at the next run where one has nothing left from `from` on.
+    async fn read_on(
+        &self,
+        partition: Partition,
+        bounds: &PartitionRow,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<StoredBatch>>> {
+        let mut at = from;
+        loop {
+            let batches = match self.read_kept(partition, at..bounds.tail, bytes_max).await {
+                // Behind what was cleaned there may be a gap, which is as good as a hole.
+                Err(error) if error.kind() == Kind::OutOfRange && at > from => {
+                    at = gaps::covering(&*self.state, partition, at)?.ok_or(error)?.to;
+                    Vec::new()
+                }
+                batches => batches?,
+            };
+            if !batches.is_empty() {
+                return Ok(batches);
+            }
+            if let Some((base, row)) = index::run_at(&*self.state, partition, at)? {
+                at = base.plus(row.count);
+            }
+            if at >= bounds.tail {
+                return Ok(Vec::new());
+            }
         }
+    }
+
+    /// None where a cleaning has left nothing of the run that the range begins in, from there on. What was committed since
+    /// the reader was told of the tail is left for the next read: told of an offset beyond the tail, it would go back.
+    async fn read_kept(
+        &self,
+        partition: Partition,
+        range: Range<Offset>,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<StoredBatch>>> {
+        if let Some(batches) = self.tail.read(partition, range.clone(), bytes_max) {
+            return Ok(batches);
+        }
+        // In a box: it takes kilobytes, and a follower has room for a read for as long as it waits.
+        let mut batches = Box::pin(self.read_stored(partition, range.start, bytes_max)).await?;
+        batches.truncate(batches.partition_point(|batch| batch.base < range.end));
+        Ok(batches)
     }
 
     async fn read_stored(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
@@ -142,6 +184,9 @@ impl Reader {
                 }
                 read => read?,
             };
+            if batches.is_empty() {
+                return Ok(shown);
+            }
             for batch in batches {
                 if batch.timestamp >= at {
                     return Ok(batch.base.max(bounds.start));
@@ -191,7 +236,7 @@ impl Reader {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Vec<Arc<StoredBatch>>> {
-        let mut taking = Taking { partition, next: base, from, bytes_max, taken: 0, out: Vec::new() };
+        let mut taking = Taking { bytes_max, ..Taking::all(partition, (base, row), from) };
         match row.place {
             Place::Wal { .. } => {
                 let range = u64::from(row.position)..u64::from(row.position) + u64::from(row.len);
@@ -235,15 +280,24 @@ pub(crate) struct Taking {
     /// The offset that the next block of the run must begin with.
     next: Offset,
     from: Offset,
+    /// Of a run that was cleaned: its end. Between its blocks may be holes.
+    end: Option<Offset>,
     bytes_max: usize,
     taken: usize,
     out: Vec<Arc<StoredBatch>>,
 }
 
 impl Taking {
-    /// All batches of `partition` that hold `from` or come after it, out of blocks of which the first begins at `next`.
-    pub(crate) fn all(partition: Partition, next: Offset, from: Offset) -> Self {
-        Self { partition, next, from, bytes_max: usize::MAX, taken: 0, out: Vec::new() }
+    /// All batches of a run that hold `from` or come after it, out of blocks of which the first begins at its base or, where
+    /// records are missing, after it.
+    pub(crate) fn all(partition: Partition, (base, row): (Offset, &IndexRow), from: Offset) -> Self {
+        let end = row.kept.map(|_| base.plus(row.count));
+        Self { partition, next: base, from, end, bytes_max: usize::MAX, taken: 0, out: Vec::new() }
+    }
+
+    /// Begins at a block within the run.
+    pub(crate) fn beginning(self, next: Offset) -> Self {
+        Self { next, ..self }
     }
 
     /// Goes through blocks of the run; true when the reader has enough.
@@ -254,7 +308,11 @@ impl Taking {
             let Block::Records { partition: found, batch } = block else {
                 return Err(self.corrupt("holds a block that is not of records"));
             };
-            if found != self.partition || batch.base != self.next {
+            let in_place = match self.end {
+                Some(end) => batch.base >= self.next && batch.next() <= end,
+                None => batch.base == self.next,
+            };
+            if found != self.partition || !in_place {
                 return Err(self.corrupt("is not where the index says"));
             }
             self.next = batch.next();
@@ -271,7 +329,7 @@ impl Taking {
     }
 
     pub(crate) fn finish(self) -> Result<Vec<Arc<StoredBatch>>> {
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.end.is_none() {
             return Err(self.corrupt("does not hold the offset that the index says"));
         }
         Ok(self.out)

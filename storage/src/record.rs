@@ -8,6 +8,8 @@
 //! key · content type · headers (name length u16 · value length u16 · name · value)* · payload        (little endian)
 //! ```
 
+mod retain;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Kind, Result};
@@ -269,6 +271,15 @@ impl StoredBatch {
     }
 }
 
+impl RecordView {
+    /// Bytes of its stored form.
+    pub(crate) fn stored_len(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        HEAD_BYTES + key + self.content_type.len() + headers + self.payload.len()
+    }
+}
+
 impl<'a> RecordRef<'a> {
     /// Names and values, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
@@ -326,15 +337,17 @@ impl<'a> Reader<'a> {
         Some(Head { payload, key, content_type, headers, header_bytes: head.get_u32_le() as usize })
     }
 
-    fn skip(&mut self) -> Option<()> {
+    /// Passes over a record; gives its length.
+    fn skip(&mut self) -> Option<usize> {
         let head = self.head()?;
-        self.take(head.key.unwrap_or(0) + head.content_type)?;
+        let fields = head.key.unwrap_or(0) + head.content_type;
+        self.take(fields)?;
         let mut headers = self.take(head.header_bytes)?;
         for _ in 0..head.headers {
             take_header(&mut headers)?;
         }
         self.take(head.payload)?;
-        headers.is_empty().then_some(())
+        headers.is_empty().then_some(HEAD_BYTES + fields + head.header_bytes + head.payload)
     }
 
     fn read_ref(&mut self) -> Option<RecordRef<'a>> {

@@ -18,6 +18,8 @@ const FRAMES_BYTES_MAX: usize = 2 << 20;
 /// A run of a slot, or some frames of a segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Stretch {
+    /// The first offset of the run.
+    run: Offset,
     /// The first offset.
     base: Offset,
     /// The offset after the last record.
@@ -38,13 +40,13 @@ impl Reader {
         let (base, row) = self.locate(partition, offset)?;
         let end = base.plus(row.count);
         let Place::Segment { segment, .. } = row.place else {
-            return Ok(Stretch { base, next: end, bytes: row.len as usize, row, frames: 0..0 });
+            return Ok(Stretch { run: base, base, next: end, bytes: row.len as usize, row, frames: 0..0 });
         };
         let opened = self.segments.open(&self.cache, segment, &row).await?;
         let all = opened.frames_from(offset);
         let (frames, bytes) = opened.together(all.clone(), FRAMES_BYTES_MAX);
         let next = if frames.end < all.end { opened.begins(frames.end).unwrap_or(end) } else { end };
-        Ok(Stretch { base: opened.begins(frames.start).unwrap_or(base), next, bytes, row, frames })
+        Ok(Stretch { run: base, base: opened.begins(frames.start).unwrap_or(base), next, bytes, row, frames })
     }
 
     /// The batches of a stretch from the one that holds `from` on. Cancel safe.
@@ -57,8 +59,8 @@ impl Reader {
         stretch: &Stretch,
         from: Offset,
     ) -> Result<Vec<Arc<StoredBatch>>> {
-        let Stretch { base, row, frames, .. } = stretch;
-        let mut taking = Taking::all(partition, *base, from);
+        let Stretch { run, base, row, frames, .. } = stretch;
+        let mut taking = Taking::all(partition, (*run, row), from).beginning(*base);
         match row.place {
             Place::Wal { .. } => {
                 let range = u64::from(row.position)..u64::from(row.position) + u64::from(row.len);

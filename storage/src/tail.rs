@@ -5,6 +5,7 @@
 //! they do not leave before; the writer's room bounds them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::{Offset, Partition, Slot, TopicId};
@@ -82,15 +83,23 @@ impl Tail {
         self.lock().early.entry(partition).or_default().push_back(batch);
     }
 
-    /// Batches from the one that holds `from` on, up to about `bytes_max`, or `None` when that one is not here. They stand
-    /// side by side: at a gap the read ends.
-    pub(crate) fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Option<Vec<Arc<StoredBatch>>> {
+    /// Batches from the one that holds the first offset of `range` on, up to its end and to about `bytes_max`, or `None`
+    /// when that one is not here. They stand side by side: at a gap the read ends.
+    pub(crate) fn read(
+        &self,
+        partition: Partition,
+        range: Range<Offset>,
+        bytes_max: usize,
+    ) -> Option<Vec<Arc<StoredBatch>>> {
+        let from = range.start;
         let inner = self.lock();
         let (committed, early) = (inner.partitions.get(&partition), inner.early.get(&partition));
         let (mut out, mut bytes, mut next) = (Vec::new(), 0, None);
         for batch in [committed, early].into_iter().flatten().flat_map(|batches| from_on(batches, from)) {
             let full = !out.is_empty() && bytes + batch.batch.len() > bytes_max;
-            if full || next.map_or(batch.base > from, |next| next != batch.base) {
+            let apart = next.map_or(batch.base > from, |next| next != batch.base);
+            // More may be here by now than the reader was told of.
+            if full || apart || batch.base >= range.end {
                 break;
             }
             bytes += batch.batch.len();
@@ -122,6 +131,28 @@ impl Tail {
         inner.early.extract_if(topic.partitions(), |_, _| true).for_each(drop);
         let gone: Vec<_> = inner.partitions.extract_if(topic.partitions(), |_, _| true).collect();
         inner.bytes -= gone.iter().map(|(_, batches)| cost(batches)).sum::<usize>();
+    }
+
+    /// Forgets what of a partition is committed below the end of one of its slots' runs: what is left of it is read from
+    /// segments.
+    pub(crate) fn forget(&self, partition: Partition, below: Offset) {
+        let mut inner = self.lock();
+        let Inner { partitions, slots, bytes, .. } = &mut *inner;
+        let Some(batches) = partitions.get_mut(&partition) else { return };
+        for slot in slots {
+            slot.runs.retain(|run| {
+                if run.partition != partition || run.base >= below {
+                    return true;
+                }
+                let gone =
+                    batches.drain(..run.count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
+                *bytes -= gone + size_of::<SlotRun>();
+                false
+            });
+        }
+        if batches.is_empty() {
+            partitions.remove(&partition);
+        }
     }
 
     /// Bytes held.

@@ -7,6 +7,7 @@ mod auth_matrix;
 mod bad_input;
 mod batch;
 mod bucket;
+mod cleanup;
 mod cli;
 mod client;
 mod cookie;

@@ -14,7 +14,7 @@ use crate::log::{Bounds, TopicBounds};
 use crate::metrics::{Health, StorageMetrics};
 use crate::shard::rows::{Row, TopicRow};
 use crate::shard::takeover::{Plan, ShardPlan, Starter};
-use crate::shard::{gaps, machine};
+use crate::shard::{clean, machine};
 use crate::store::ObjectStores;
 use crate::wal::fence::{self, CheckpointRef};
 
@@ -139,7 +139,7 @@ impl State {
     pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
         let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
         let partitions = all.collect::<Result<Vec<_>>>()?;
-        let missing = gaps::missing(&*self.state, topic, &partitions)?;
+        let missing = clean::missing(&*self.state, topic, &partitions)?;
         Ok(TopicBounds { partitions, missing })
     }
 

@@ -8,7 +8,7 @@ use crate::ahead::Scan;
 use crate::error::Result;
 use crate::ids::{Offset, Partition, PartitionIndex, TopicId};
 use crate::record::StoredBatch;
-use crate::shard::gaps;
+use crate::shard::clean;
 use crate::shard::rows::PartitionRow;
 
 /// The bounds of a topic.
@@ -30,7 +30,7 @@ impl TopicBounds {
     /// Records of all partitions that are kept.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.partitions.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum::<u64>() - self.missing
+        self.partitions.iter().map(|bounds| bounds.tail.0 - bounds.start.0).sum::<u64>().saturating_sub(self.missing)
     }
 }
 
@@ -43,12 +43,14 @@ impl Log {
     pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
         let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
         let partitions = all.collect::<Result<Vec<_>>>()?;
-        let missing = gaps::missing(&*self.inner.state, topic, &partitions)?;
+        let missing = clean::missing(&*self.inner.state, topic, &partitions)?;
         Ok(TopicBounds { partitions, missing })
     }
 
     /// Batches from the one that holds `from` on, up to about `bytes_max` bytes; at least one when `from` is
-    /// below the tail, none at the tail. The first may begin before `from`. Cancel safe.
+    /// below the tail, none at the tail. The first may begin before `from`. Where a cleaning by key has taken records away the next
+    /// ones come: the first may begin after `from`, and between batches may be holes ([`Log::passed`]); where one reaches to
+    /// the tail there is none. Cancel safe.
     ///
     /// # Errors
     /// `NotFound` when there is no such partition, `OutOfRange` below its start, above its tail and in a gap, `Unavailable` when

@@ -12,9 +12,10 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::clean::Why;
 use crate::env::{Clock, Rng, apart, new_ulid, until};
 use crate::error::{Chain, Error, Kind, Result};
-use crate::ids::{SegmentId, SessionId, ShardId, Slot};
+use crate::ids::{Partition, SegmentId, SessionId, ShardId, Slot};
 use crate::layout;
 use crate::log::LogOptions;
 use crate::metrics::{Health, StorageMetrics};
@@ -24,6 +25,7 @@ use crate::segment::gather::{Backlog, Piece, Source};
 use crate::segment::link::{LINK_ROWS_MAX, LINK_RUNS_MAX, Link};
 use crate::segment::merge::{self, Found, Limits, Walk};
 use crate::segment::unsettled::Unsettled;
+use crate::shard::changes::Entry;
 use crate::shard::rows::{IndexRow, Position, Row};
 use crate::slot::{self, Created, Object};
 use crate::wal::format::{Header, ObjectKind};
@@ -50,16 +52,19 @@ pub(crate) type Request = oneshot::Sender<Result<()>>;
 /// The task and what it works on.
 pub(crate) struct Compactor {
     /// About how much of the WAL goes into one window, and most of what a merge holds in memory.
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     /// Nothing is merged while more than this many bytes were written for 100 bytes of records.
     write_percent_max: u64,
-    source: Source,
-    unsettled: Unsettled,
-    health: Arc<Health>,
-    metrics: StorageMetrics,
-    clock: Arc<dyn Clock>,
-    rng: Arc<dyn Rng>,
+    pub(super) source: Source,
+    pub(super) unsettled: Unsettled,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: StorageMetrics,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rng: Arc<dyn Rng>,
     requests: mpsc::Receiver<Request>,
+    /// Most keys that are held while partitions are cleaned.
+    pub(super) clean_keys_max: usize,
+    clean_interval: Duration,
 }
 
 /// How far the task has come. Bytes are by the measure of the tail.
@@ -77,6 +82,8 @@ struct Progress {
     /// After a failure nothing is tried before.
     retry: Option<(Instant, Duration)>,
     walk: Walk,
+    /// Where the next turn of cleaning goes on; `None` at the first partition.
+    clean_from: Option<Partition>,
 }
 
 /// Slots and what they hold.
@@ -115,6 +122,8 @@ impl Compactor {
             clock: Arc::clone(&options.clock),
             rng: Arc::clone(&options.rng),
             requests,
+            clean_keys_max: options.clean_keys_max,
+            clean_interval: options.clean_interval,
         };
         (compactor, sender)
     }
@@ -139,6 +148,7 @@ impl Compactor {
         let mut committed = writer.committed_bytes();
         let backlog = self.backlog().await?;
         let mut progress = Progress { backlog, ..Progress::default() };
+        let mut clean_at = Instant::now() + self.clean_interval;
         loop {
             committed.borrow_and_update();
             let retry_at = progress.retry.map(|(at, _)| at).filter(|at| *at > Instant::now());
@@ -154,6 +164,14 @@ impl Compactor {
                 Some(request) = self.requests.recv() => {
                     // Who asked may be gone.
                     let _gone = request.send(self.everything(writer, &mut progress).await);
+                }
+                // What was committed does not say when what deletes a key may go.
+                () = until(Some(clean_at)) => {
+                    clean_at = Instant::now() + self.clean_interval;
+                    // It is tried again the next time.
+                    if let Err(error) = self.clean_turn(writer, &mut progress).await {
+                        tracing::warn!(error = %Chain(&error), "cleaning by key failed, it is tried again later");
+                    }
                 }
             }
         }
@@ -187,7 +205,7 @@ impl Compactor {
         }
         progress.walk.restart();
         while !self.merge(writer, progress, 1).await? {}
-        Ok(())
+        self.clean(writer, Why::Asked, None).await.map(|_| ())
     }
 
     fn is_due(&self, progress: &Progress, total: u64) -> Result<bool> {
@@ -229,7 +247,14 @@ impl Compactor {
         if progress.backlog.slots.is_empty() && progress.backlog.more {
             progress.backlog = self.backlog().await?;
         }
-        self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await.map(|_| ())
+        self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await?;
+        self.clean_turn(writer, progress).await
+    }
+
+    /// Cleans what is due of the partitions whose turn it is.
+    async fn clean_turn(&self, writer: &Writer, progress: &mut Progress) -> Result<()> {
+        progress.clean_from = self.clean(writer, Why::Due, progress.clean_from).await?;
+        Ok(())
     }
 
     /// Goes on with the window, up to `end` or until it is full.
@@ -267,7 +292,8 @@ impl Compactor {
         let (walked, found) =
             apart("compaction", move || walked.next(&*state, limits).map(|found| (walked, found))).await?;
         *walk = walked;
-        let Found { runs, stored_bytes, frees, wrapped, .. } = found;
+        let Found { runs, stored_bytes, frees, cleaned, wrapped, .. } = found;
+        self.move_cleaned(writer, cleaned.into_iter().collect()).await?;
         if (stored_bytes >= bytes_min || frees) && !runs.is_empty() {
             let pieces = merge::read(&self.source.stores, self.source.shards, &runs).await?;
             for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
@@ -281,7 +307,9 @@ impl Compactor {
     /// How much may still be written for what was published so far, when what is `pending` is compacted.
     fn spare_bytes(&self, pending: u64) -> u64 {
         let allowed = self.metrics.record_bytes.get().saturating_mul(self.write_percent_max) / 100;
-        allowed.saturating_sub(self.metrics.put_bytes().saturating_add(pending))
+        // Cleaning by key has a bound of its own.
+        let written = self.metrics.put_bytes().saturating_sub(self.metrics.cleaning_bytes.get());
+        allowed.saturating_sub(written.saturating_add(pending))
     }
 
     /// Puts pieces, which are sorted, into a segment and links it.
@@ -314,7 +342,7 @@ impl Compactor {
                 Link { segment, object_len, content_len, runs }
             });
             let links: Vec<Link> = links.collect();
-            writer.commit_links(links.clone()).await?;
+            writer.commit_links(links.iter().cloned().map(Entry::Link).collect()).await?;
             self.count_linked(&links)?;
         }
         self.unsettled.settle(segment);

@@ -3,6 +3,8 @@
 //! Both sides are reduced to the same list: where each run stands, and a digest of the place, time, length and checksum of
 //! every batch in it. The bodies are checked by those checksums while they are decoded.
 
+pub(crate) mod cleaned;
+
 use bytes::Bytes;
 use object_store::path::Path;
 use xxhash_rust::xxh3::Xxh3;

@@ -111,6 +111,7 @@ impl Link {
             count: run.count,
             first_timestamp: run.first_timestamp,
             span,
+            kept: None,
         }
     }
 

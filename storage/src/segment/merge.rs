@@ -7,7 +7,7 @@
 //! A walk also counts what of each segment is still named. Of a segment that is mostly dead, by deleted topics, retention or
 //! merges, the next walk moves the rest elsewhere, so that the object can go.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,6 +75,8 @@ pub(crate) struct Found {
     /// About how many bytes they will take when they are written again.
     pub(crate) stored_bytes: u64,
     content_bytes: u64,
+    /// Partitions with runs that were cleaned in segments that are mostly dead.
+    pub(crate) cleaned: BTreeSet<Partition>,
     /// An object can go when these runs stand elsewhere.
     pub(crate) frees: bool,
     full: bool,
@@ -134,9 +136,14 @@ impl Walk {
             walked += rows.len();
             for (key, value) in rows {
                 let run = in_segment(&key, value)?;
-                let dying = run.filter(|run| self.meet(run));
+                let mut dying = run.filter(|run| self.meet(run));
+                // What was cleaned by key is moved by whole partitions.
+                let cleaned = run.filter(|run| run.row.kept.is_some());
+                if let Some(moved) = dying.take_if(|run| run.row.kept.is_some()) {
+                    found.cleaned.insert(moved.partition);
+                }
                 found.save(dying, limits);
-                let run = run.filter(|run| dying.is_none() && run.row.len < LARGEST);
+                let run = run.filter(|run| dying.is_none() && cleaned.is_none() && run.row.len < LARGEST);
                 let continued = run.is_some_and(|run| {
                     stretch.last().is_none_or(|last| last.partition == run.partition && last.next() == run.base)
                 });

@@ -220,6 +220,7 @@ fn wal_row(base: u64, count: u32, len: u32) -> IndexRow {
         count,
         first_timestamp: Timestamp(1000 + base),
         span: None,
+        kept: None,
     }
 }
 

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ulid::Ulid;
 
+use crate::cleanup::Cleanup;
 use crate::durability::{Gap, GapReason};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{
     Epoch, FencingToken, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, ShardId, Timestamp, TopicId,
 };
 use crate::retention::Retention;
+use crate::segment::cleaned::Cleaned;
 use crate::segment::link::Link;
 use crate::shard::rows::{RetentionRow, Row};
 use crate::wal::format::get_ulid;
@@ -72,6 +74,13 @@ pub enum TopicOp {
         /// How much.
         retention: Retention,
     },
+    /// What happens to the topic's records from here on.
+    SetCleanup {
+        /// The topic; that it exists is for a guard to say.
+        topic: TopicId,
+        /// What.
+        cleanup: Cleanup,
+    },
 }
 
 /// One committed change.
@@ -98,6 +107,10 @@ pub(crate) enum Entry {
     SetRetention {
         topic: TopicId,
         retention: Retention,
+    },
+    SetCleanup {
+        topic: TopicId,
+        cleanup: Cleanup,
     },
     /// Offsets below `start` are no longer kept.
     Trim {
@@ -126,6 +139,8 @@ pub(crate) enum Entry {
     },
     /// Runs of batches stand in a segment from here on.
     Link(Link),
+    /// Runs without what later records supersede stand in segments from here on.
+    Cleaned(Cleaned),
     /// Offsets from the partition's tail on name no record; the tail goes on behind them.
     Gap {
         partition: Partition,
@@ -166,6 +181,7 @@ impl Change {
             TopicOp::Create { topic, partitions } => Entry::CreateTopic { topic, partitions },
             TopicOp::Delete { topic } => Entry::DeleteTopic { topic },
             TopicOp::SetRetention { topic, retention } => Entry::SetRetention { topic, retention },
+            TopicOp::SetCleanup { topic, cleanup } => Entry::SetCleanup { topic, cleanup },
         });
         docs.chain(topics).collect()
     }
@@ -222,6 +238,10 @@ impl Entry {
                 value.put_u8(u8::from(*memory));
                 put_entry(out, 24, &partition_key(*partition, &[]), &value);
             }
+            Self::SetCleanup { topic, cleanup } => put_entry(out, 25, &topic.0.to_bytes(), &[cleanup.code()]),
+            Self::Cleaned(cleaned) => {
+                put_entry(out, 26, &partition_key(cleaned.partition, &[]), &cleaned.value());
+            }
         }
     }
 
@@ -235,12 +255,14 @@ impl Entry {
             | Self::Gap { partition, .. }
             | Self::Reserve { partition, .. } => Some(*partition),
             Self::Link(link) => Some(link.partition()),
+            Self::Cleaned(cleaned) => Some(cleaned.partition),
             Self::PutDocument { .. }
             | Self::DeleteDocument { .. }
             | Self::CreateTopic { .. }
             | Self::DeleteTopic { .. }
             | Self::Acquire { .. }
-            | Self::SetRetention { .. } => None,
+            | Self::SetRetention { .. }
+            | Self::SetCleanup { .. } => None,
         }
     }
 
@@ -294,7 +316,10 @@ impl Entry {
             20 if value.len() == RetentionRow::LEN => {
                 Some(Self::SetRetention { topic: topic()?, retention: RetentionRow::get(&mut value).retention() })
             }
-            10..=12 | 21 | 23 | 24 => Self::parse_of_partition(kind, key, value),
+            25 if value.len() == 1 => {
+                Some(Self::SetCleanup { topic: topic()?, cleanup: Cleanup::of_code(value.get_u8())? })
+            }
+            10..=12 | 21 | 23 | 24 | 26 => Self::parse_of_partition(kind, key, value),
             22 => Link::parse(key, value).map(Self::Link),
             _ => None,
         }
@@ -335,6 +360,7 @@ impl Entry {
                 let memory = value.get_u8() != 0;
                 Some(Self::Reserve { partition, to, memory })
             }
+            26 if key.is_empty() => Cleaned::parse(partition, value).map(Self::Cleaned),
             _ => None,
         }
     }

@@ -127,6 +127,20 @@ pub(crate) fn after(state: &dyn StateStore, partition: Partition, from: Offset) 
     }
 }
 
+/// The first gap of a partition that begins at an offset or after it, below another.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn first_within(
+    state: &dyn StateStore,
+    partition: Partition,
+    from: Offset,
+    to: Offset,
+) -> Result<Option<Gap>> {
+    let rows = state.scan(&layout::gap_key(partition, from), &layout::gap_key(partition, to), 1)?;
+    rows.into_iter().next().map(|(key, value)| parse_gap(&key, value)).transpose()
+}
+
 /// All reservations, with those that tails have long passed.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use crate::ids::{ClusterId, ObjectHash, Offset, Partition, SessionId, Slot, Time
 use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::checkpoint::dirty;
+use crate::shard::clean::CleanupRow;
 use crate::shard::gaps::{self, Reservation};
 use crate::shard::once::Remember;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, RetentionRow, Row, Span, TopicRow};
@@ -99,6 +100,8 @@ pub(crate) fn apply(
     for entry in &slot.entries {
         if let Entry::Link(link) = entry {
             ops.extend(link.ops(state, &starts)?);
+        } else if let Entry::Cleaned(cleaned) = entry {
+            cleaned.apply(state, slot, &mut rows, &mut ops)?;
         } else {
             apply_entry(entry, &mut ops);
         }
@@ -163,6 +166,7 @@ fn index_row(slot: &SlotSummary, run: &Run, bytes_before: u64) -> IndexRow {
         count: run.count,
         first_timestamp: run.first_timestamp,
         span: Some(Span { bytes_before, last_timestamp: run.last_timestamp }),
+        kept: None,
     }
 }
 
@@ -176,15 +180,20 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         Entry::DeleteTopic { topic } => {
             ops.push(StateOp::Delete(layout::topic_key(*topic)));
             ops.push(StateOp::Delete(layout::retention_key(*topic)));
+            ops.push(StateOp::Delete(layout::cleanup_key(*topic)));
             ops.extend(layout::topic_ranges(*topic).map(|(from, to)| StateOp::DeleteRange(from, to)));
         }
         // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
         Entry::Acquire { .. } => {}
         // Applied over what the state holds, above.
-        Entry::Link(_) | Entry::Trim { .. } => {}
+        Entry::Link(_) | Entry::Cleaned(_) | Entry::Trim { .. } => {}
         Entry::SetRetention { topic, retention } => ops.push(match RetentionRow::of(retention) {
             Some(row) => StateOp::Put(layout::retention_key(*topic), row.encode()),
             None => StateOp::Delete(layout::retention_key(*topic)),
+        }),
+        Entry::SetCleanup { topic, cleanup } => ops.push(match CleanupRow::of(*cleanup) {
+            Some(row) => StateOp::Put(layout::cleanup_key(*topic), row.encode()),
+            None => StateOp::Delete(layout::cleanup_key(*topic)),
         }),
         // `Remember` and `apply_gaps` have applied these.
         Entry::Produced { .. }

@@ -273,8 +273,10 @@ impl<'a> Remember<'a> {
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
+            | Entry::SetCleanup { .. }
             | Entry::Trim { .. }
             | Entry::Link(_)
+            | Entry::Cleaned(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => Ok(()),
         }

@@ -33,6 +33,8 @@ pub(crate) struct IndexRow {
     pub(crate) first_timestamp: Timestamp,
     /// Not known of a run that was written before there were trims.
     pub(crate) span: Option<Span>,
+    /// Of a run that was cleaned: how many records are left in it. Its `count` is then that of the offsets it stands for.
+    pub(crate) kept: Option<u32>,
 }
 
 /// Where a run stands among all of its partition, by bytes and by time: what retention looks for.
@@ -155,6 +157,8 @@ impl IndexRow {
     const WAL_BYTES: usize = 52;
     const SEGMENT_BYTES: usize = 48;
     const SPAN_BYTES: usize = 16;
+    /// The version of a row of a segment that has a span and may have holes.
+    const WITH_HOLES: u8 = 5;
 
     /// The object that the row names: what must not be deleted for as long as the row is there.
     pub(crate) fn object(&self) -> Path {
@@ -164,7 +168,7 @@ impl IndexRow {
         }
     }
 
-    /// Versions 1 and 3 name a slot, 2 and 4 a segment; 3 and 4 have a span.
+    /// Versions 1 and 3 name a slot, 2, 4 and 5 a segment; those from 3 on have a span, 5 says how many records are left.
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(1 + Self::WAL_BYTES + Self::SPAN_BYTES);
         let with_span = if self.span.is_some() { 2 } else { 0 };
@@ -175,7 +179,7 @@ impl IndexRow {
                 out.put_u64_le(slot.0);
             }
             Place::Segment { segment, content_len } => {
-                out.put_u8(2 + with_span);
+                out.put_u8(if self.kept.is_some() { Self::WITH_HOLES } else { 2 + with_span });
                 out.put_slice(&segment.0.to_bytes());
                 out.put_u32_le(content_len);
             }
@@ -188,6 +192,10 @@ impl IndexRow {
         if let Some(span) = self.span {
             out.put_u64_le(span.bytes_before);
             out.put_u64_le(span.last_timestamp.0);
+        }
+        if let Some(kept) = self.kept {
+            debug_assert!(self.span.is_some() && matches!(self.place, Place::Segment { .. }), "only those are cleaned");
+            out.put_u32_le(kept);
         }
         out.freeze()
     }
@@ -203,11 +211,12 @@ impl IndexRow {
         }
         let version = bytes.get_u8();
         let with_span = if version > 2 { Self::SPAN_BYTES } else { 0 };
+        let with_kept = if version == Self::WITH_HOLES { 4 } else { 0 };
         let place = match version {
             1 | 3 if bytes.len() == Self::WAL_BYTES + with_span => {
                 Place::Wal { session: SessionId(get_ulid(&mut bytes)), slot: Slot(bytes.get_u64_le()) }
             }
-            2 | 4 if bytes.len() == Self::SEGMENT_BYTES + with_span => {
+            2 | 4 | Self::WITH_HOLES if bytes.len() == Self::SEGMENT_BYTES + with_span + with_kept => {
                 Place::Segment { segment: SegmentId(get_ulid(&mut bytes)), content_len: bytes.get_u32_le() }
             }
             _ => return Err(broken()),
@@ -221,6 +230,7 @@ impl IndexRow {
             first_timestamp: Timestamp(bytes.get_u64_le()),
             span: (with_span > 0)
                 .then(|| Span { bytes_before: bytes.get_u64_le(), last_timestamp: Timestamp(bytes.get_u64_le()) }),
+            kept: (with_kept > 0).then(|| bytes.get_u32_le()),
         })
     }
 }

@@ -86,7 +86,8 @@ fn trim(
     }
     ops.extend(gaps::trimmed(state, partition, start)?);
     row.start = start;
-    row.bytes = row.published - before;
+    // What was cleaned may take more room than all that was published: records that stand alone.
+    row.bytes = row.published.saturating_sub(before);
     ops.push(StateOp::Put(layout::partition_key(partition), row.encode()));
     Ok(())
 }

@@ -21,7 +21,7 @@ fn group(topic: u128, base: u64, sizes: &[usize]) -> (Partition, Vec<Arc<StoredB
 }
 
 fn bases(tail: &Tail, topic: u128, from: u64, bytes: usize) -> Option<Vec<u64>> {
-    let read = tail.read(partition(topic), Offset(from), bytes)?;
+    let read = tail.read(partition(topic), Offset(from)..Offset(u64::MAX), bytes)?;
     Some(read.iter().map(|batch| batch.base.0).collect())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! All of it stands under one short lock. It knows nothing of the store.
 
+mod documents;
 pub(crate) mod early;
 pub(crate) mod terms;
 
@@ -15,10 +16,8 @@ use tokio::time::Instant;
 use crate::durability::Durability;
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
-use crate::layout;
 use crate::record::{Batch, StoredBatch};
-use crate::segment::link::Link;
-use crate::shard::changes::{Change, Entry, Guard};
+use crate::shard::changes::{Change, Entry};
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
@@ -255,11 +254,13 @@ impl Core {
                 | Entry::DeleteTopic { .. }
                 | Entry::Acquire { .. }
                 | Entry::SetRetention { .. }
+                | Entry::SetCleanup { .. }
                 | Entry::Trim { .. }
                 | Entry::Produced { .. }
                 | Entry::Keyed { .. }
                 | Entry::Fenced { .. }
                 | Entry::Link(_)
+                | Entry::Cleaned(_)
                 | Entry::Gap { .. }
                 | Entry::Reserve { .. } => {}
             }
@@ -268,15 +269,16 @@ impl Core {
         self.open.grew(self.open.changes.len() - before);
     }
 
-    /// Accepts links without a condition; each is committed in the shard of its partitions.
+    /// Accepts links and cleanings without a condition; each is committed in the shard of its partitions.
     ///
     /// # Errors
     /// The reason of the stop after one.
-    pub(crate) fn put_links(&mut self, links: Vec<Link>) -> Result<watch::Receiver<Outcome>> {
+    pub(crate) fn put_links(&mut self, links: Vec<Entry>) -> Result<watch::Receiver<Outcome>> {
         self.check_running()?;
-        let bytes = links.iter().map(|link| link.value().len()).sum();
-        self.open.partition_entries.extend(links.into_iter().map(Entry::Link));
-        self.open.grew(bytes);
+        let mut encoded = BytesMut::new();
+        links.iter().for_each(|link| link.encode(&mut encoded));
+        self.open.partition_entries.extend(links);
+        self.open.grew(encoded.len());
         Ok(self.open.outcome.subscribe())
     }
 
@@ -376,9 +378,11 @@ impl Core {
                 Entry::CreateTopic { .. }
                 | Entry::Acquire { .. }
                 | Entry::SetRetention { .. }
+                | Entry::SetCleanup { .. }
                 | Entry::Trim { .. }
                 | Entry::Gap { .. }
-                | Entry::Link(_) => {}
+                | Entry::Link(_)
+                | Entry::Cleaned(_) => {}
             }
         }
         if self.partitions.len() > self.partitions_max {
@@ -403,9 +407,11 @@ impl Core {
             Entry::CreateTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
+            | Entry::SetCleanup { .. }
             | Entry::Trim { .. }
             | Entry::Gap { .. }
-            | Entry::Link(_) => {}
+            | Entry::Link(_)
+            | Entry::Cleaned(_) => {}
         }
     }
 
@@ -429,27 +435,6 @@ impl Core {
         }
     }
 
-    /// The value of a document as the next change would find it.
-    fn document(&self, state: &dyn StateStore, key: &Bytes) -> Result<Option<Bytes>> {
-        match self.pending_docs.get(key).and_then(|pending| pending.last()) {
-            Some((_, value)) => Ok(value.clone()),
-            None => state.get(&layout::document_key(key)),
-        }
-    }
-
-    fn check(&self, state: &dyn StateStore, guard: &Guard) -> Result<()> {
-        let (holds, what) = match guard {
-            Guard::Absent(key) => (self.document(state, key)?.is_none(), "is already there"),
-            Guard::Present(key) => (self.document(state, key)?.is_some(), "is not there"),
-            Guard::Equals(key, value) => (self.document(state, key)?.as_ref() == Some(value), "has changed"),
-        };
-        if holds {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Conflict, format!("a document that the change builds on {what}")))
-        }
-    }
-
     fn check_running(&self) -> Result<()> {
         match &self.stopped {
             None => Ok(()),
@@ -469,19 +454,6 @@ impl Core {
                 let committed = machine::partition_row(state, partition)?.unwrap_or_default();
                 let (tail, last_timestamp) = (committed.tail, committed.last_timestamp);
                 Ok(entry.insert(PartitionTail { committed, shown: tail, held: tail, next: tail, last_timestamp }))
-            }
-        }
-    }
-
-    fn pend(&mut self, key: &Bytes, sequence: u64, value: Option<Bytes>) {
-        self.pending_docs.entry(key.clone()).or_default().push((sequence, value));
-    }
-
-    fn settle(&mut self, key: &Bytes, keep: impl Fn(u64) -> bool) {
-        if let Some(pending) = self.pending_docs.get_mut(key) {
-            pending.retain(|(sequence, _)| keep(*sequence));
-            if pending.is_empty() {
-                self.pending_docs.remove(key);
             }
         }
     }

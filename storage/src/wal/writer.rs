@@ -16,7 +16,6 @@ use crate::feed::Feeds;
 use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId};
 use crate::metrics::{Health, Lag, StorageMetrics};
 use crate::record::Batch;
-use crate::segment::link::Link;
 use crate::shard::changes::{Change, Entry, Receipt};
 use crate::shard::rows::PartitionRow;
 use crate::state::StateStore;
@@ -309,8 +308,8 @@ impl Writer {
         self.committed(outcome).await
     }
 
-    /// Commits links of a segment.
-    pub(crate) async fn commit_links(&self, links: Vec<Link>) -> Result<()> {
+    /// Commits links and cleanings.
+    pub(crate) async fn commit_links(&self, links: Vec<Entry>) -> Result<()> {
         let outcome = self.core().put_links(links)?;
         self.committed(outcome).await
     }

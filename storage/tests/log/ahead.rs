@@ -228,3 +228,28 @@ proptest! {
         });
     }
 }
+
+/// Fails when a read gives what was committed since the reader was told of the tail: its next offset is then beyond the
+/// tail, and a follower would be sent back and see records twice. By chance, most of the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_gives_nothing_beyond_the_tail() {
+    const RECORDS: u64 = 5_000;
+    let log = Log::open(options(&FaultStore::in_memory().stores(), None)).await.expect("the log opens");
+    make_topic(&log, 1).await;
+    let writer = tokio::spawn({
+        let log = log.clone();
+        async move {
+            for _ in 0..RECORDS {
+                log.append(partition(0), batch(&[Bytes::from_static(b"x")])).await.expect("stored");
+            }
+        }
+    });
+    let (mut scan, mut next) = (Scan::new(partition(0)), Offset(0));
+    while next < Offset(RECORDS) {
+        let batches = log.read_on(&mut scan, next, 4096).await.expect("it is readable");
+        next = batches.last().map_or(next, |last| last.next());
+        assert!(next <= log.bounds(partition(0)).expect("it is there").tail);
+        tokio::task::yield_now().await;
+    }
+    writer.await.expect("it ends");
+}

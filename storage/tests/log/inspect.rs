@@ -303,7 +303,7 @@ async fn a_live_bucket_has_no_fault_while_what_nothing_needs_is_deleted() {
                 log.compact().await.expect("compacted");
             }
             if number.is_multiple_of(10) {
-                log.trim(partition(0), Offset(number - 3)).await.expect("trimmed");
+                log.trim(&[(partition(0), Offset(number - 3))]).await.expect("trimmed");
             }
             if number.is_multiple_of(150) {
                 deleted += log.metrics().deleted_objects.get();

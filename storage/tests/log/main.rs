@@ -2,6 +2,8 @@
 
 mod ahead;
 mod checkpoints;
+mod cleanup;
+mod cleanup_model;
 mod commit_faults;
 mod common;
 mod copy;

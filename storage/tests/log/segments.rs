@@ -228,7 +228,7 @@ async fn what_is_trimmed_after_it_was_gathered_does_not_keep_the_rest_in_the_log
     let log = open(&store).await;
     make_topic(&log, 1).await;
     let all = fill(&log, 0, 6, 3000).await;
-    log.trim(partition(0), Offset(3)).await.expect("trimmed");
+    log.trim(&[(partition(0), Offset(3))]).await.expect("trimmed");
     let more = fill(&log, 0, 2, 300).await;
     log.compact().await.expect("compacted");
     assert_eq!((log.metrics().linked_runs.get(), log.metrics().unlinked_runs.get()), (1, 0));

@@ -175,7 +175,7 @@ async fn a_segment_that_is_made_while_the_bucket_is_listed_has_its_own_grace() {
     assert_eq!(sizes_of(&store, "segment/").await.len(), 1);
     pass(GRACE - Duration::from_secs(60)).await;
     append(&log, "b").await.expect("stored");
-    log.trim(partition(0), Offset(1)).await.expect("trimmed");
+    log.trim(&[(partition(0), Offset(1))]).await.expect("trimmed");
     pass(Duration::from_secs(180)).await;
     assert!(log.metrics().deleted_bytes.get() > 10_000, "the sweep has come to its end");
     assert_eq!(sizes_of(&store, "segment/").await.len(), 1, "it was needed three minutes ago");

@@ -75,7 +75,8 @@ pub async fn trim(world: Arc<World>, number: u64) {
         let before = if all { bounds.tail.0 } else { random.random_range(bounds.start.0..=bounds.tail.0) };
         world.history.log(Event::MayTrim { place: place.clone(), before: Some(before) });
         let limit = Duration::from_millis(random.random_range(500..15_000));
-        let trim = tokio::time::timeout(limit, handle.log.trim(partition, Offset(before)));
+        let starts = [(partition, Offset(before))];
+        let trim = tokio::time::timeout(limit, handle.log.trim(&starts));
         let trimmed = handle.call(trim).await;
         world.trace.line(&format!(
             "n{} trims {place} to {before}: {}",

@@ -128,7 +128,7 @@ found! {
     a_delete_before_the_checkpoint_is_found: DeletedBeforeCheckpoint within 50,
     a_delete_within_the_grace_is_found: GraceIgnored within 10,
     a_deleted_fence_is_found: FenceDeleted within 10,
-    a_delete_of_what_successors_wrote_is_found: StrangersDeleted within 200,
+    a_delete_of_what_successors_wrote_is_found: StrangersDeleted within 400,
     a_delete_of_a_segment_before_its_link_is_found: UnlinkedDeleted within 200,
     a_deleted_part_of_a_checkpoint_is_found: PartDeleted within 50,
     a_start_that_goes_back_is_found: StartForgotten within 50,

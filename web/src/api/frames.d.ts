@@ -62,7 +62,8 @@ export interface components {
              */
             partition: number;
             /**
-             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), `compacted` (later records of the same
+             *     keys have superseded those in a topic with `cleanup: compact`), and on streams `trimmed`, `above_tail`
              *     or `slow_consumer`.
              */
             reason: string;

@@ -24,6 +24,11 @@ export interface components {
         ByteNumber: number;
         /** @description A size with a unit. */
         ByteText: string;
+        /**
+         * @description What happens to the records of a topic besides retention.
+         * @enum {string}
+         */
+        Cleanup: "delete" | "compact";
         /** @description A frame from the client. */
         ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["PingFrame"];
         /** @description The limits of one connection. */
@@ -105,7 +110,8 @@ export interface components {
              */
             partition: number;
             /**
-             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), and on streams `trimmed`, `above_tail`
+             * @description Why: `lost` (a crash took records of a weaker durability class, or may have), `compacted` (later records of the same
+             *     keys have superseded those in a topic with `cleanup: compact`), and on streams `trimmed`, `above_tail`
              *     or `slow_consumer`.
              */
             reason: string;
@@ -202,6 +208,8 @@ export interface components {
                  * @description Stored bytes of all partitions.
                  */
                 bytes: number;
+                /** @description What happens to records besides retention. */
+                cleanup?: components["schemas"]["Cleanup"];
                 /**
                  * Format: int64
                  * @description When it was made, ms since the Unix epoch.
@@ -225,7 +233,7 @@ export interface components {
                 partitions: number;
                 /**
                  * Format: int64
-                 * @description Records of all partitions.
+                 * @description Records of all partitions. Of a topic that was compacted and trimmed it may be a few less than there are.
                  */
                 records: number;
                 retention?: components["schemas"]["RetentionShown"] | null;
@@ -661,6 +669,8 @@ export interface components {
              * @description Stored bytes of all partitions.
              */
             bytes: number;
+            /** @description What happens to records besides retention. */
+            cleanup?: components["schemas"]["Cleanup"];
             /**
              * Format: int64
              * @description When it was made, ms since the Unix epoch.
@@ -684,7 +694,7 @@ export interface components {
             partitions: number;
             /**
              * Format: int64
-             * @description Records of all partitions.
+             * @description Records of all partitions. Of a topic that was compacted and trimmed it may be a few less than there are.
              */
             records: number;
             retention?: components["schemas"]["RetentionShown"] | null;
@@ -696,6 +706,7 @@ export interface components {
         TopicName: string;
         /** @description What `PATCH /v1/topics/{topic}` changes. */
         TopicPatch: {
+            cleanup?: components["schemas"]["Cleanup"] | null;
             durability?: components["schemas"]["Durability"] | null;
             /**
              * Format: int32
@@ -708,6 +719,7 @@ export interface components {
         TopicPattern: string;
         /** @description What `PUT /v1/topics/{topic}` asks for; what is left out gets its default. */
         TopicRequest: {
+            cleanup?: components["schemas"]["Cleanup"] | null;
             durability?: components["schemas"]["Durability"] | null;
             /**
              * Format: int32

@@ -140,7 +140,10 @@ impl Verifier<'_, '_> {
         }
         self.totals.slots += 1;
         match self.summary(walk, &header, &body).await? {
-            Ok(summary) => self.apply(walk, &summary, header.hash())?,
+            Ok(summary) => {
+                self.check_cleanings(&summary, walk.replay).await?;
+                self.apply(walk, &summary, header.hash())?;
+            }
             Err(what) => {
                 self.fault(name.path(), what);
                 walk.replay.lose();
@@ -177,6 +180,11 @@ impl Verifier<'_, '_> {
         for entry in &summary.entries {
             if let Entry::Link(link) = entry {
                 self.late_segment(link.segment, &walk.replay.runs).await?;
+            }
+            if let Entry::Cleaned(cleaned) = entry {
+                for run in &cleaned.runs {
+                    self.late_segment(run.segment, &walk.replay.runs).await?;
+                }
             }
         }
         Ok(self.check_blocks(&blocks, &walk.shards).map(|()| summary))

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod claims;
+mod cleanings;
 mod logs;
 mod objects;
 mod replay;

@@ -103,12 +103,37 @@ impl Runs {
     /// # Errors
     /// `Corrupt` when the scratch directory is broken.
     pub(super) fn wrong(&self, (partition, base): (Partition, Offset), row: &IndexRow) -> Result<Option<&'static str>> {
+        if row.kept.is_some() {
+            return self.wrong_of_cleaned((partition, base), row);
+        }
         let Some((object_len, run)) = self.get(partition, base, &row.place)? else {
             return Ok(Some("does not hold what"));
         };
         let says = (row.object_len, row.position, row.len, row.count, row.first_timestamp);
         let is = (object_len, run.position, run.len, run.count, run.first_timestamp);
         Ok((says != is).then_some("is not what"))
+    }
+
+    /// As [`Runs::wrong`], of a run with holes: what was read of it are the stretches between them, side by side.
+    fn wrong_of_cleaned(&self, (partition, base): (Partition, Offset), row: &IndexRow) -> Result<Option<&'static str>> {
+        let (mut from, to) = (key(partition, base, &row.place), key(partition, base.plus(row.count), &row.place));
+        let (mut position, mut kept) = (row.position, 0);
+        loop {
+            let found = self.state.scan(&from, &to, SCAN_STEP)?;
+            let Some((last, _)) = found.last() else { break };
+            from = layout::after(last);
+            for (found, value) in found {
+                let base = layout::index_base(&found[found.len() - INDEX_KEY_BYTES..]);
+                let broken = || Error::new(Kind::Corrupt, "a run on scratch is broken");
+                let (object_len, run) = parse((partition, base.ok_or_else(broken)?), value)?;
+                if object_len != row.object_len || run.position != position {
+                    return Ok(Some("is not what"));
+                }
+                (position, kept) = (position + run.len, kept + run.count);
+            }
+        }
+        let is = Some(kept) == row.kept && position.checked_sub(row.position) == Some(row.len);
+        Ok(if kept == 0 { Some("does not hold what") } else { (!is).then_some("is not what") })
     }
 
     /// Whether a link of a run of a segment puts other batches in the place of those that the index of `state` names. False
@@ -132,19 +157,25 @@ impl Runs {
     }
 
     fn get(&self, partition: Partition, base: Offset, place: &Place) -> Result<Option<(u64, Run)>> {
-        let Some(mut value) = self.state.get(&key(partition, base, place))? else { return Ok(None) };
-        if value.len() != VALUE_BYTES {
-            return Err(Error::new(Kind::Corrupt, "a run on scratch is broken"));
-        }
-        let object_len = value.get_u64();
-        let (position, len, count) = (value.get_u32(), value.get_u32(), value.get_u32());
-        let first_timestamp = Timestamp(value.get_u64());
-        let digest = value.get_u128();
-        Ok(Some((object_len, Run { partition, base, count, position, len, first_timestamp, digest })))
+        let value = self.state.get(&key(partition, base, place))?;
+        value.map(|value| parse((partition, base), value)).transpose()
     }
 }
 
 const VALUE_BYTES: usize = 44;
+const INDEX_KEY_BYTES: usize = 29;
+const SCAN_STEP: usize = 1024;
+
+fn parse((partition, base): (Partition, Offset), mut value: Bytes) -> Result<(u64, Run)> {
+    if value.len() != VALUE_BYTES {
+        return Err(Error::new(Kind::Corrupt, "a run on scratch is broken"));
+    }
+    let object_len = value.get_u64();
+    let (position, len, count) = (value.get_u32(), value.get_u32(), value.get_u32());
+    let first_timestamp = Timestamp(value.get_u64());
+    let digest = value.get_u128();
+    Ok((object_len, Run { partition, base, count, position, len, first_timestamp, digest }))
+}
 
 /// The key of a run: the object that it stands in, so that the runs of one are written side by side, and its first offset.
 fn key(partition: Partition, base: Offset, place: &Place) -> Bytes {

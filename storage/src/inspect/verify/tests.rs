@@ -11,8 +11,10 @@ use super::*;
 use crate::ids::{Epoch, ObjectHash, Offset, Partition, PartitionIndex, ShardId, Slot, Timestamp, TopicId};
 use crate::record::{Batch, NewRecord, StoredBatch};
 use crate::segment::build::SegmentBuilder;
+use crate::segment::cleaned::{Cleaned, CleanedRun};
 use crate::segment::link::{Link, SegmentRun};
 use crate::shard::changes::Entry;
+use crate::shard::clean::CleanRow;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Row, Span, TopicRow};
 use crate::slot::Object;
 use crate::wal::blocks::BodyBuilder;
@@ -123,6 +125,7 @@ impl Forge {
                 count: 1,
                 first_timestamp: stored.timestamp,
                 span: Some(Span { bytes_before, last_timestamp: stored.timestamp }),
+                kept: None,
             };
             self.index.push((layout::index_key(partition, stored.base), row));
         }
@@ -352,7 +355,20 @@ async fn a_shard_that_was_acquired_without_a_claim_is_named() {
 
 /// A segment of records of partition 0, and the link that puts it in their place.
 async fn linked(forge: &mut Forge, records: &[Record]) {
-    let segment = SegmentId(Ulid(77));
+    let (segment, object_len, content_len, len) = put_segment(forge, SegmentId(Ulid(77)), records).await;
+    let run = SegmentRun {
+        partition: partition(0),
+        base: Offset(0),
+        count: 2,
+        position: 0,
+        len,
+        first_timestamp: Timestamp(10),
+    };
+    forge.slot(&[Entry::Link(Link { segment, object_len, content_len, runs: vec![run] })], &[]).await;
+}
+
+/// A segment of records, with the lengths of its object, its content and its records.
+async fn put_segment(forge: &mut Forge, segment: SegmentId, records: &[Record]) -> (SegmentId, u64, u32, u32) {
     let mut builder = SegmentBuilder::new().expect("a builder");
     let mut len = 0;
     for Record(index, base, time) in records {
@@ -364,16 +380,43 @@ async fn linked(forge: &mut Forge, records: &[Record]) {
     let built = builder.finish().expect("built");
     let name = ObjectName::Segment(segment);
     let header = forge.put(name, Header::new(ObjectKind::Segment, forge.session, 0), built.body).await;
-    let run = SegmentRun {
-        partition: partition(0),
-        base: Offset(0),
-        count: 2,
-        position: 0,
-        len,
-        first_timestamp: Timestamp(10),
-    };
-    let link = Link { segment, object_len: header.object_len(), content_len: built.content_len, runs: vec![run] };
-    forge.slot(&[Entry::Link(link)], &[]).await;
+    (segment, header.object_len(), built.content_len, len)
+}
+
+// Fails when both sides of a cleaning are not compared, or what a row of it names is taken for one dense run.
+#[tokio::test]
+async fn a_cleaning_that_takes_what_may_not_go_is_named() {
+    for (records, what) in [
+        (&[Record(0, 0, 10), Record(0, 1, 11)][..], None),
+        (&[Record(0, 1, 11)], Some("/0 wrongly: what was cleaned lacks a record without a key")),
+        (&[Record(0, 0, 10), Record(0, 1, 12)], Some("holds another record at offset 1")),
+    ] {
+        let mut forge = Forge::begin(1).await;
+        forge.slot(&[], &[Record(0, 0, 10)]).await;
+        forge.slot(&[], &[Record(0, 1, 11)]).await;
+        linked(&mut forge, &[Record(0, 0, 10), Record(0, 1, 11)]).await;
+        let replaced = 2 * u64::try_from(crate::wal::blocks::records_len(&stored(0, 10))).expect("short");
+        let (segment, object_len, content_len, len) = put_segment(&mut forge, SegmentId(Ulid(78)), records).await;
+        let run = CleanedRun {
+            segment,
+            object_len,
+            content_len,
+            base: Offset(0),
+            count: 2,
+            position: 0,
+            len,
+            kept: u32::try_from(records.len()).expect("few"),
+            first_timestamp: Timestamp(10),
+            last_timestamp: Timestamp(11),
+        };
+        let clean = CleanRow { to: Offset(2), ..CleanRow::default() };
+        let cleaned = Cleaned { partition: partition(0), clean, rows: 1, bytes: replaced, runs: vec![run] };
+        forge.slot(&[Entry::Cleaned(cleaned)], &[]).await;
+        match what {
+            Some(what) => forge.assert_fault(ObjectName::Slot(ONE, Slot(4)), what).await,
+            None => assert_eq!(forge.faults().await, [""; 0]),
+        }
+    }
 }
 
 // Fails when a segment is not compared with what it replaced: place, number, time, length and checksum of each batch.

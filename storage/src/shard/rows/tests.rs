@@ -85,6 +85,7 @@ fn the_rows_of_each_version_are_what_they_were() {
         count: 2,
         first_timestamp: time,
         span: Some(span),
+        kept: None,
     };
     let of_segment = IndexRow { place: Place::Segment { segment: SegmentId(Ulid(7)), content_len: 2048 }, ..of_slot };
     for (golden, row) in [

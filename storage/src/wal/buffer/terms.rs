@@ -344,8 +344,10 @@ impl Pending {
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
+            | Entry::SetCleanup { .. }
             | Entry::Trim { .. }
             | Entry::Link(_)
+            | Entry::Cleaned(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => {}
         }
@@ -371,8 +373,10 @@ impl Pending {
             | Entry::DeleteTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
+            | Entry::SetCleanup { .. }
             | Entry::Trim { .. }
             | Entry::Link(_)
+            | Entry::Cleaned(_)
             | Entry::Gap { .. }
             | Entry::Reserve { .. } => {}
         }
