@@ -381,6 +381,10 @@ impl Judge {
         }
         let mut last: HashMap<(Place, u64, u64, u64), Writer> = HashMap::new();
         for ((place, offset), writer) in &self.orders {
+            // What was shown, lost and sent again has its place behind the gap.
+            if self.gone.is_lost(place, *offset) {
+                continue;
+            }
             let key = (place.clone(), writer.run, writer.producer, writer.epoch);
             if let Some(earlier) = last.get(&key).filter(|earlier| earlier.sequence > writer.sequence) {
                 let (earlier, later) = (*writer, *earlier);

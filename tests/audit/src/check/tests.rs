@@ -339,6 +339,21 @@ fn what_was_lost_may_be_sent_again_and_what_was_not_may_not() {
 }
 
 #[test]
+fn the_order_of_a_producer_is_that_of_what_is_left() {
+    let batch = |base: u64| vec![seen(base, writer(1, 0)), seen(base + 1, writer(1, 1))];
+    let Event::Invoke { op, topic, first, digests, .. } = invoke(1, writer(1, 0), 2) else { unreachable!("it is one") };
+    let events = [
+        Event::Invoke { op, topic, first, digests, class: Class::Memory },
+        Event::Attach { connection: 1, place: place(), from: Some(0) },
+        Event::Delivered { connection: 1, place: place(), records: batch(0) },
+        Event::Died { wiped: false },
+        ok_as(Class::Memory, 1, 4),
+        view_from(0, &batch(4), &[(0, 4)]),
+    ];
+    assert_eq!(check(&events), [], "it was shown, lost and sent again");
+}
+
+#[test]
 fn a_subscriber_that_is_told_of_a_loss_goes_on_behind_it() {
     let events = |lost| {
         let attach = Event::Attach { connection: 1, place: place(), from: Some(0) };
