@@ -3,11 +3,13 @@
 //! A payload given as JSON, or in a stored batch, stays a slice of the request's body: the bytes that were sent are the bytes that are stored,
 //! and they are not copied. Only forms are read here; the broker checks the limits. Knows neither HTTP nor frames.
 
+use std::num::NonZeroU64;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use plinth_api::batch::{BatchError, BatchRecord, Frame, FrameHead, HEAD_BYTES};
-use plinth_api::limits::BATCH_RECORDS_MAX;
+use plinth_api::limits::{BATCH_RECORDS_MAX, RECORD_TTL_MS_MAX, RECORD_TTL_MS_MIN};
 use plinth_api::records::{Durability, PublishRecord};
 use plinth_storage::record::{Batch, NewRecord};
 
@@ -31,6 +33,25 @@ pub fn class(class: Durability) -> plinth_storage::Durability {
     }
 }
 
+/// A time to live as people write it; `what` names its place.
+///
+/// # Errors
+/// `Invalid` for what is no time, `Unprocessable` for one that is out of its bounds.
+pub fn ttl(what: &str, text: &str) -> Result<NonZeroU64, Error> {
+    let read = humantime::parse_duration(text)
+        .map_err(|why| Error::Invalid(format!("{what} {text:?} is not a time such as \"30s\" or \"1h\": {why}")))?;
+    ttl_ms(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))
+        .ok_or_else(|| Error::Unprocessable(format!("{what} {text:?} is not within {TTL_BOUNDS}")))
+}
+
+/// A time to live that is within its bounds.
+fn ttl_ms(ms: u64) -> Option<NonZeroU64> {
+    NonZeroU64::new(ms).filter(|_| (RECORD_TTL_MS_MIN..=RECORD_TTL_MS_MAX).contains(&ms))
+}
+
+/// The bounds in words.
+const TTL_BOUNDS: &str = "1s to 10y";
+
 /// Whether one batch may have `count` records; for a form of batch of which not all records are parsed before.
 ///
 /// # Errors
@@ -49,12 +70,12 @@ pub fn check_count(count: usize) -> Result<(), Error> {
 /// `Invalid`, naming the byte, when it does not have its form or checksum, and for a second batch; `TooLarge` for too
 /// many records or headers.
 pub fn stored_batch(frame: &Bytes) -> Result<(Vec<NewRecord>, Batch), Error> {
-    let refused = |error| match error {
+    let unread = |error| match error {
         BatchError::Broken(why) => Error::Invalid(format!("{why}; nothing was stored")),
         BatchError::TooLarge(why) => Error::TooLarge(why),
     };
-    check_count(FrameHead::decode(frame, 0).map_err(refused)?.count as usize)?;
-    let Frame { head, body, records } = Frame::decode(frame, 0).map_err(refused)?;
+    check_count(FrameHead::decode(frame, 0).map_err(unread)?.count as usize)?;
+    let Frame { head, body, records } = Frame::decode(frame, 0).map_err(unread)?;
     let end = HEAD_BYTES + body.len();
     if end < frame.len() {
         let extra = frame.len() - end;
@@ -62,17 +83,22 @@ pub fn stored_batch(frame: &Bytes) -> Result<(Vec<NewRecord>, Batch), Error> {
         return Err(Error::Invalid(why));
     }
     let batch = Batch::parse(body, head.count, head.body_crc)?;
-    let of_log =
-        |BatchRecord { key, content_type, headers, payload }| NewRecord { key, content_type, headers, payload };
-    Ok((records.into_iter().map(of_log).collect(), batch))
+    let records = records.into_iter().enumerate().map(|(index, record)| {
+        let BatchRecord { key, content_type, headers, ttl_ms: ttl, payload } = record;
+        let bad = |ms| refused(index, &format!("its time to live of {ms} ms is not within {TTL_BOUNDS}"));
+        let ttl_ms = ttl.map(|ms| ttl_ms(ms).ok_or_else(|| bad(ms))).transpose()?;
+        Ok(NewRecord { key, content_type, headers, ttl_ms, payload })
+    });
+    Ok((records.collect::<Result<_, Error>>()?, batch))
 }
 
 /// One record of a batch, at the place `index` from 0; it must have been read from `body`.
 ///
 /// # Errors
-/// `Unprocessable` for more than one payload or base64 that cannot be read.
+/// `Unprocessable` for more than one payload, base64 that cannot be read and a time to live out of its bounds; `Invalid` for
+/// one that is no time.
 pub fn new_record(record: PublishRecord<'_>, body: &Bytes, index: usize) -> Result<NewRecord, Error> {
-    let PublishRecord { key, headers, content_type, value, text, base64 } = record;
+    let PublishRecord { key, headers, content_type, ttl: lives, value, text, base64 } = record;
     let (payload, default_type) = match (value, text, base64) {
         (None, None, None) => (Bytes::new(), ""),
         (Some(value), None, None) => (body.slice_ref(value.get().as_bytes()), "application/json"),
@@ -80,10 +106,12 @@ pub fn new_record(record: PublishRecord<'_>, body: &Bytes, index: usize) -> Resu
         (None, None, Some(base64)) => (decode(&base64, index)?, "application/octet-stream"),
         (_, _, _) => return Err(refused(index, "more than one of `value`, `text` and `base64`")),
     };
+    let what = || format!("record {}: `ttl`", index + 1);
     Ok(NewRecord {
         key: key.map(Bytes::from),
         content_type: content_type.map_or(Bytes::from_static(default_type.as_bytes()), Bytes::from),
         headers: headers.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
+        ttl_ms: lives.map(|text| ttl(&what(), &text)).transpose()?,
         payload,
     })
 }
@@ -154,6 +182,24 @@ mod tests {
         assert_eq!((batch.count(), &chunk[..]), (2, &frame[HEAD_BYTES..]));
         let two = Bytes::from(frame.repeat(2));
         assert!(stored_batch(&two).unwrap_err().to_string().contains("a publish is one batch, which ends at byte"));
+    }
+
+    #[test]
+    fn a_time_to_live_is_the_same_in_a_json_batch_and_in_a_stored_one() {
+        let records = parse(r#"{"records":[{"ttl":"1h"},{}]}"#).unwrap();
+        assert_eq!((records[0].ttl_ms, records[1].ttl_ms), (NonZeroU64::new(3_600_000), None));
+        let stored = |ttl_ms| {
+            let record = BatchRecord { ttl_ms: Some(ttl_ms), ..BatchRecord::default() };
+            stored_batch(&plinth_api::batch::encode_batch(&[record]).unwrap())
+        };
+        let (records, batch) = stored(3_600_000).unwrap();
+        assert_eq!((records[0].ttl_ms, batch.has_ttl()), (NonZeroU64::new(3_600_000), true));
+        for ms in [0, 999, RECORD_TTL_MS_MAX + 1, u64::MAX] {
+            let why = format!("record 1: its time to live of {ms} ms is not within 1s to 10y");
+            assert_eq!(stored(ms).unwrap_err().to_string(), why);
+        }
+        assert_eq!(refusal(r#"{"records":[{"ttl":"11y"}]}"#), "record 1: `ttl` \"11y\" is not within 1s to 10y");
+        assert!(refusal(r#"{"records":[{},{"ttl":"1"}]}"#).starts_with("record 2: `ttl` \"1\" is not a time such as"));
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MAGIC: &[u8; 4] = b"PLNB";
 const VERSION: u16 = 1;
 const CHECKED_BYTES: usize = HEAD_BYTES - 4;
 const RECORD_HEAD_BYTES: usize = 14;
+/// Length of the value of the header that is the time to live.
+const TTL_BYTES: usize = 8;
 
 /// What stands before a batch. In a publish the partition, the offset and the time are not looked at: the receipt says
 /// which ones it was given.
@@ -46,9 +48,14 @@ pub struct BatchRecord {
     pub content_type: Bytes,
     /// Names and values, in order; at most 64 and, with the media type, 16 KiB.
     pub headers: Vec<(Bytes, Bytes)>,
+    /// How many ms after the batch's time the record is not delivered any more. In the form the first header, without a name.
+    pub ttl_ms: Option<u64>,
     /// The payload, at most 1 MiB.
     pub payload: Bytes,
 }
+
+/// Names and values, in order.
+type Headers = Vec<(Bytes, Bytes)>;
 
 /// A batch that was read: record `i` has the offset `head.offset + i`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,19 +236,22 @@ impl Reader<'_> {
         let headers_end = head.get_u32_le() as usize;
         let key = key.map(|len| self.take("key", len)).transpose()?;
         let content_type = self.take("content type", content_type)?;
-        let headers = self.headers(headers, headers_end)?;
-        Ok(BatchRecord { key, content_type, headers, payload: self.take("payload", payload)? })
+        let (ttl_ms, headers) = self.headers(headers, headers_end)?;
+        Ok(BatchRecord { key, content_type, headers, ttl_ms, payload: self.take("payload", payload)? })
     }
 
-    fn headers(&mut self, count: usize, bytes: usize) -> Result<Vec<(Bytes, Bytes)>, BatchError> {
+    fn headers(&mut self, count: usize, bytes: usize) -> Result<(Option<u64>, Headers), BatchError> {
+        let at = self.at;
+        let end = at.saturating_add(bytes);
+        let has_ttl = count > 0 && self.body[at..].starts_with(&[0, 0]);
+        let ttl_ms = if has_ttl { Some(self.ttl()?) } else { None };
+        let count = count - usize::from(has_ttl);
         // Each takes far more memory than its four bytes here.
         if count > RECORD_HEADERS_MAX {
             let record = self.record;
             let why = format!("record {record}: {count} headers exceed the limit of {RECORD_HEADERS_MAX}");
             return Err(BatchError::TooLarge(why));
         }
-        let at = self.at;
-        let end = at.saturating_add(bytes);
         let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let mut lengths = self.take("header", 4)?;
@@ -253,7 +263,22 @@ impl Reader<'_> {
             let why = format!("record {record}: the headers at byte {at} have {taken} bytes, its head says {bytes}");
             return Err(BatchError::Broken(why));
         }
-        Ok(headers)
+        Ok((ttl_ms, headers))
+    }
+
+    /// The first header, whose name is empty.
+    fn ttl(&mut self) -> Result<u64, BatchError> {
+        let at = self.at;
+        let mut lengths = self.take("header", 4)?;
+        let (_, value) = (lengths.get_u16_le(), usize::from(lengths.get_u16_le()));
+        if value != TTL_BYTES {
+            let (record, at) = (self.record, self.start + at);
+            let why = format!(
+                "record {record}: the time to live at byte {at}, a header without a name, has {value} bytes and not {TTL_BYTES}"
+            );
+            return Err(BatchError::Broken(why));
+        }
+        Ok(self.take("time to live", value)?.get_u64_le())
     }
 
     fn take(&mut self, what: &str, len: usize) -> Result<Bytes, BatchError> {
@@ -275,18 +300,25 @@ fn encoded_bytes(record: &BatchRecord) -> usize {
 }
 
 fn headers_bytes(record: &BatchRecord) -> usize {
-    record.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum()
+    let ttl = if record.ttl_ms.is_some() { 4 + TTL_BYTES } else { 0 };
+    ttl + record.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum::<usize>()
 }
 
 fn encode_record(out: &mut BytesMut, record: &BatchRecord, number: usize) -> Result<(), BatchError> {
     let of = format!("record {number}");
+    let headers = record.headers.len() + usize::from(record.ttl_ms.is_some());
     out.put_u32_le(length(&of, "payload", record.payload.len())?);
     out.put_u16_le(length(&of, "key", record.key.as_ref().map_or(0, |key| key.len() + 1))?);
     out.put_u16_le(length(&of, "content type", record.content_type.len())?);
-    out.put_u16_le(length(&of, "number of headers", record.headers.len())?);
+    out.put_u16_le(length(&of, "number of headers", headers)?);
     out.put_u32_le(length(&of, "headers", headers_bytes(record))?);
     out.put_slice(record.key.as_deref().unwrap_or_default());
     out.put_slice(&record.content_type);
+    if let Some(ttl) = record.ttl_ms {
+        out.put_u16_le(0);
+        out.put_u16_le(length(&of, "time to live", TTL_BYTES)?);
+        out.put_u64_le(ttl);
+    }
     for (name, value) in &record.headers {
         out.put_u16_le(length(&of, "header name", name.len())?);
         out.put_u16_le(length(&of, "header value", value.len())?);

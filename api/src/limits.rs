@@ -21,6 +21,10 @@ pub const RECORD_HEADERS_MAX: usize = 64;
 pub const RECORD_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Longest record key, in bytes.
 pub const RECORD_KEY_BYTES_MAX: usize = 1024;
+/// Shortest time to live of a record, in milliseconds.
+pub const RECORD_TTL_MS_MIN: u64 = 1000;
+/// Longest time to live of a record, in milliseconds: `10y`, years of 365.25 days.
+pub const RECORD_TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000 + 60 * 60 * 60 * 1000;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Longest id of a producer, in bytes.

@@ -70,6 +70,12 @@ pub struct PublishRecord<'a> {
     /// The media type of the payload. Default: JSON for `value`, UTF-8 text for `text`, octets for `base64`.
     #[serde(default)]
     pub content_type: Option<String>,
+    /// How long the record is delivered, such as `1h`: readers who come later see a gap. 1 s to 10 years.
+    #[serde(default)]
+    #[schema(
+        pattern = "^([1-9][0-9]{3,10}ms|[1-9][0-9]{0,7}s|[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d|[1-9]y|10y)$"
+    )]
+    pub ttl: Option<String>,
     /// The payload as JSON; stored with the bytes that were sent.
     #[serde(default, borrow, deserialize_with = "present")]
     #[schema(value_type = Option<serde_json::Value>)]
@@ -181,7 +187,8 @@ pub struct Gap {
     /// The offset at which it goes on.
     pub resumed_at: u64,
     /// Why: `lost` (a crash took records of a weaker durability class, or may have), `compacted` (later records of the same
-    /// keys have superseded those in a topic with `cleanup: compact`), and on streams `trimmed`, `above_tail`
+    /// keys have superseded those in a topic with `cleanup: compact`), `expired` (the records are older than their time to
+    /// live), and on streams `trimmed`, `above_tail`
     /// or `slow_consumer`.
     pub reason: String,
 }

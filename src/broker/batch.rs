@@ -55,6 +55,20 @@ impl FollowedBatch {
         }
     }
 
+    /// Only its records from `from` on and before `end`.
+    pub(super) fn within(self, from: Offset, end: Offset) -> Self {
+        let place = |offset: Offset| u32::try_from(offset.0 - self.stored.base.0).expect("the offset is in the batch");
+        let (skip, take) = (place(from), place(end) - place(from));
+        Self { skip, take, ..self }
+    }
+
+    /// Whether its records after the first `taken` may all be delivered still.
+    #[must_use]
+    pub(crate) fn is_live_after(&self, taken: u32) -> bool {
+        let run = self.stored.run_at(self.next_after(taken), || self.broker.log().now());
+        !run.expired && run.end >= self.next_after(self.take)
+    }
+
     /// The offset of the first record.
     #[must_use]
     pub fn base(&self) -> u64 {

@@ -6,6 +6,7 @@
 //! never passed over.
 
 mod check;
+mod expired;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,12 +23,13 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::check::{check, check_origin};
+use self::expired::expired;
 use super::Broker;
 use super::batch::FollowedBatch;
 use super::catalog::Topic;
 use super::error::Error;
 use super::from::{Begin, From, Origin};
-use super::page::{named, skipped};
+use super::page::named;
 use crate::auth::TopicPattern;
 use crate::render::push_event;
 
@@ -79,7 +81,7 @@ pub enum Event {
         requested: u64,
         /// The offset at which it goes on.
         resumed_at: u64,
-        /// `lost`, `compacted`, `trimmed`, `above_tail` or `slow_consumer`.
+        /// `lost`, `compacted`, `expired`, `trimmed`, `above_tail` or `slow_consumer`.
         reason: &'static str,
     },
     /// The topic was deleted.
@@ -121,7 +123,8 @@ struct Lane {
     place: Partition,
     scan: Scan,
     next: Offset,
-    /// Where it would have gone on, while its gap waits in `events`: whoever leaves now is told of the gap next time.
+    /// Where it would have gone on, while its gap waits in `events`, or expired records are passed over: whoever leaves now is
+    /// told of the gap next time.
     untold: Option<Offset>,
     /// Whether it is in `ready`.
     queued: bool,
@@ -198,6 +201,8 @@ impl Follower {
                 return Ok(event);
             }
             if let Some(&index) = self.ready.front() {
+                // Who passes over much that has expired gives nothing for long, and is to leave others their turn.
+                tokio::task::coop::consume_budget().await;
                 self.read_lane(index).await?;
                 continue;
             }
@@ -255,21 +260,37 @@ impl Follower {
         self.lanes.iter().flatten().map(|lane| (lane.place, lane.untold.unwrap_or(lane.next)))
     }
 
-    /// The next batch of those that were read, or what is missing before it.
+    /// The next batch of those that were read, or what is missing before it. Expired records that stand side by side are one
+    /// gap, wherever they were read: it is told when something else comes.
     fn take_read(&mut self) -> Result<Option<Event>, Error> {
-        let Some(base) = self.read.front().map(|stored| stored.base) else { return Ok(None) };
-        let lane = self.lanes[self.reading].as_mut().expect("a lane ends only when nothing of it is left");
-        if lane.next < base {
-            let passed = self.broker.log().passed(lane.place, lane.next, base)?;
-            let event = gap(lane, lane.next, passed.to, passed.reason.as_str());
-            lane.next = passed.to;
-            return Ok(Some(event));
+        while let Some(stored) = self.read.front() {
+            let lane = self.lanes[self.reading].as_mut().expect("a lane ends only when nothing of it is left");
+            let run = (lane.next >= stored.base).then(|| stored.run_at(lane.next, || self.broker.log().now()));
+            if run.is_none_or(|run| !run.expired)
+                && let Some(expired) = expired(lane)
+            {
+                lane.untold = None;
+                return Ok(Some(expired));
+            }
+            let Some(run) = run else {
+                let passed = self.broker.log().passed(lane.place, lane.next, stored.base)?;
+                let event = gap(lane, lane.next, passed.to, passed.reason.as_str());
+                lane.next = passed.to;
+                return Ok(Some(event));
+            };
+            let from = std::mem::replace(&mut lane.next, run.end);
+            let stored = Arc::clone(stored);
+            if run.end == stored.next() {
+                self.read.pop_front();
+            }
+            if run.expired {
+                lane.untold.get_or_insert(from);
+                continue;
+            }
+            let whole = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
+            return Ok(Some(Event::Records(whole.within(from, run.end))));
         }
-        let Some(stored) = self.read.pop_front() else { return Ok(None) };
-        let mut batch = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
-        drop(batch.split_to(skipped(&batch, lane.next)));
-        lane.next = batch.next_after(batch.take);
-        Ok(Some(Event::Records(batch)))
+        Ok(None)
     }
 
     /// Reads the first lane of `ready`. All that changes comes after the read: a dropped call has done nothing.
@@ -282,6 +303,9 @@ impl Follower {
         if self.policy != SlowPolicy::CatchUp && lane.live && lane.reads > 0 {
             // A topic that is gone is met by the read below.
             if let Some(bounds) = log.bounds(lane.place).ok().filter(|bounds| is_far(bounds, lane.next)) {
+                if self.tell_expired(index) {
+                    return Ok(());
+                }
                 return self.give_up(index, bounds);
             }
         }
@@ -290,6 +314,7 @@ impl Follower {
             Ok(batches) if batches.is_empty() => {
                 (lane.queued, lane.live, lane.reads) = (false, true, 0);
                 self.ready.pop_front();
+                self.tell_expired(index);
             }
             Ok(batches) => {
                 lane.reads = lane.reads.saturating_add(1);
@@ -297,7 +322,12 @@ impl Follower {
                 self.ready.rotate_left(1);
             }
             Err(error) if error.kind() == Kind::NotFound => self.end(index),
-            Err(error) if error.kind() == Kind::OutOfRange => self.resume(index)?,
+            Err(error) if error.kind() == Kind::OutOfRange => {
+                // What has expired is told first, then it is read again.
+                if !self.tell_expired(index) {
+                    self.resume(index)?;
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())

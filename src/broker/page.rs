@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plinth_storage::ahead::Scan;
 use plinth_storage::ids::{Offset, Partition};
-use plinth_storage::record::StoredBatch;
+use plinth_storage::record::{Run, StoredBatch};
 use plinth_storage::{Gap, GapReason, Kind};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,6 +19,9 @@ use crate::auth::{Action, TopicRef};
 
 /// Bytes that one look into the log takes.
 const READ_BYTES: usize = 1024 * 1024;
+
+/// About how many bytes of expired records one page passes over; it ends there.
+const EXPIRED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Gaps that one page tells of; one with more ends there.
 const GAPS_MAX: usize = 1000;
@@ -102,6 +105,8 @@ struct Room {
     unit: Unit,
     records: usize,
     bytes: usize,
+    /// Bytes of expired records that may still be passed over: they cost a look, and fill no page.
+    expired: usize,
     empty: bool,
 }
 
@@ -181,7 +186,7 @@ impl Broker {
         behind.sort_unstable_by_key(|&(records, index)| (std::cmp::Reverse(records), index));
         let mut unread: Vec<usize> = behind.into_iter().map(|(_, index)| index).collect();
         let PageRequest { limit, bytes_max, unit, .. } = *request;
-        let mut room = Room { unit, records: limit.max(1), bytes: bytes_max, empty: true };
+        let mut room = Room { unit, records: limit.max(1), bytes: bytes_max, expired: EXPIRED_BYTES_MAX, empty: true };
         while !unread.is_empty() {
             let share = (room.bytes / unread.len()).clamp(1, READ_BYTES);
             let mut unread_next = Vec::with_capacity(unread.len());
@@ -207,26 +212,66 @@ impl Broker {
                 if !place.rest.is_empty() {
                     unread_next.push(index);
                 }
-                while let Some(stored) = place.rest.front().cloned() {
-                    let next = stored.next();
-                    self.pass_over(topic, place, (stored.base, unit), found)?;
-                    if found.gaps.len() >= GAPS_MAX {
-                        return Ok(false);
-                    }
-                    let whole = FollowedBatch::whole(self, topic, place.partition, stored, false);
-                    let Some(slice) = room.admit(whole, place.next) else { return Ok(false) };
-                    place.next = slice.next_after(slice.take);
-                    let all = place.next == next;
-                    found.slices.push(slice);
-                    if !all {
-                        return Ok(false);
-                    }
-                    place.rest.pop_front();
+                if !self.take(topic, place, &mut room, found)? {
+                    return Ok(false);
                 }
             }
             unread = unread_next;
         }
         Ok(true)
+    }
+
+    /// Puts what was read of a place into the page; tells whether there may be more.
+    fn take(&self, topic: &Arc<Topic>, place: &mut Place, room: &mut Room, found: &mut Found) -> Result<bool, Error> {
+        while let Some(stored) = place.rest.front().cloned() {
+            self.pass_over(topic, place, (stored.base, room.unit), found)?;
+            let run = stored.run_at(place.next, || self.log().now());
+            if run.expired {
+                let gap = Gap { from: place.next, to: run.end, reason: GapReason::Expired };
+                found.pass(place.skip(&topic.name, &gap));
+            }
+            if found.gaps.len() >= GAPS_MAX {
+                return Ok(false);
+            }
+            if !run.expired {
+                let live = self.live(topic, place, (&stored, run), room.unit);
+                let Some(slice) = room.admit(live, place.next) else { return Ok(false) };
+                if room.unit == Unit::Batch {
+                    found.forget(slice.partition, slice.base());
+                }
+                place.next = slice.next_after(slice.take);
+                found.slices.push(slice);
+                if place.next < run.end {
+                    return Ok(false);
+                }
+            }
+            if place.next == stored.next() {
+                place.rest.pop_front();
+                if run.expired && !room.pass(stored.batch.len()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The records of a run that is not expired. A batch with expired records does not travel whole.
+    fn live(
+        &self,
+        topic: &Arc<Topic>,
+        place: &Place,
+        (stored, run): (&Arc<StoredBatch>, Run),
+        unit: Unit,
+    ) -> FollowedBatch {
+        let whole = |stored| FollowedBatch::whole(self, topic, place.partition, stored, false);
+        match unit {
+            Unit::Record => whole(Arc::clone(stored)).within(place.next, run.end),
+            Unit::Batch => {
+                let first = stored.run_at(stored.base, || self.log().now());
+                let intact = !first.expired && first.end == stored.next();
+                whole(if intact { Arc::clone(stored) } else { Arc::new(stored.part(place.next, run.end)) })
+            }
+        }
     }
 
     /// Tells what is missing before the next batch, which begins at `base`.
@@ -260,6 +305,23 @@ impl Broker {
     }
 }
 
+impl Found {
+    /// Tells of records that have expired: side by side they are one gap.
+    fn pass(&mut self, gap: PageGap) {
+        let last = self.gaps.iter_mut().rfind(|last| last.partition == gap.partition);
+        match last.filter(|last| last.reason == gap.reason && last.resumed_at == gap.requested) {
+            Some(last) => last.resumed_at = gap.resumed_at,
+            None => self.gaps.push(gap),
+        }
+    }
+
+    /// Takes back the gap of expired records before a batch in its stored form, whose head says where it begins.
+    fn forget(&mut self, partition: u32, base: u64) {
+        let expired = GapReason::Expired.as_str();
+        self.gaps.retain(|gap| (gap.partition, gap.resumed_at, gap.reason) != (partition, base, expired));
+    }
+}
+
 impl Place {
     /// What is left of a batch.
     fn kept(&self, stored: Arc<StoredBatch>) -> Arc<StoredBatch> {
@@ -280,6 +342,12 @@ impl Place {
 }
 
 impl Room {
+    /// Notes that a batch which ends with expired records was passed over; false when that is enough for a page.
+    fn pass(&mut self, bytes: usize) -> bool {
+        self.expired = self.expired.saturating_sub(bytes);
+        self.expired > 0
+    }
+
     /// As much of a batch as fits, of its records from `next` on; none when nothing does.
     fn admit(&mut self, batch: FollowedBatch, next: Offset) -> Option<FollowedBatch> {
         match self.unit {

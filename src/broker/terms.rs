@@ -148,8 +148,10 @@ fn content(partition: Option<u32>, records: &[NewRecord]) -> u128 {
         part(&mut hash, record.key.as_deref().unwrap_or_default());
         part(&mut hash, &record.content_type);
         // What is between client and server may change the order of headers, and the case of their names.
-        let headers = record.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let headers = record.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), &value[..]));
         let mut headers: Vec<_> = headers.filter(|(name, _)| name != TRACEPARENT).collect();
+        let ttl = record.ttl_ms.map(|ttl| ttl.get().to_le_bytes());
+        headers.extend(ttl.as_ref().map(|ttl| (Vec::new(), &ttl[..])));
         headers.sort_unstable();
         hash.update(&(headers.len() as u64).to_le_bytes());
         for (name, value) in headers {
@@ -163,6 +165,8 @@ fn content(partition: Option<u32>, records: &[NewRecord]) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
 
     fn record(key: &str, headers: &[(&str, &str)], payload: &str) -> NewRecord {
@@ -171,6 +175,7 @@ mod tests {
             key: (!key.is_empty()).then(|| bytes(key)),
             content_type: bytes("text/plain"),
             headers: headers.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+            ttl_ms: None,
             payload: bytes(payload),
         }
     }
@@ -186,6 +191,10 @@ mod tests {
             content(None, &[record("k", &[("a", "1b"), ("", "2")], "x")]),
             content(None, &[record("k", &[("a", "1")], "x")]),
             content(None, &[record("k", &[("a", "1"), ("b", "2")], "y")]),
+            content(
+                None,
+                &[NewRecord { ttl_ms: NonZeroU64::new(1_000), ..record("k", &[("a", "1"), ("b", "2")], "x") }],
+            ),
             content(None, &[record("k", &[("a", "1"), ("b", "2")], "x"), record("", &[], "")]),
         ];
         assert!(others.iter().all(|other| *other != same));

@@ -1,4 +1,5 @@
 mod allocations;
+mod ttl;
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,7 +19,10 @@ struct World {
 }
 
 async fn world() -> World {
-    let options = LogOptions::new(store::open("memory://").expect("a store"));
+    world_of(LogOptions::new(store::open("memory://").expect("a store"))).await
+}
+
+async fn world_of(options: LogOptions) -> World {
     let log = Log::open(options).await.expect("a log");
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     let broker = Broker::open(log, BrokerOptions::default()).await.expect("a broker");

@@ -26,6 +26,7 @@ use super::client::{Client, Connect, Fault, Patience, segment, send};
 use super::interrupt::{Interrupted, Interrupts};
 use super::lines::{Line, Lines};
 use super::output;
+use crate::parse;
 
 /// The media type of a batch.
 const BATCH: &str = "application/vnd.plinth.batch+json";
@@ -56,6 +57,9 @@ pub(super) struct Args {
     /// A header of every record, `name: value`; may be repeated
     #[arg(long = "record-header", visible_alias = "header", value_name = "NAME: VALUE", value_parser = header)]
     record_headers: Vec<(String, String)>,
+    /// How long every record is delivered, such as `1h`: 1s to 10y [default: as long as it is kept]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<String>,
     /// The partition
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
@@ -99,6 +103,9 @@ async fn body(client: &Client, args: &Args) -> anyhow::Result<()> {
         if let Some(key) = &args.record_key {
             request = request.header("record-key", key);
         }
+        if let Some(ttl) = &args.ttl {
+            request = request.header("record-ttl", ttl);
+        }
         for (name, value) in &args.record_headers {
             request = request.header(format!("record-header-{name}"), value);
         }
@@ -125,6 +132,7 @@ async fn lines(client: &Client, args: &Args) -> anyhow::Result<()> {
         key: args.record_key.as_deref(),
         headers: args.record_headers.iter().cloned().collect(),
         content_type: args.content_type.as_deref(),
+        ttl: args.ttl.as_deref(),
     };
     let mut input = Lines::open(std::io::stdin(), RECORD_BYTES_MAX)?;
     let mut run = Run {
@@ -303,6 +311,7 @@ struct Encoder<'a> {
     key: Option<&'a str>,
     headers: BTreeMap<String, String>,
     content_type: Option<&'a str>,
+    ttl: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -313,6 +322,8 @@ struct Encoded<'a> {
     headers: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -328,6 +339,7 @@ impl Encoder<'_> {
             key: self.key,
             headers: &self.headers,
             content_type: self.content_type,
+            ttl: self.ttl,
             value: None,
             text: None,
             base64: None,
@@ -408,6 +420,10 @@ fn outcome_text(stored: u64, unknown: u64) -> String {
     }
 }
 
+fn ttl(text: &str) -> Result<String, String> {
+    parse::ttl("it", text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write a header as `name: value`")?;
     if name.is_empty() {
@@ -426,6 +442,7 @@ mod tests {
             key: Some("k"),
             headers: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             content_type: None,
+            ttl: None,
         }
     }
 

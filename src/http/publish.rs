@@ -4,6 +4,7 @@
 //! in the bucket.
 
 use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use axum::body::HttpBody;
@@ -37,6 +38,7 @@ const BATCH_JSON: &str = "application/vnd.plinth.batch+json";
 const NDJSON: &str = "application/x-ndjson";
 const STORED: &str = plinth_api::batch::MEDIA_TYPE;
 const RECORD_KEY: &str = "record-key";
+const RECORD_TTL: &str = "record-ttl";
 const RECORD_HEADER: &str = "record-header-";
 const DURABILITY: &str = "durability";
 const TRACEPARENT: &str = "traceparent";
@@ -54,7 +56,9 @@ enum Form {
 /// is stronger; a weaker one is refused. The receipt names the class that was reached, which may be a stronger one.
 ///
 /// The body is one payload of any type, which is kept as it is, unless its media type is one of the three batch types. For
-/// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header.
+/// one payload, `Record-Key: <key>` chooses the partition and `Record-Header-<Name>: <value>` sets a header. A record with
+/// `Record-TTL: 1h`, or with `ttl` in a batch, is not delivered any more when that time has passed since its timestamp; readers
+/// then get a gap with the reason `expired`.
 ///
 /// `application/vnd.plinth.batch` is one batch in the form in which it is stored, as a read of that type gives it, with its
 /// checksums (docs/format.md, section 8). It is checked and stored as it comes, whole in one partition: in a topic of
@@ -77,6 +81,10 @@ enum Form {
         ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
         ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
         ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
+        ("record-ttl" = Option<String>, Header,
+            pattern = "^([1-9][0-9]{3,10}ms|[1-9][0-9]{0,7}s|[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d|[1-9]y|10y)$",
+            description = "How long the one record is delivered, such as `30s`, `1h` or `7d`: 1 s to \
+            10 years"),
         ("durability" = Option<Durability>, Header, description = "The least durability class to answer for; not a weaker one than \
             the topic's"),
         ("idempotency-key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
@@ -231,9 +239,9 @@ fn read_class(value: &HeaderValue) -> Result<Class, ApiError> {
 }
 
 fn check_record_header(name: &str, form: Form) -> Result<(), ApiError> {
-    if name != RECORD_KEY && record_header(name).is_none() {
+    if name != RECORD_KEY && name != RECORD_TTL && record_header(name).is_none() {
         return Err(unknown(format!(
-            "the header `{name}` is not known; there are `record-key` and `record-header-<name>`"
+            "the header `{name}` is not known; there are `record-key`, `record-ttl` and `record-header-<name>`"
         )));
     }
     if form == Form::One {
@@ -279,9 +287,20 @@ fn one_record(headers: &HeaderMap, payload: Bytes) -> Result<NewRecord, ApiError
         key: headers.get(RECORD_KEY).map(owned),
         content_type: headers.get(CONTENT_TYPE).map(owned).unwrap_or_default(),
         headers: headers.iter().filter_map(|(name, value)| Some((is_kept(name)?, owned(value)))).collect(),
+        ttl_ms: record_ttl(headers)?,
         payload,
     };
     Ok(record)
+}
+
+fn record_ttl(headers: &HeaderMap) -> Result<Option<NonZeroU64>, ApiError> {
+    let mut given = headers.get_all(RECORD_TTL).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(ApiError::invalid(format!("the header `{RECORD_TTL}` is given more than once")));
+    }
+    let text = String::from_utf8_lossy(value.as_bytes());
+    Ok(Some(parse::ttl(&format!("the header `{RECORD_TTL}`"), &text)?))
 }
 
 /// One record per line, its payload a slice of the body. Lines without content are skipped.
@@ -392,8 +411,37 @@ mod tests {
     }
 
     #[test]
+    fn a_time_to_live_is_read_and_a_bad_one_is_refused_with_its_bounds() {
+        let ttl = |text: &'static str| record_ttl(&headers(&[("record-ttl", text)]));
+        for (text, ms) in [("1s", 1_000), ("1h 30m", 5_400_000), ("10y", 315_576_000_000)] {
+            assert_eq!(ttl(text).unwrap(), NonZeroU64::new(ms), "{text}");
+        }
+        for (text, code) in [
+            ("soon", ErrorCode::InvalidRequest),
+            ("3600", ErrorCode::InvalidRequest),
+            ("", ErrorCode::InvalidRequest),
+            ("999ms", ErrorCode::Unprocessable),
+            ("0s", ErrorCode::Unprocessable),
+            ("11y", ErrorCode::Unprocessable),
+        ] {
+            let error = ttl(text).unwrap_err();
+            assert_eq!(error.code(), code, "{text}");
+            assert!(error.problem().detail.contains("`record-ttl`"), "{error:?}");
+        }
+        assert!(ttl("999ms").unwrap_err().problem().detail.contains("1s to 10y"));
+        let mut twice = headers(&[("record-ttl", "1h")]);
+        twice.append("record-ttl", HeaderValue::from_static("2h"));
+        assert!(record_ttl(&twice).unwrap_err().problem().detail.contains("more than once"));
+        check_headers(&headers(&[("record-ttl", "1h")]), Form::One).unwrap();
+        for form in [Form::Batch, Form::Lines, Form::Stored] {
+            let error = check_headers(&headers(&[("record-ttl", "1h")]), form).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::UnknownField);
+        }
+    }
+
+    #[test]
     fn a_header_that_is_not_offered_is_refused_and_named() {
-        for name in ["record-delay", "record-ttl", "record-header-", "ce-id"] {
+        for name in ["record-delay", "record-header-", "ce-id"] {
             let error = check_headers(&headers(&[(name, "1")]), Form::One).unwrap_err();
             assert_eq!(error.code(), ErrorCode::UnknownField, "{name}");
             assert!(error.problem().detail.contains(&format!("`{name}`")), "{error:?}");

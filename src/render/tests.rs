@@ -16,6 +16,7 @@ fn record(content_type: &str, payload: &[u8]) -> NewRecord {
         key: None,
         content_type: Bytes::copy_from_slice(content_type.as_bytes()),
         headers: vec![],
+        ttl_ms: None,
         payload: Bytes::copy_from_slice(payload),
     }
 }
@@ -205,12 +206,14 @@ fn any_record() -> impl Strategy<Value = NewRecord> {
     let kinds =
         vec!["", "application/json", "Application/JSON; x=y", "text/plain", "application/octet-stream", "a/b+json"];
     let any_bytes = || any_payload().prop_map(Bytes::from);
-    let headers = prop::collection::vec((any_bytes(), any_bytes()), 0..3);
+    let name = any_payload().prop_map(|name| Bytes::from([&name[..], b"n"].concat()));
+    let headers = prop::collection::vec((name, any_bytes()), 0..3);
     (prop::option::of(any_bytes()), prop::sample::select(kinds), headers, any_bytes()).prop_map(
         |(key, content_type, headers, payload)| NewRecord {
             key,
             content_type: Bytes::from_static(content_type.as_bytes()),
             headers,
+            ttl_ms: None,
             payload,
         },
     )

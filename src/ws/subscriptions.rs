@@ -148,6 +148,11 @@ impl Subscription {
                 self.reading = Reading::Opening;
                 return Poll::Pending;
             }
+            // What has expired while there was no credit is passed over like anywhere else.
+            Reading::Held { mut follower, open, batch, sent } if !batch.is_live_after(sent) => {
+                follower.take_back(&batch, sent);
+                (ask(follower), open)
+            }
             Reading::Held { follower, open, batch, sent } => {
                 return Poll::Ready(self.send(follower, open, batch, sent));
             }

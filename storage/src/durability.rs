@@ -37,6 +37,8 @@ pub enum GapReason {
     /// Later records have superseded those that were here, in a topic that is cleaned up by key. No entry of the log says so,
     /// but the runs of its segments.
     Compacted,
+    /// The records are there and past their time to live. Only who reads finds this out, by the clock (ADR 21).
+    Expired,
 }
 
 impl Durability {
@@ -75,6 +77,7 @@ impl GapReason {
         match self {
             Self::Lost => "lost",
             Self::Compacted => "compacted",
+            Self::Expired => "expired",
         }
     }
 
@@ -82,6 +85,7 @@ impl GapReason {
         match self {
             Self::Lost => 1,
             Self::Compacted => 2,
+            Self::Expired => 3,
         }
     }
 

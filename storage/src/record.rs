@@ -7,13 +7,21 @@
 //! payload length u32 · key length + 1, 0 for none u16 · content type length u16 · headers u16 · bytes of headers u32
 //! key · content type · headers (name length u16 · value length u16 · name · value)* · payload        (little endian)
 //! ```
+//!
+//! A first header with an empty name is the record's time to live (`record/ttl.rs`).
 
 mod retain;
+mod ttl;
+
+use std::num::NonZeroU64;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Timestamp};
+
+pub use self::ttl::Run;
+use self::ttl::{TTL_HEADER_BYTES, put_ttl, shorter, take_ttl};
 
 /// Payloads up to this many bytes are copied next to their record's head: a chunk of their own would cost more.
 pub const INLINE_PAYLOAD_BYTES_MAX: usize = 512;
@@ -33,6 +41,8 @@ pub struct NewRecord {
     pub content_type: Bytes,
     /// Names and values, in order.
     pub headers: Vec<(Bytes, Bytes)>,
+    /// How many ms after its time nobody is to see it any more.
+    pub ttl_ms: Option<NonZeroU64>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -44,6 +54,8 @@ pub struct Batch {
     len: usize,
     crc: u32,
     chunks: Vec<Bytes>,
+    /// No record of it has a shorter time to live; none when none has any.
+    shortest_ttl: Option<NonZeroU64>,
 }
 
 /// A batch with its place: what readers get. Cheap to clone by `Arc`.
@@ -68,6 +80,8 @@ pub struct RecordView {
     pub content_type: Bytes,
     /// Names and values, in order.
     pub headers: Vec<(Bytes, Bytes)>,
+    /// How many ms after its time nobody is to see it any more.
+    pub ttl_ms: Option<NonZeroU64>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -81,6 +95,8 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// The media type; empty for none.
     pub content_type: &'a [u8],
+    /// How many ms after its time nobody is to see it any more.
+    pub ttl_ms: Option<NonZeroU64>,
     /// The payload.
     pub payload: &'a [u8],
     /// In their stored form, which was checked.
@@ -92,6 +108,7 @@ pub struct RecordRef<'a> {
 pub struct BatchBuilder {
     count: u32,
     len: usize,
+    shortest_ttl: Option<NonZeroU64>,
     chunks: Vec<Bytes>,
     open: BytesMut,
 }
@@ -108,16 +125,21 @@ impl BatchBuilder {
     /// # Errors
     /// `Invalid` when a part is longer than the format can say, or the batch grows over its bounds.
     pub fn push(&mut self, record: &NewRecord) -> Result<()> {
-        let headers_len: usize = record.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
+        let headers_len = headers_len(&record.headers, record.ttl_ms);
+        let headers = record.headers.len() + usize::from(record.ttl_ms.is_some());
         let key_len = record.key.as_ref().map_or(0, |key| key.len() + 1);
         self.open.reserve(HEAD_BYTES + key_len + record.content_type.len() + headers_len);
         self.open.put_u32_le(length("payload", record.payload.len())?);
         self.open.put_u16_le(length("key", key_len)?);
         self.open.put_u16_le(length("content type", record.content_type.len())?);
-        self.open.put_u16_le(length("header count", record.headers.len())?);
+        self.open.put_u16_le(length("header count", headers)?);
         self.open.put_u32_le(length("headers", headers_len)?);
         self.open.put_slice(record.key.as_deref().unwrap_or_default());
         self.open.put_slice(&record.content_type);
+        if let Some(ttl) = record.ttl_ms {
+            put_ttl(&mut self.open, ttl);
+            self.shortest_ttl = shorter(self.shortest_ttl, Some(ttl));
+        }
         for (name, value) in &record.headers {
             self.open.put_u16_le(length("header name", name.len())?);
             self.open.put_u16_le(length("header value", value.len())?);
@@ -150,7 +172,7 @@ impl BatchBuilder {
         if self.count == 0 {
             return Err(Error::new(Kind::Invalid, "batch has no record"));
         }
-        Ok(Batch::of_chunks(self.count, self.chunks))
+        Ok(Batch::of_chunks(self.count, self.chunks, self.shortest_ttl))
     }
 
     fn close_chunk(&mut self) {
@@ -182,18 +204,22 @@ impl Batch {
         if crc32c::crc32c(&body) != crc && !planted!(ChecksumSkipped) {
             return Err(Error::new(Kind::Corrupt, "batch does not have its checksum"));
         }
-        let batch = Self { count, len: body.len(), crc, chunks: vec![body] };
-        let mut reader = Reader::new(&batch);
+        let batch = Self { count, len: body.len(), crc, chunks: vec![body], shortest_ttl: None };
+        let (mut reader, mut shortest_ttl) = (Reader::new(&batch), None);
         for _ in 0..count {
-            reader.skip().ok_or_else(|| Error::new(Kind::Corrupt, "batch is cut short"))?;
+            let (_, ttl) = reader.skip().ok_or_else(|| Error::new(Kind::Corrupt, "batch is cut short"))?;
+            shortest_ttl = shorter(shortest_ttl, ttl);
         }
-        if reader.is_at_end() { Ok(batch) } else { Err(Error::new(Kind::Corrupt, "batch has bytes after its end")) }
+        if !reader.is_at_end() {
+            return Err(Error::new(Kind::Corrupt, "batch has bytes after its end"));
+        }
+        Ok(Self { shortest_ttl, ..batch })
     }
 
     /// A batch whose stored form is these chunks.
-    fn of_chunks(count: u32, chunks: Vec<Bytes>) -> Self {
+    fn of_chunks(count: u32, chunks: Vec<Bytes>, shortest_ttl: Option<NonZeroU64>) -> Self {
         let crc = chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
-        Self { count, len: chunks.iter().map(Bytes::len).sum(), crc, chunks }
+        Self { count, len: chunks.iter().map(Bytes::len).sum(), crc, chunks, shortest_ttl }
     }
 
     /// How many records it has, at least 1.
@@ -237,19 +263,7 @@ impl StoredBatch {
     /// The batch without its records below `start`, of which it has some from there on. What is kept is shared, not copied.
     #[must_use]
     pub fn from_offset(&self, start: Offset) -> Self {
-        let below = start.0.saturating_sub(self.base.0);
-        assert!(below < u64::from(self.batch.count), "a batch has at least one record");
-        let below = u32::try_from(below).expect("less than a count");
-        let mut reader = Reader::new(&self.batch);
-        for _ in 0..below {
-            reader.skip().expect("the form was checked when the batch was made");
-        }
-        let (rest, at) = (reader.chunks, reader.at);
-        let chunks =
-            rest.iter().enumerate().map(|(index, chunk)| if index == 0 { chunk.slice(at..) } else { chunk.clone() });
-        let chunks: Vec<Bytes> = chunks.filter(|chunk| !chunk.is_empty()).collect();
-        let batch = Batch::of_chunks(self.batch.count - below, chunks);
-        Self { base: self.base.plus(below), timestamp: self.timestamp, batch }
+        self.part(start.max(self.base), self.next())
     }
 
     /// The records, in order.
@@ -274,7 +288,7 @@ impl StoredBatch {
 impl RecordView {
     /// Bytes of its stored form.
     pub(crate) fn stored_len(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
+        let headers = headers_len(&self.headers, self.ttl_ms);
         let key = self.key.as_ref().map_or(0, |key| key.len());
         HEAD_BYTES + key + self.content_type.len() + headers + self.payload.len()
     }
@@ -337,17 +351,18 @@ impl<'a> Reader<'a> {
         Some(Head { payload, key, content_type, headers, header_bytes: head.get_u32_le() as usize })
     }
 
-    /// Passes over a record; gives its length.
-    fn skip(&mut self) -> Option<usize> {
+    /// Passes over a record; gives its length and its time to live.
+    fn skip(&mut self) -> Option<(usize, Option<NonZeroU64>)> {
         let head = self.head()?;
         let fields = head.key.unwrap_or(0) + head.content_type;
         self.take(fields)?;
         let mut headers = self.take(head.header_bytes)?;
+        let ttl = take_ttl(&mut { headers });
         for _ in 0..head.headers {
             take_header(&mut headers)?;
         }
         self.take(head.payload)?;
-        headers.is_empty().then_some(HEAD_BYTES + fields + head.header_bytes + head.payload)
+        headers.is_empty().then_some((HEAD_BYTES + fields + head.header_bytes + head.payload, ttl))
     }
 
     fn read_ref(&mut self) -> Option<RecordRef<'a>> {
@@ -357,9 +372,10 @@ impl<'a> Reader<'a> {
             None => None,
         };
         let content_type = self.take(head.content_type)?;
-        let headers = self.take(head.header_bytes)?;
+        let mut headers = self.take(head.header_bytes)?;
+        let ttl_ms = take_ttl(&mut headers);
         let payload = self.take(head.payload)?;
-        Some(RecordRef { offset: Offset(0), key, content_type, payload, headers })
+        Some(RecordRef { offset: Offset(0), key, content_type, ttl_ms, payload, headers })
     }
 
     fn read(&mut self) -> Option<RecordView> {
@@ -371,11 +387,12 @@ impl<'a> Reader<'a> {
         let content_type = self.take_shared(head.content_type)?;
         let all = self.take_shared(head.header_bytes)?;
         let (mut rest, mut headers) = (&all[..], Vec::with_capacity(head.headers));
+        let ttl_ms = take_ttl(&mut rest);
         while let Some((name, value)) = take_header(&mut rest) {
             headers.push((all.slice_ref(name), all.slice_ref(value)));
         }
         let payload = self.take_shared(head.payload)?;
-        Some(RecordView { offset: Offset(0), key, content_type, headers, payload })
+        Some(RecordView { offset: Offset(0), key, content_type, headers, ttl_ms, payload })
     }
 }
 
@@ -388,6 +405,12 @@ fn take_header<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     let (value, after) = after.split_at_checked(value)?;
     *rest = after;
     Some((name, value))
+}
+
+/// Bytes of the stored form of headers and a time to live.
+fn headers_len(headers: &[(Bytes, Bytes)], ttl_ms: Option<NonZeroU64>) -> usize {
+    let ttl = if ttl_ms.is_some() { TTL_HEADER_BYTES } else { 0 };
+    ttl + headers.iter().map(|(name, value)| 4 + name.len() + value.len()).sum::<usize>()
 }
 
 fn length<T: TryFrom<usize>>(what: &str, len: usize) -> Result<T> {

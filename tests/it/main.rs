@@ -26,4 +26,5 @@ mod restart;
 mod retention;
 mod store_faults;
 mod tidy;
+mod ttl;
 mod ws;

@@ -384,7 +384,7 @@ async fn a_publish_that_fails_says_that_nothing_is_stored() {
     let mut socket = Socket::with_key(&server, server.key()).await;
     let cases = [
         (json!([{"text": "a"}, {"text": "a", "base64": "AA=="}]), ErrorCode::Unprocessable),
-        (json!([{"text": "a"}, {"ttl": "1h"}]), ErrorCode::UnknownField),
+        (json!([{"text": "a"}, {"delay": "1h"}]), ErrorCode::UnknownField),
         (json!([{"text": "a"}, {"key": "k".repeat(1025)}]), ErrorCode::TooLarge),
         (json!([{"text": "a"}, {"headers": {"h": "a\r\nb"}}]), ErrorCode::Unprocessable),
         (json!(vec![json!({"text": "a"}); 1001]), ErrorCode::TooLarge),

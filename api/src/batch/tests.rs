@@ -14,6 +14,7 @@ fn records() -> Vec<BatchRecord> {
             key: Some(bytes("key")),
             content_type: bytes("text/plain"),
             headers: vec![(bytes("a"), bytes("1")), (bytes("b"), bytes(""))],
+            ttl_ms: None,
             payload: bytes("first"),
         },
         BatchRecord { key: Some(Bytes::new()), payload: Bytes::from_static(b"\xff\x00"), ..BatchRecord::default() },
@@ -58,16 +59,34 @@ fn frames_follow_one_another_and_payloads_are_slices_of_them() {
 #[test]
 fn a_number_of_headers_over_the_limit_is_refused_before_any_is_read() {
     let headers = |count: u16| {
-        let head = [&[0; 8][..], &count.to_le_bytes(), &(u32::from(count) * 4).to_le_bytes()].concat();
-        sealed(1, &[head, vec![0; usize::from(count) * 4]].concat())
+        let head = [&[0; 8][..], &count.to_le_bytes(), &(u32::from(count) * 5).to_le_bytes()].concat();
+        sealed(1, &[head, [1, 0, 0, 0, b'n'].repeat(usize::from(count))].concat())
     };
     assert_eq!(decode_frames(&headers(64)).expect("as many as may be")[0].records[0].headers.len(), 64);
     for count in [65, u16::MAX] {
-        // Nothing follows the head.
-        let cut = headers(count).slice(HEAD_BYTES..HEAD_BYTES + RECORD_HEAD_BYTES);
+        // Nothing but the length of a name follows the head.
+        let cut = headers(count).slice(HEAD_BYTES..HEAD_BYTES + RECORD_HEAD_BYTES + 1);
         let why = format!("record 1: {count} headers exceed the limit of 64");
         assert_eq!(decode_frames(&sealed(1, &cut)), Err(BatchError::TooLarge(why)));
     }
+}
+
+// The form of a time to live is that of storage/src/record/ttl.rs. Later builds read it; never change it.
+#[test]
+fn a_time_to_live_is_the_first_header_without_a_name() {
+    let lives = BatchRecord { ttl_ms: Some(3_600_000), ..records().remove(0) };
+    let frame = encode_batch(std::slice::from_ref(&lives)).expect("it fits");
+    let golden: &[u8] = b"\x05\0\0\0\x04\0\x0a\0\x03\0\x17\0\0\0keytext/plain\
+        \0\0\x08\0\x80\xee\x36\0\0\0\0\0\x01\0\x01\0a1\x01\0\0\0bfirst";
+    assert_eq!(&frame[HEAD_BYTES..], golden);
+    assert_eq!(decode_frames(&frame).expect("whole")[0].records, [lives]);
+    let mut short = golden.to_vec();
+    short[29] = 7;
+    let why = refusal(&sealed(1, &short));
+    assert!(
+        why.contains("record 1: the time to live at byte 71, a header without a name, has 7 bytes and not 8"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -128,9 +147,12 @@ fn any_bytes(max: usize) -> impl Strategy<Value = Bytes> {
 }
 
 fn any_record() -> impl Strategy<Value = BatchRecord> {
-    let headers = prop::collection::vec((any_bytes(9), any_bytes(9)), 0..4);
-    (prop::option::of(any_bytes(9)), any_bytes(9), headers, any_bytes(600))
-        .prop_map(|(key, content_type, headers, payload)| BatchRecord { key, content_type, headers, payload })
+    // A header without a name is the time to live.
+    let name = prop::collection::vec(any::<u8>(), 1..9).prop_map(Bytes::from);
+    let headers = prop::collection::vec((name, any_bytes(9)), 0..4);
+    (prop::option::of(any_bytes(9)), any_bytes(9), headers, prop::option::of(any::<u64>()), any_bytes(600)).prop_map(
+        |(key, content_type, headers, ttl_ms, payload)| BatchRecord { key, content_type, headers, ttl_ms, payload },
+    )
 }
 
 proptest! {

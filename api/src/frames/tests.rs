@@ -92,8 +92,8 @@ fn an_unknown_field_is_named() {
         assert!(error.detail.contains(&format!("unknown field `{field}`")), "{error}");
         assert_eq!((error.code, error.id.as_deref()), (ErrorCode::UnknownField, Some("s")));
     }
-    let error = refused(r#"{"type":"publish","id":"p","topic":"t","records":[{},{"ttl":"1h"}]}"#);
-    assert!(error.detail.contains("records[1]") && error.detail.contains("`ttl`"), "{error}");
+    let error = refused(r#"{"type":"publish","id":"p","topic":"t","records":[{},{"delay":"1h"}]}"#);
+    assert!(error.detail.contains("records[1]") && error.detail.contains("`delay`"), "{error}");
     assert_eq!((error.code, error.problem().outcome), (ErrorCode::UnknownField, Some(PublishOutcome::NotStored)));
 }
 

@@ -15,19 +15,20 @@ impl StoredBatch {
             if keep(&record) {
                 from.get_or_insert(index);
             } else if let Some(from) = from.take() {
-                left.push(self.part(&body, &ends, from..index));
+                left.push(self.copied(&body, &ends, from..index));
             }
         }
-        left.extend(from.map(|from| self.part(&body, &ends, from..ends.len())));
+        left.extend(from.map(|from| self.copied(&body, &ends, from..ends.len())));
         left
     }
 
-    fn part(&self, body: &Bytes, ends: &[usize], records: std::ops::Range<usize>) -> Self {
+    fn copied(&self, body: &Bytes, ends: &[usize], records: std::ops::Range<usize>) -> Self {
         let begin = records.start.checked_sub(1).map_or(0, |before| ends[before]);
         let bytes = Bytes::copy_from_slice(&body[begin..ends[records.end - 1]]);
         let count = |records: usize| u32::try_from(records).expect("a batch has at most 65,536 records");
         let (len, crc) = (bytes.len(), crc32c::crc32c(&bytes));
-        let batch = Batch { count: count(records.len()), len, crc, chunks: vec![bytes] };
+        let shortest_ttl = self.batch.shortest_ttl;
+        let batch = Batch { count: count(records.len()), len, crc, chunks: vec![bytes], shortest_ttl };
         Self { base: self.base.plus(count(records.start)), timestamp: self.timestamp, batch }
     }
 }
@@ -38,7 +39,7 @@ impl Batch {
         let mut reader = Reader::new(self);
         let mut end = 0;
         let ends = (0..self.count).map(|_| {
-            end += reader.skip().expect("the form was checked when the batch was made");
+            end += reader.skip().expect("the form was checked when the batch was made").0;
             end
         });
         ends.collect()

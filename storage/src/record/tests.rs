@@ -9,6 +9,7 @@ fn record(payload: usize, key: Option<&'static str>) -> NewRecord {
         key: key.map(Bytes::from_static_str),
         content_type: Bytes::from_static(b"text/plain"),
         headers: vec![(Bytes::from_static(b"a"), Bytes::from_static(b"1")), (Bytes::from_static(b"b"), Bytes::new())],
+        ttl_ms: None,
         payload: Bytes::from(vec![b'x'; payload]),
     }
 }

@@ -63,7 +63,8 @@ export interface components {
             partition: number;
             /**
              * @description Why: `lost` (a crash took records of a weaker durability class, or may have), `compacted` (later records of the same
-             *     keys have superseded those in a topic with `cleanup: compact`), and on streams `trimmed`, `above_tail`
+             *     keys have superseded those in a topic with `cleanup: compact`), `expired` (the records are older than their time to
+             *     live), and on streams `trimmed`, `above_tail`
              *     or `slow_consumer`.
              */
             reason: string;
@@ -197,6 +198,8 @@ export interface components {
             key?: string | null;
             /** @description The payload as text. */
             text?: string | null;
+            /** @description How long the record is delivered, such as `1h`: readers who come later see a gap. 1 s to 10 years. */
+            ttl?: string | null;
             /** @description The payload as JSON; stored with the bytes that were sent. */
             value?: unknown;
         };
