@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use ulid::Ulid;
 
-use crate::common::{append, batch, copy_dir, make_topic, options, texts};
+use crate::common::{append, batch, copy_dir, make_topic, options, pass, texts};
 
 /// Most parts that a checkpoint names, itself among them.
 const PARTS_MAX: usize = 12;
@@ -355,8 +355,7 @@ async fn a_checkpoint_whose_create_fails_for_a_while_holds_all_that_came_before_
 
 /// Lets the tasks of a log do what they want to do, in a test whose clock stands still.
 async fn settle() {
-    #[expect(clippy::disallowed_methods, reason = "virtual time that passes when all tasks wait")]
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    pass(Duration::from_millis(1)).await;
 }
 
 /// A log with a full checkpoint of 100 KB and a small one after it.
@@ -481,8 +480,7 @@ async fn an_idle_session_writes_one_checkpoint_and_then_asks_the_store_nothing_f
     store.until(|store| store.calls().iter().any(|call| call.op == Op::Put && is_checkpoint(&call.path))).await;
     store.forget_calls();
     for _ in 0..10 {
-        #[expect(clippy::disallowed_methods, reason = "virtual time that passes while nothing happens")]
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        pass(Duration::from_secs(60)).await;
     }
     assert_eq!(store.calls().iter().filter(|call| is_checkpoint(&call.path)).count(), 0);
     assert_eq!(texts(&log).await, ["a"]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::{make_topic, options, partition, topic};
+use crate::common::{make_topic, options, partition, pass, topic};
 use crate::inspect::look;
 use bytes::Bytes;
 use object_store::path::Path;
@@ -416,6 +416,5 @@ async fn a_reader_goes_on_behind_a_run_that_ends_in_a_hole() {
 
 /// A turn of retention passes.
 async fn turn() {
-    #[expect(clippy::disallowed_methods, reason = "virtual time: nothing is waited for and nothing is guessed")]
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
 }

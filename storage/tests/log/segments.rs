@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::{append, batch, make_topic, options, partition, read_all, texts, topic};
+use crate::common::{append, batch, make_topic, options, partition, pass, read_all, texts, topic};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -246,8 +246,7 @@ async fn a_compaction_that_failed_is_tried_again_after_some_time() {
         store.on_get(is_segment, GetFault::Fail);
     }
     fill(&log, 0, 20, 3000).await;
-    #[expect(clippy::disallowed_methods, reason = "virtual time that passes while nothing happens")]
-    tokio::time::sleep(Duration::from_secs(100)).await;
+    pass(Duration::from_secs(100)).await;
     assert_eq!(store.unfired(), 0);
     assert!(log.metrics().linked_runs.get() > 0);
 }
