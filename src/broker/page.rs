@@ -395,17 +395,12 @@ pub(crate) fn skipped(batch: &FollowedBatch, next: Offset) -> u32 {
 /// # Errors
 /// `InvalidCursor`.
 pub(crate) fn check_cursor(origin: &Origin, topic: &Topic, partitions: &[Partition]) -> Result<(), Error> {
-    match origin {
-        Origin::Cursor(positions) if !partitions.iter().any(|partition| positions.contains_key(partition)) => {
-            Err(Error::InvalidCursor(format!("the cursor is not one of topic {} as it is now", topic.name)))
-        }
-        Origin::Cursor(_)
-        | Origin::Earliest
-        | Origin::Latest
-        | Origin::Offset(_)
-        | Origin::Last(_)
-        | Origin::Time(_) => Ok(()),
+    if let Origin::Cursor(positions) = origin
+        && !partitions.iter().any(|partition| positions.contains_key(partition))
+    {
+        return Err(Error::InvalidCursor(format!("the cursor is not one of topic {} as it is now", topic.name)));
     }
+    Ok(())
 }
 
 /// The error for an offset where several partitions are read.

@@ -46,15 +46,10 @@ pub(super) fn check_origin(origin: &Origin, topics: &[Arc<Topic>], partition: Op
         let partitions: Vec<Partition> = chosen.map(|index| topic.partition(index)).collect();
         return check_cursor(origin, topic, &partitions);
     }
-    match origin {
-        Origin::Cursor(positions) if !positions.keys().any(|at| topics.iter().any(|topic| topic.id == at.topic)) => {
-            Err(Error::InvalidCursor("the cursor is of none of these topics as they are now".into()))
-        }
-        Origin::Cursor(_)
-        | Origin::Earliest
-        | Origin::Latest
-        | Origin::Offset(_)
-        | Origin::Last(_)
-        | Origin::Time(_) => Ok(()),
+    if let Origin::Cursor(positions) = origin
+        && !positions.keys().any(|at| topics.iter().any(|topic| topic.id == at.topic))
+    {
+        return Err(Error::InvalidCursor("the cursor is of none of these topics as they are now".into()));
     }
+    Ok(())
 }
