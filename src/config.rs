@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use plinth_api::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 use serde::Deserialize;
 
 use crate::units;
@@ -70,8 +71,8 @@ impl Default for Settings {
             tail_bytes: 64 << 20,
             pending_bytes: 64 << 20,
             segment_bytes: 64 << 20,
-            max_connections: 20_000,
-            max_connections_per_address: 10_000,
+            max_connections: CONNECTIONS_MAX,
+            max_connections_per_address: CONNECTIONS_PER_ADDRESS_MAX,
             drain_time: Duration::from_secs(5),
             log: "info".to_owned(),
             log_format: LogFormat::Text,

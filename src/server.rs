@@ -18,6 +18,10 @@ use std::time::Duration;
 
 use axum::http::{Request, Response};
 use axum::{Router, body::Body};
+use plinth_api::limits::{
+    BODY_MS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_MS_MAX, HEAD_MS_MAX, IDLE_MS_MAX, Limit,
+    Setting,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -62,14 +66,27 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
-            connections_per_address_max: 10_000,
-            first_byte_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(120),
-            body_timeout: Duration::from_secs(30),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
+            first_byte_timeout: Duration::from_millis(FIRST_BYTE_MS_MAX),
+            header_timeout: Duration::from_millis(HEAD_MS_MAX),
+            idle_timeout: Duration::from_millis(IDLE_MS_MAX),
+            body_timeout: Duration::from_millis(BODY_MS_MAX),
             drain: Duration::from_secs(5),
         }
+    }
+}
+
+impl ServerLimits {
+    /// How much `limit` is on this node: what a setting has changed, or its value.
+    #[must_use]
+    pub fn of(&self, limit: &Limit) -> u64 {
+        let set = match limit.setting {
+            Some(Setting::MaxConnections) => self.connections_max,
+            Some(Setting::MaxConnectionsPerAddress) => self.connections_per_address_max,
+            None => return limit.value,
+        };
+        u64::try_from(set).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,69 +1,291 @@
-//! Every limit of the public surface, in one place: the API shows them, the errors name them, the code enforces them.
+//! Every limit of the public surface, in one place: the API and `/docs/limits` show them, the errors name them, the code
+//! enforces them. A limit is a constant and a row of [`LIMITS`] at once, so that none can be left out of the table.
 
-/// Longest topic name, in bytes.
-pub const TOPIC_NAME_BYTES_MAX: usize = 255;
-/// Largest payload of one record, in bytes, unless the topic sets less.
-pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
-/// Largest body of a batch publish, in bytes.
-pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Largest body of a publish in the form in which batches are stored, in bytes: any batch that is within the limits by its
-/// content fits.
-pub const STORED_BATCH_BYTES_MAX: usize = BATCH_BYTES_MAX + 512 * 1024;
-/// Largest WebSocket message from a client, in bytes: a batch and what is around it.
-pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * 1024;
-/// Longest `id` of a WebSocket request, in bytes.
-pub const FRAME_ID_BYTES_MAX: usize = 255;
-/// Most records in one batch.
-pub const BATCH_RECORDS_MAX: usize = 1000;
-/// Most headers of one record.
-pub const RECORD_HEADERS_MAX: usize = 64;
-/// Largest sum of header names and values of one record, in bytes.
-pub const RECORD_HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// Longest record key, in bytes.
-pub const RECORD_KEY_BYTES_MAX: usize = 1024;
-/// Shortest time to live of a record, in milliseconds.
-pub const RECORD_TTL_MS_MIN: u64 = 1000;
-/// Longest time to live of a record, in milliseconds: `10y`, years of 365.25 days.
-pub const RECORD_TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000 + 60 * 60 * 60 * 1000;
-/// Longest `Idempotency-Key`, in bytes.
-pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-/// Longest id of a producer, in bytes.
-pub const PRODUCER_ID_BYTES_MAX: usize = 255;
-/// Largest epoch, sequence, fencing token and expected tail: what every JSON reader can hold.
-pub const NUMBER_MAX: u64 = (1 << 53) - 1;
-/// Most partitions of one topic.
-pub const PARTITIONS_MAX: u32 = 1024;
-/// Shortest age that a topic may keep its records for, in milliseconds.
-pub const RETENTION_AGE_MS_MIN: u64 = 1000;
-/// Longest age that a topic may keep its records for, in milliseconds: 36,500 days.
-pub const RETENTION_AGE_MS_MAX: u64 = 36_500 * 24 * 60 * 60 * 1000;
-/// Largest number of bytes that a topic may keep of each partition.
-pub const RETENTION_BYTES_MAX: u64 = NUMBER_MAX;
-/// Most topics and patterns of one `/v1/stream` or WebSocket subscription.
-pub const STREAM_TOPICS_MAX: usize = 100;
-/// Most partitions that one live stream or WebSocket subscription follows.
-pub const STREAM_PARTITIONS_MAX: usize = 10_000;
-/// Most subscriptions on one WebSocket connection.
-pub const CONNECTION_SUBSCRIPTIONS_MAX: usize = 100;
-/// Most records in one page.
-pub const PAGE_RECORDS_MAX: usize = 10_000;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::ErrorCode;
+
+/// One limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The name of its constant.
+    constant: &'static str,
+    /// How much it is.
+    pub value: u64,
+    /// What `value` counts.
+    pub unit: Unit,
+    /// What happens to what is over (or under) it.
+    pub beyond: Beyond,
+    description: &'static [&'static str],
+    /// The setting of a node that changes it; `value` is its default then.
+    pub setting: Option<Setting>,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Bytes per second.
+    BytesPerSecond,
+    /// Milliseconds.
+    Milliseconds,
+    /// Things.
+    Count,
+}
+
+impl Unit {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::Milliseconds => "milliseconds",
+            Self::Count => "count",
+        }
+    }
+}
+
+/// What happens beyond a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// The request, or the frame, is refused with this code.
+    Refused(ErrorCode),
+    /// The request is answered with this status and without a body, and its connection ends.
+    Status(u16),
+    /// The request over HTTP/2 is reset; the client may try again later.
+    Reset,
+    /// The WebSocket is closed with this code.
+    Close(u16),
+    /// The connection ends without an answer.
+    Ended,
+    /// No failure: a list or page ends before, and goes on where it ended.
+    Continued,
+}
+
+/// A setting of a node that is a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `max_connections`.
+    MaxConnections,
+    /// `max_connections_per_address`.
+    MaxConnectionsPerAddress,
+}
+
+impl Setting {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxConnections => "max_connections",
+            Self::MaxConnectionsPerAddress => "max_connections_per_address",
+        }
+    }
+}
+
+/// One limit as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LimitInfo {
+    /// Its name, stable.
+    pub name: String,
+    /// How much it is on this node.
+    pub value: u64,
+    /// What `value` counts.
+    pub unit: Unit,
+    /// What it bounds.
+    pub description: String,
+    /// The error code of what is beyond it; absent where that is no problem document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorCode>,
+}
+
+impl Limit {
+    /// The name in the API, such as `record_bytes_max`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.constant.to_ascii_lowercase()
+    }
+
+    /// What it bounds, in one or two sentences.
+    #[must_use]
+    pub fn description(&self) -> String {
+        self.description.concat().trim().to_owned()
+    }
+
+    /// The same as the API shows it.
+    #[must_use]
+    pub fn info(&self) -> LimitInfo {
+        let error = match self.beyond {
+            Beyond::Refused(code) => Some(code),
+            Beyond::Status(_) | Beyond::Reset | Beyond::Close(_) | Beyond::Ended | Beyond::Continued => None,
+        };
+        LimitInfo { name: self.name(), value: self.value, unit: self.unit, description: self.description(), error }
+    }
+}
+
+/// Each `docs NAME: type = value; unit, beyond;` is a constant and a row.
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $value:expr; $unit:ident, $beyond:expr $(, $setting:ident)?;)*) => {
+        $($(#[doc = $doc])+ pub const $name: $kind = $value;)*
+
+        /// Every limit, in the order of the documentation.
+        pub const LIMITS: &[Limit] = &[$(Limit {
+            constant: stringify!($name),
+            value: $name as u64,
+            unit: Unit::$unit,
+            beyond: $beyond,
+            description: &[$($doc),+],
+            setting: setting!($($setting)?),
+        }),*];
+    };
+}
+
+macro_rules! setting {
+    () => {
+        None
+    };
+    ($name:ident) => {
+        Some(Setting::$name)
+    };
+}
+
+use Beyond::{Close, Continued, Ended, Refused, Reset, Status};
+use ErrorCode::{InvalidRequest, InvalidTopicName, RequestTimeout, TooLarge, Unauthenticated, Unprocessable};
+
+limits! {
+    /// Longest topic name, in bytes.
+    TOPIC_NAME_BYTES_MAX: usize = 255; Bytes, Refused(InvalidTopicName);
+    /// Largest payload of one record, in bytes, unless the topic sets less.
+    RECORD_BYTES_MAX: usize = 1024 * 1024; Bytes, Refused(TooLarge);
+    /// Largest body of a batch publish, in bytes.
+    BATCH_BYTES_MAX: usize = 8 * 1024 * 1024; Bytes, Refused(TooLarge);
+    /// Largest body of a publish in the form in which batches are stored, in bytes: any batch that is within the limits by
+    /// its content fits.
+    STORED_BATCH_BYTES_MAX: usize = BATCH_BYTES_MAX + 512 * 1024; Bytes, Refused(TooLarge);
+    /// Most records in one batch.
+    BATCH_RECORDS_MAX: usize = 1000; Count, Refused(TooLarge);
+    /// Most headers of one record.
+    RECORD_HEADERS_MAX: usize = 64; Count, Refused(TooLarge);
+    /// Largest sum of header names and values of one record, in bytes.
+    RECORD_HEADERS_BYTES_MAX: usize = 16 * 1024; Bytes, Refused(TooLarge);
+    /// Longest record key, in bytes.
+    RECORD_KEY_BYTES_MAX: usize = 1024; Bytes, Refused(TooLarge);
+    /// Shortest time to live of a record, in milliseconds.
+    RECORD_TTL_MS_MIN: u64 = 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest time to live of a record, in milliseconds: `10y`, years of 365.25 days.
+    RECORD_TTL_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000 + 60 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest `Idempotency-Key`, in bytes.
+    IDEMPOTENCY_KEY_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
+    /// Longest id of a producer, in bytes.
+    PRODUCER_ID_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
+    /// Largest epoch, sequence, fencing token and expected tail: what every JSON reader can hold.
+    NUMBER_MAX: u64 = (1 << 53) - 1; Count, Refused(InvalidRequest);
+    /// Most partitions of one topic.
+    PARTITIONS_MAX: u32 = 1024; Count, Refused(Unprocessable);
+    /// Shortest age that a topic may keep its records for, in milliseconds.
+    RETENTION_AGE_MS_MIN: u64 = 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest age that a topic may keep its records for, in milliseconds: 36,500 days.
+    RETENTION_AGE_MS_MAX: u64 = 36_500 * 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Largest number of bytes that a topic may keep of each partition.
+    RETENTION_BYTES_MAX: u64 = NUMBER_MAX; Bytes, Refused(Unprocessable);
+    /// Most records in one page.
+    PAGE_RECORDS_MAX: usize = 10_000; Count, Refused(InvalidRequest);
+    /// Largest sum of payload bytes in one page.
+    PAGE_BYTES_MAX: usize = 8 * 1024 * 1024; Bytes, Refused(InvalidRequest);
+    /// Longest wait of a long-poll, in milliseconds.
+    WAIT_MS_MAX: u64 = 60_000; Milliseconds, Refused(InvalidRequest);
+    /// Most topics and patterns of one `/v1/stream` or WebSocket subscription.
+    STREAM_TOPICS_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// Most partitions that one live stream or WebSocket subscription follows.
+    STREAM_PARTITIONS_MAX: usize = 10_000; Count, Refused(Unprocessable);
+    /// Most items in one page of a list.
+    LIST_ITEMS_MAX: usize = 1000; Count, Refused(InvalidRequest);
+    /// Most partitions of the topics in one page of a list, unless a single topic has more: the page ends before.
+    LIST_PARTITIONS_MAX: usize = 10_000; Count, Continued;
+    /// Largest WebSocket message from a client, in bytes: a batch and what is around it.
+    FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * 1024; Bytes, Close(1009);
+    /// Longest `id` of a WebSocket request, in bytes.
+    FRAME_ID_BYTES_MAX: usize = 255; Bytes, Refused(Unprocessable);
+    /// Most subscriptions on one WebSocket connection.
+    CONNECTION_SUBSCRIPTIONS_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// How long a WebSocket may be without a credential, in milliseconds.
+    CREDENTIAL_MS_MAX: u64 = 10_000; Milliseconds, Close(4408);
+    /// Longest tenant name, in bytes.
+    TENANT_NAME_BYTES_MAX: usize = 63; Bytes, Refused(Unprocessable);
+    /// Longest name of an API key, in bytes.
+    KEY_NAME_BYTES_MAX: usize = 255; Bytes, Refused(Unprocessable);
+    /// Most scopes of one API key.
+    KEY_SCOPES_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// Life of a one-time ticket, in milliseconds.
+    TICKET_TTL_MS: u64 = 30_000; Milliseconds, Refused(Unauthenticated);
+    /// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.
+    RECONNECT_TTL_MS: u64 = 12 * 60 * 60 * 1000; Milliseconds, Refused(Unauthenticated);
+    /// Largest body of a request that is no publish, in bytes.
+    SETTINGS_BYTES_MAX: usize = 64 * 1024; Bytes, Refused(TooLarge);
+    /// Largest head of a request over HTTP/1.1, in bytes.
+    HEAD_BYTES_MAX: usize = 64 * 1024; Bytes, Status(431);
+    // hyper's own limit, left alone: to set it would cost an allocation per request.
+    /// Most header fields of a request over HTTP/1.1.
+    HEAD_FIELDS_MAX: usize = 100; Count, Status(431);
+    /// Largest list of header fields over HTTP/2, in bytes as HTTP/2 counts them.
+    HTTP2_HEADERS_BYTES_MAX: u32 = 32 * 1024; Bytes, Status(431);
+    /// Most requests under way on one HTTP/2 connection.
+    HTTP2_STREAMS_MAX: u32 = 256; Count, Reset;
+    /// Most open connections of a node.
+    CONNECTIONS_MAX: usize = 20_000; Count, Ended, MaxConnections;
+    /// Most open connections of one client address.
+    CONNECTIONS_PER_ADDRESS_MAX: usize = 10_000; Count, Ended, MaxConnectionsPerAddress;
+    /// How long a new connection may send nothing, in milliseconds.
+    FIRST_BYTE_MS_MAX: u64 = 10_000; Milliseconds, Ended;
+    /// How long the head of a request may take from its first byte, in milliseconds.
+    HEAD_MS_MAX: u64 = 10_000; Milliseconds, Ended;
+    /// How long the body of a request may take, in milliseconds, unless it keeps the least rate.
+    BODY_MS_MAX: u64 = 30_000; Milliseconds, Refused(RequestTimeout);
+    /// The rate at which a body may take longer, in bytes per second.
+    BODY_RATE_MIN: u64 = 32 * 1024; BytesPerSecond, Refused(RequestTimeout);
+    /// How long a connection may rest between two requests, in milliseconds.
+    IDLE_MS_MAX: u64 = 120_000; Milliseconds, Ended;
+    /// How long a connection may stand still within a request, in milliseconds: nothing sent by the client, and nothing of
+    /// the answer taken.
+    STALL_MS_MAX: u64 = 120_000; Milliseconds, Ended;
+}
+
 /// Records in a page when the request names no limit.
 pub const PAGE_RECORDS_DEFAULT: usize = 1000;
-/// Largest sum of payload bytes in one page.
-pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Longest wait of a long-poll, in milliseconds.
-pub const WAIT_MS_MAX: u64 = 60_000;
-/// Most items in one page of a list.
-pub const LIST_ITEMS_MAX: usize = 1000;
 /// Items in a page of a list when the request names no limit.
 pub const LIST_ITEMS_DEFAULT: usize = 100;
-/// Most partitions of the topics in one page of a list, unless a single topic has more: the page ends before.
-pub const LIST_PARTITIONS_MAX: usize = 10_000;
-/// Longest tenant name, in bytes.
-pub const TENANT_NAME_BYTES_MAX: usize = 63;
-/// Most scopes of one API key.
-pub const KEY_SCOPES_MAX: usize = 100;
-/// Life of a one-time ticket, in milliseconds.
-pub const TICKET_TTL_MS: u64 = 30_000;
-/// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.
-pub const RECONNECT_TTL_MS: u64 = 12 * 60 * 60 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_limit_says_what_it_bounds_and_has_a_name_of_its_own() {
+        let names: HashSet<String> = LIMITS.iter().map(Limit::name).collect();
+        assert_eq!(names.len(), LIMITS.len());
+        for limit in LIMITS {
+            let said = limit.description();
+            assert!(said.ends_with('.') && !said.contains("  "), "{}: {said}", limit.name());
+            assert!(limit.value > 0, "{}", limit.name());
+        }
+    }
+
+    #[test]
+    fn a_limit_is_shown_with_its_name_value_unit_and_error() {
+        let record = LIMITS.iter().find(|limit| limit.name() == "record_bytes_max").map(Limit::info);
+        let shown = serde_json::to_value(record).expect("it is plain strings and numbers");
+        let expected = serde_json::json!({
+            "name": "record_bytes_max",
+            "value": 1_048_576,
+            "unit": "bytes",
+            "description": "Largest payload of one record, in bytes, unless the topic sets less.",
+            "error": "too_large",
+        });
+        assert_eq!(shown, expected);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plinth_api::limits::KEY_SCOPES_MAX;
+use plinth_api::limits::{KEY_NAME_BYTES_MAX, KEY_SCOPES_MAX};
 use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard};
 use plinth_storage::{Kind, Log};
@@ -12,9 +12,6 @@ use super::scope::Scope;
 use super::{Auth, secret};
 use crate::broker::Error;
 use crate::broker::documents::{self, ApiKeyDoc};
-
-/// Longest name of a key, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 
 /// What a key is to be.
 #[derive(Clone, Debug, Default)]
@@ -152,8 +149,8 @@ pub(super) fn compose(log: &Log, tenant: TenantId, request: KeyRequest) -> Resul
 }
 
 fn check(request: &KeyRequest) -> Result<(), String> {
-    if request.name.len() > NAME_BYTES_MAX {
-        return Err(format!("name of {} bytes exceeds the limit of {NAME_BYTES_MAX}", request.name.len()));
+    if request.name.len() > KEY_NAME_BYTES_MAX {
+        return Err(format!("name of {} bytes exceeds the limit of {KEY_NAME_BYTES_MAX}", request.name.len()));
     }
     if request.scopes.is_empty() {
         return Err("a key needs at least one scope".into());

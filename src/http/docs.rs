@@ -1,15 +1,18 @@
-//! The documents about the API: OpenAPI, its viewer (Swagger UI, inside the binary), one page per error code.
+//! The documents about the API: OpenAPI, its viewer (Swagger UI, inside the binary), one page per error
+//! code, one of all limits.
 
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::response::{IntoResponse, Redirect, Response};
 use plinth_api::error::{ErrorCode, PublishOutcome, Retry};
+use plinth_api::limits::{Beyond, LIMITS, Limit};
 
 use super::error::ApiError;
+use super::front::Front;
 use super::openapi::openapi;
 
 /// The viewer writes `style` attributes; its scripts are all files.
@@ -88,9 +91,42 @@ pub(super) async fn error_page(Path(name): Path<String>) -> Result<Response, Api
     let content = format!(
         "<h1><code>{name}</code></h1><p>{title}. HTTP status {status}.</p><p>{retry}</p><p>{outcome}</p>\
          <p>The field <code>detail</code> of the answer says what happened this time.</p>\
-         <p><a href=\"/docs/errors\">All codes</a></p>"
+         <p><a href=\"/docs/errors\">All codes</a>, <a href=\"/docs/limits\">all limits</a></p>"
     );
     Ok(page(&name, &content))
+}
+
+/// Every limit, as this node has it.
+pub(super) async fn limits(State(front): State<Front>) -> Response {
+    let mut table = String::from(
+        "<h1>Limits</h1><p>The quotas of a tenant are its own; these hold for everybody.</p>\
+         <table><tr><th>limit<th>value<th>unit<th>what it bounds<th>beyond it",
+    );
+    for limit in LIMITS {
+        let (name, value) = (limit.name(), front.limits.of(limit));
+        let (unit, about, beyond) = (limit.unit.as_str(), limit.description(), beyond(limit));
+        write!(table, "<tr><td><code>{name}</code><td>{value}<td>{unit}<td>{about}<td>{beyond}")
+            .expect("a string takes all");
+    }
+    page("Limits", &(table + "</table><p><a href=\"/docs/errors\">Error codes</a></p>"))
+}
+
+fn beyond(limit: &Limit) -> String {
+    let happens = match limit.beyond {
+        Beyond::Refused(code) => {
+            let name = code.as_str();
+            format!("<a href=\"/docs/errors/{name}\">{name}</a>")
+        }
+        Beyond::Status(status) => format!("status {status}, and the connection ends"),
+        Beyond::Reset => "the request is reset".to_owned(),
+        Beyond::Close(code) => format!("the WebSocket is closed with {code}"),
+        Beyond::Ended => "the connection ends without an answer".to_owned(),
+        Beyond::Continued => "the list goes on in the next page".to_owned(),
+    };
+    match limit.setting {
+        Some(setting) => format!("{happens}; the setting <code>{}</code>", setting.as_str()),
+        None => happens,
+    }
 }
 
 /// `title` and `content` are our own text.

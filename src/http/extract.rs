@@ -15,6 +15,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt;
 use plinth_api::error::ErrorCode;
+use plinth_api::limits::{BODY_RATE_MIN, SETTINGS_BYTES_MAX};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,12 +25,6 @@ use crate::auth::{Caller, Credential};
 
 /// The header by which the root key acts inside a tenant.
 const PLINTH_TENANT: HeaderName = HeaderName::from_static("plinth-tenant");
-
-/// Largest body of a request that is no publish.
-const SETTINGS_BYTES_MAX: usize = 64 * 1024;
-
-/// A body that arrives at this rate, in bytes per second, may take longer than the time limit.
-const BODY_RATE_MIN: u64 = 32 * 1024;
 
 /// The caller, by `Authorization: Bearer`.
 pub(super) struct Authed(pub(super) Caller);

@@ -94,6 +94,7 @@ pub fn router(front: Front) -> Router {
         .route("/docs", get(docs::root))
         .route("/docs/", get(docs::viewer_start))
         .route("/docs/{*file}", get(docs::viewer))
+        .route("/docs/limits", get(docs::limits))
         .route("/docs/errors", get(docs::error_list))
         .route("/docs/errors/{code}", get(docs::error_page))
         .with_state(front.clone())

@@ -17,6 +17,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use plinth_api::limits::{HEAD_BYTES_MAX, HTTP2_HEADERS_BYTES_MAX, HTTP2_STREAMS_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
@@ -29,16 +30,12 @@ use super::lasting::{Live, WatchedBody};
 use super::watch::{RequestBody, Watch, WatchedSocket};
 use super::{Answer, ConnectionId, ServerLimits, Service};
 
-/// Largest head of a request, and how much of an answer waits in memory for the socket.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How much of an answer waits in memory for the socket; a head that is read has as much room.
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 /// How much of the bodies of one HTTP/2 connection may be under way unread.
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// The same for one request.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
-/// Most requests under way on one HTTP/2 connection.
-const HTTP2_STREAMS_MAX: u32 = 256;
-/// Largest list of header fields over HTTP/2.
-const HTTP2_HEADERS_BYTES_MAX: u32 = 32 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it has to say so.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
@@ -164,7 +161,7 @@ where
             .header_read_timeout(None)
             .max_buf_size(BUFFER_BYTES_MAX)
             // The buffer may be larger than asked for.
-            .max_header_size(BUFFER_BYTES_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(socket), answer);
         Self::Http1(Box::new(connection.with_upgrades()))
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use plinth_api::limits::STALL_MS_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use super::ServerLimits;
 use super::lasting::Rest;
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
-const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+const STALL_TIMEOUT: Duration = Duration::from_millis(STALL_MS_MAX);
 
 /// How long a client may go on sending a request that is answered already. To close at once would reset the connection,
 /// and the reset may overtake the answer.

@@ -13,12 +13,12 @@ pub(crate) mod upgrade;
 
 use std::time::Duration;
 
-use plinth_api::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_KEY_BYTES_MAX};
+use plinth_api::limits::{CREDENTIAL_MS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_KEY_BYTES_MAX};
 
 pub use upgrade::upgrade;
 
 /// A client must show its credential within this time.
-const CREDENTIAL_WITHIN: Duration = Duration::from_secs(10);
+const CREDENTIAL_WITHIN: Duration = Duration::from_millis(CREDENTIAL_MS_MAX);
 /// Time between two pings; a client that was silent for two of them is closed at the third.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// A client is told that its credential ends this long before.

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 
 use plinth_api::error::ErrorCode;
+use plinth_api::limits::{LIMITS, Setting};
 use serde_json::{Value, json};
 
 use crate::client::answer;
-use crate::harness::Server;
+use crate::harness::{Options, Server};
 
 fn committed(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("openapi").join(name)
@@ -166,6 +167,21 @@ async fn the_server_serves_the_document_and_a_page_for_every_error_code() {
         !docs.text().contains("//cdn") && !docs.text().contains("https://unpkg"),
         "nothing is loaded from elsewhere"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_limits_shows_each_with_the_value_that_holds_on_this_node() {
+    let env = vec![("PLINTH_MAX_CONNECTIONS".to_owned(), "123".to_owned())];
+    let server = Server::start_with(Options { env, ..Options::default() }).await;
+    let page = answer(server.stranger().get("/docs/limits")).await;
+    assert_eq!(page.status, 200);
+    let text = page.text();
+    for limit in LIMITS {
+        let value = if limit.setting == Some(Setting::MaxConnections) { 123 } else { limit.value };
+        let (name, unit) = (limit.name(), limit.unit.as_str());
+        let row = format!("<code>{name}</code><td>{value}<td>{unit}<td>");
+        assert!(text.contains(&row), "{row} is not in {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
