@@ -44,6 +44,7 @@ pub fn problem_of_denied(denied: &Denied) -> Problem {
     match denied {
         Denied::Unauthenticated(detail) => Problem::new(ErrorCode::Unauthenticated, detail),
         Denied::Forbidden(detail) => Problem::new(ErrorCode::Forbidden, detail),
+        Denied::Suspended(detail) => Problem::new(ErrorCode::TenantSuspended, detail),
         Denied::InvalidTopicName(detail) => Problem::new(ErrorCode::InvalidTopicName, detail),
         Denied::NotFound(detail) => Problem::new(ErrorCode::NotFound, detail),
         Denied::Unavailable(detail) => Problem::new(ErrorCode::StoreUnavailable, detail),

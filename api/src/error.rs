@@ -38,6 +38,8 @@ pub enum ErrorCode {
     Unauthenticated,
     /// The credential is valid but does not allow this.
     Forbidden,
+    /// The credential is of a tenant that is suspended.
+    TenantSuspended,
     /// There is no such thing, or the credential may not know of it.
     NotFound,
     /// The path is known, the method is not.
@@ -66,6 +68,8 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
     /// A client took too long to send its request.
     RequestTimeout,
+    /// A quota of the tenant or of the key is used up; the detail names it.
+    QuotaExceeded,
     /// The node has no capacity at the moment.
     Overloaded,
     /// The object store cannot be reached.
@@ -80,13 +84,14 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidRequest,
         Self::UnknownField,
         Self::InvalidTopicName,
         Self::InvalidCursor,
         Self::Unauthenticated,
         Self::Forbidden,
+        Self::TenantSuspended,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
@@ -101,6 +106,7 @@ impl ErrorCode {
         Self::Unprocessable,
         Self::IdempotencyKeyReused,
         Self::RequestTimeout,
+        Self::QuotaExceeded,
         Self::Overloaded,
         Self::StoreUnavailable,
         Self::ShuttingDown,
@@ -118,6 +124,7 @@ impl ErrorCode {
             Self::InvalidCursor => "invalid_cursor",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::TenantSuspended => "tenant_suspended",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
@@ -132,6 +139,7 @@ impl ErrorCode {
             Self::Unprocessable => "unprocessable",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::RequestTimeout => "request_timeout",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::Overloaded => "overloaded",
             Self::StoreUnavailable => "store_unavailable",
             Self::ShuttingDown => "shutting_down",
@@ -146,7 +154,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::UnknownField | Self::InvalidTopicName | Self::InvalidCursor => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::TenantSuspended => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
@@ -157,6 +165,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => 415,
             Self::OffsetAboveTail => 416,
             Self::Unprocessable | Self::IdempotencyKeyReused => 422,
+            Self::QuotaExceeded => 429,
             Self::Internal => 500,
             Self::Overloaded | Self::StoreUnavailable | Self::ShuttingDown => 503,
             Self::OutcomeUnknown => 504,
@@ -168,6 +177,7 @@ impl ErrorCode {
     pub fn retry(self) -> Retry {
         match self {
             Self::RequestTimeout
+            | Self::QuotaExceeded
             | Self::Overloaded
             | Self::StoreUnavailable
             | Self::ShuttingDown
@@ -179,6 +189,7 @@ impl ErrorCode {
             | Self::InvalidCursor
             | Self::Unauthenticated
             | Self::Forbidden
+            | Self::TenantSuspended
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::NotAcceptable
@@ -206,6 +217,7 @@ impl ErrorCode {
             | Self::InvalidCursor
             | Self::Unauthenticated
             | Self::Forbidden
+            | Self::TenantSuspended
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::NotAcceptable
@@ -220,6 +232,7 @@ impl ErrorCode {
             | Self::Unprocessable
             | Self::IdempotencyKeyReused
             | Self::RequestTimeout
+            | Self::QuotaExceeded
             | Self::Overloaded
             | Self::StoreUnavailable
             | Self::ShuttingDown => PublishOutcome::NotStored,
@@ -236,6 +249,7 @@ impl ErrorCode {
             Self::InvalidCursor => "The cursor is not valid here",
             Self::Unauthenticated => "A valid credential is required",
             Self::Forbidden => "The credential does not allow this",
+            Self::TenantSuspended => "The tenant is suspended",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::NotAcceptable => "No acceptable media type can be produced",
@@ -250,6 +264,7 @@ impl ErrorCode {
             Self::Unprocessable => "The content is refused",
             Self::IdempotencyKeyReused => "The idempotency key was used for other content",
             Self::RequestTimeout => "The request took too long to arrive",
+            Self::QuotaExceeded => "A quota is used up",
             Self::Overloaded => "The node has no capacity at the moment",
             Self::StoreUnavailable => "The object store cannot be reached",
             Self::ShuttingDown => "The node is stopping",

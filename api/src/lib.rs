@@ -9,6 +9,7 @@ pub mod frames;
 pub mod keys;
 pub mod limits;
 mod object;
+pub mod quotas;
 pub mod records;
 pub mod tenants;
 pub mod topics;

@@ -219,6 +219,8 @@ limits! {
     KEY_NAME_BYTES_MAX: usize = 255; Bytes, Refused(Unprocessable);
     /// Most scopes of one API key.
     KEY_SCOPES_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// Most origins that a tenant allows.
+    ALLOWED_ORIGINS_MAX: usize = 100; Count, Refused(Unprocessable);
     /// Life of a one-time ticket, in milliseconds.
     TICKET_TTL_MS: u64 = 30_000; Milliseconds, Refused(Unauthenticated);
     /// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use plinth_storage::ids::{TenantId, Timestamp};
+use plinth_storage::ids::Timestamp;
 
 use super::name::check_topic_name;
+use super::registry::TenantRef;
 use super::scope::{Action, Pattern, Scope};
 
 /// Why a credential does not allow a call.
@@ -18,19 +19,14 @@ pub enum Denied {
     Unauthenticated(String),
     /// The credential is valid and does not allow this.
     Forbidden(String),
+    /// The credential is valid and its tenant is suspended.
+    Suspended(String),
     /// The name breaks the naming rule.
     InvalidTopicName(String),
     /// There is no such tenant.
     NotFound(String),
     /// The credential cannot be checked at the moment.
     Unavailable(String),
-}
-
-/// A tenant as its credential names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantRef {
-    id: TenantId,
-    name: Arc<str>,
 }
 
 /// A checked credential. Cheap to clone.
@@ -85,6 +81,7 @@ impl fmt::Display for Denied {
         match self {
             Self::Unauthenticated(why)
             | Self::Forbidden(why)
+            | Self::Suspended(why)
             | Self::InvalidTopicName(why)
             | Self::NotFound(why)
             | Self::Unavailable(why) => f.write_str(why),
@@ -93,24 +90,6 @@ impl fmt::Display for Denied {
 }
 
 impl std::error::Error for Denied {}
-
-impl TenantRef {
-    pub(super) fn new(id: TenantId, name: &str) -> Self {
-        Self { id, name: name.into() }
-    }
-
-    /// The id in the store.
-    #[must_use]
-    pub fn id(&self) -> TenantId {
-        self.id
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
 
 impl Caller {
     /// The holder of the root key, acting inside `tenant` if there is one.

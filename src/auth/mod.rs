@@ -7,6 +7,7 @@ mod caller;
 mod key;
 mod name;
 mod reconnect;
+mod registry;
 mod scope;
 mod secret;
 mod start;
@@ -20,15 +21,17 @@ use plinth_storage::ids::TenantId;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
-pub use self::caller::{Admin, Caller, Denied, Operator, TenantRef, TopicPattern, TopicRef};
+pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
 pub use self::key::{KeyRequest, KeyView, NewKey};
 pub use self::reconnect::Reconnect;
 use self::reconnect::ReconnectKey;
+use self::registry::Registry;
+pub use self::registry::{TenantRef, TenantSettings};
 pub use self::scope::Action;
 use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
 pub use self::start::FirstStart;
-pub use self::tenant::TenantView;
+pub use self::tenant::{TenantChange, TenantView};
 pub use self::ticket::Ticket;
 use self::ticket::Tickets;
 use crate::broker::Error;
@@ -64,6 +67,7 @@ struct Shared {
     reconnect: ReconnectKey,
     keys: Cache<String, Arc<KnownKey>>,
     tickets: Tickets,
+    tenants: Registry,
     revoked: watch::Sender<u64>,
     changes: Changes,
 }
@@ -82,7 +86,8 @@ impl Auth {
     /// Checks the credential; `tenant` is what the client wrote into `Plinth-Tenant`, which only the root key may.
     ///
     /// # Errors
-    /// `Unauthenticated`; `Forbidden` for `tenant` with another credential; `NotFound` when there is no such tenant.
+    /// `Unauthenticated`; `Suspended` for a credential of a suspended tenant; `Forbidden` for `tenant` with another
+    /// credential than the root key; `NotFound` when there is no such tenant.
     pub fn authenticate(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Denied> {
         let caller = match credential {
             Credential::Ticket(ticket) => self.redeem(ticket)?,
@@ -94,25 +99,30 @@ impl Auth {
             },
             Credential::Bearer(_) => return Err(Denied::Unauthenticated("the credential is not valid".into())),
         };
+        if let Some(suspended) = caller.tenant().filter(|tenant| tenant.is_suspended()) {
+            return Err(Denied::Suspended(format!("the tenant {} is suspended", suspended.name())));
+        }
         match tenant {
             Some(_) => Err(Denied::Forbidden("the header plinth-tenant is for the root key only".into())),
             None => Ok(caller),
         }
     }
 
-    /// Whether the credential still holds: neither deleted, nor expired, nor of a deleted tenant.
+    /// Whether the credential still holds: neither deleted, nor expired, nor of a deleted or suspended tenant. The root key
+    /// goes on inside a suspended tenant.
     #[must_use]
     pub fn is_live(&self, caller: &Caller) -> bool {
         let expired = caller.expires_at().is_some_and(|end| self.0.log.now() >= end);
         let known = match (caller.key_id(), caller.tenant()) {
-            (Some(id), _) => self.known_key(id).is_ok(),
+            (Some(id), Some(tenant)) => self.known_key(id).is_ok() && !tenant.is_suspended(),
+            (Some(_), None) => false,
             (None, Some(tenant)) => self.is_live_tenant(tenant.id()).unwrap_or(false),
             (None, None) => true,
         };
         known && !expired
     }
 
-    /// A number that grows whenever a key or a tenant ends: live connections then ask [`Auth::is_live`].
+    /// A number that grows whenever a key or a tenant ends or is suspended: live connections then ask [`Auth::is_live`].
     #[must_use]
     pub fn revoked(&self) -> watch::Receiver<u64> {
         self.0.revoked.subscribe()
@@ -157,8 +167,8 @@ impl Auth {
     }
 
     fn root_inside(&self, name: &str) -> Result<Caller, Denied> {
-        match self.live_tenant(name) {
-            Ok(Some(doc)) => Ok(Caller::root(Some(TenantRef::new(doc.id(), &doc.name)))),
+        match self.tenant_named(name) {
+            Ok(Some(tenant)) => Ok(Caller::root(Some(tenant))),
             Ok(None) => Err(Denied::NotFound(format!("there is no tenant {name:?}"))),
             Err(error) => Err(Denied::Unavailable(format!("the tenant cannot be looked up now: {error}"))),
         }
@@ -171,10 +181,9 @@ impl Auth {
 
     fn load_key(&self, id: &str) -> Result<KnownKey, Miss> {
         let doc: ApiKeyDoc = self.load(&documents::api_key(id))?;
-        let tenant: TenantDoc = self.load(&documents::tenant(TenantId(doc.tenant)))?;
+        let tenant = self.0.tenants.get(TenantId(doc.tenant)).map_err(Miss::Failed)?.ok_or(Miss::Absent)?;
         // A scope that this build cannot read allows nothing.
         let scopes = doc.scopes.iter().filter_map(|text| scope::Scope::parse(text).ok()).collect();
-        let tenant = TenantRef::new(tenant.id(), &tenant.name);
         let caller = Caller::key(id, tenant, scopes, doc.expires_at.map(plinth_storage::ids::Timestamp));
         Ok(KnownKey { caller, sha256: doc.sha256 })
     }
@@ -193,6 +202,13 @@ impl Auth {
             return Ok(None);
         };
         Ok(self.is_live_tenant(doc.id())?.then_some(doc))
+    }
+
+    fn tenant_named(&self, name: &str) -> Result<Option<TenantRef>, Error> {
+        match self.live_tenant(name)? {
+            Some(doc) => self.0.tenants.get(doc.id()),
+            None => Ok(None),
+        }
     }
 
     /// Makes every live connection ask again whether its credential holds.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::key::{self, KeyRequest};
 use super::reconnect::ReconnectKey;
+use super::registry::{Registry, TenantSettings};
 use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
 use super::tenant;
 use super::ticket::Tickets;
@@ -55,6 +56,7 @@ impl Auth {
         tenant::finish_deletions(&log).await?;
         let reconnect = ReconnectKey::new(&cursor_key(&log).await?, &root);
         let shared = Shared {
+            tenants: Registry::new(log.clone()),
             log,
             root,
             reconnect,
@@ -94,7 +96,7 @@ fn make_root_key(change: &mut Change, made: &mut FirstStart) -> SecretHash {
 }
 
 fn make_default_tenant(log: &Log, change: &mut Change, made: &mut FirstStart) -> Result<(), Error> {
-    let (tenant, tenant_docs) = tenant::compose(log, DEFAULT_TENANT);
+    let (tenant, tenant_docs) = tenant::compose(log, DEFAULT_TENANT, TenantSettings::default());
     let scopes = ["publish:**", "subscribe:**", "manage:**", "admin"].map(str::to_owned).to_vec();
     let request = KeyRequest { name: "made at first start".into(), scopes, expires_in: None };
     let (key, key_docs) = key::compose(log, tenant.id(), request)?;

@@ -1,9 +1,11 @@
-//! Tenants: make, view, list, delete. Only the holder of the root key gets here.
+//! Tenants: make, view, list, change, delete. Only the holder of the root key gets here.
 //!
 //! A deletion begins with one change that ends every credential of the tenant. Its keys and topics go after that, in
 //! steps of bounded size; a start finds a deletion that was interrupted and finishes it. The name is free at the end.
 
 use bytes::Bytes;
+use plinth_api::limits::ALLOWED_ORIGINS_MAX;
+use plinth_api::quotas::Quotas;
 use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard, TopicOp};
 use plinth_storage::{Kind, Log};
@@ -11,6 +13,7 @@ use plinth_storage::{Kind, Log};
 use super::Auth;
 use super::caller::Operator;
 use super::name::check_tenant_name;
+use super::registry::{TenantSettings, settings_of};
 use crate::broker::Error;
 use crate::broker::documents::{self, TenantDoc, TopicDoc};
 
@@ -24,16 +27,35 @@ pub struct TenantView {
     pub name: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What is set for it.
+    pub settings: TenantSettings,
+}
+
+/// What is to change of a tenant; what is not given stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantChange {
+    /// Whether it is suspended.
+    pub suspended: Option<bool>,
+    /// All its quotas.
+    pub quotas: Option<Quotas>,
+    /// All its origins.
+    pub allowed_origins: Option<Vec<String>>,
 }
 
 impl Auth {
     /// Makes a tenant. Cancel safe: a caller that stops waiting does not undo it.
     ///
     /// # Errors
-    /// `Unprocessable` for the name; `Conflict` when it is taken.
-    pub async fn create_tenant(&self, _operator: &Operator, name: &str) -> Result<TenantView, Error> {
+    /// `Unprocessable` for the name or a setting; `Conflict` when the name is taken.
+    pub async fn create_tenant(
+        &self,
+        _operator: &Operator,
+        name: &str,
+        settings: TenantSettings,
+    ) -> Result<TenantView, Error> {
         check_tenant_name(name).map_err(Error::Unprocessable)?;
-        let (doc, docs) = compose(&self.0.log, name);
+        check_settings(&settings.quotas, &settings.allowed_origins)?;
+        let (doc, docs) = compose(&self.0.log, name, settings);
         let change = Change { guards: vec![Guard::Absent(documents::tenant_name(name))], docs, topics: vec![] };
         let (log, taken) = (self.0.log.clone(), format!("there is a tenant {name:?} already"));
         let commit = async move {
@@ -82,6 +104,50 @@ impl Auth {
         Ok(tenants)
     }
 
+    /// Changes a tenant; from the answer on the change acts on all its callers. Cancel safe: a caller that stops waiting
+    /// does not undo it.
+    ///
+    /// # Errors
+    /// `Unprocessable` for a setting; `NotFound`; `Conflict` when another change came in between.
+    pub async fn change_tenant(
+        &self,
+        _operator: &Operator,
+        name: &str,
+        change: TenantChange,
+    ) -> Result<TenantView, Error> {
+        check_settings(
+            &change.quotas.clone().unwrap_or_default(),
+            change.allowed_origins.as_deref().unwrap_or_default(),
+        )?;
+        let (auth, name) = (self.clone(), name.to_owned());
+        self.0.changes.run(async move { auth.change_stored_tenant(&name, change).await }).await
+    }
+
+    async fn change_stored_tenant(&self, name: &str, change: TenantChange) -> Result<TenantView, Error> {
+        let mut doc = self.live_tenant(name)?.ok_or_else(|| absent(name))?;
+        let before = documents::encode(&doc);
+        doc.suspended_at = match change.suspended {
+            None => doc.suspended_at,
+            Some(false) => None,
+            Some(true) => Some(doc.suspended_at.unwrap_or(self.0.log.now().0)),
+        };
+        doc.quotas = change.quotas.unwrap_or(doc.quotas);
+        doc.allowed_origins = change.allowed_origins.unwrap_or(doc.allowed_origins);
+        let (key, after) = (documents::tenant(doc.id()), documents::encode(&doc));
+        if before != after {
+            let change = Change {
+                guards: vec![Guard::Equals(key.clone(), before)],
+                docs: vec![DocOp::Put(key, after.clone()), DocOp::Put(documents::tenant_name(name), after)],
+                topics: vec![],
+            };
+            let committed = self.0.log.commit(change).await;
+            self.0.tenants.refresh(doc.id())?;
+            self.announce_revocation();
+            committed.map_err(|error| changed_meanwhile(name, error))?;
+        }
+        Ok(view(doc))
+    }
+
     /// Deletes a tenant with its keys and topics; its credentials end at once. Cancel safe: a caller that stops waiting
     /// does not stop it, and a start finishes what a stop of the node interrupted.
     ///
@@ -108,6 +174,7 @@ impl Auth {
             topics: vec![],
         };
         let committed = self.0.log.commit(change).await;
+        self.0.tenants.refresh(doc.id())?;
         self.forget_keys(doc.id())?;
         self.announce_revocation();
         committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&doc.name) } else { error.into() })
@@ -130,9 +197,16 @@ impl Auth {
 }
 
 /// A new tenant and the documents that make it one.
-pub(super) fn compose(log: &Log, name: &str) -> (TenantDoc, Vec<DocOp>) {
-    let (id, created_at) = (log.new_ulid(), log.now().0);
-    let doc = TenantDoc { v: documents::VERSION, id, name: name.to_owned(), created_at };
+pub(super) fn compose(log: &Log, name: &str, settings: TenantSettings) -> (TenantDoc, Vec<DocOp>) {
+    let doc = TenantDoc {
+        v: documents::VERSION,
+        id: log.new_ulid(),
+        name: name.to_owned(),
+        created_at: log.now().0,
+        suspended_at: settings.suspended_at.map(|at| at.0),
+        quotas: settings.quotas,
+        allowed_origins: settings.allowed_origins,
+    };
     let stored = documents::encode(&doc);
     let docs =
         vec![DocOp::Put(documents::tenant_name(name), stored.clone()), DocOp::Put(documents::tenant(doc.id()), stored)];
@@ -199,6 +273,35 @@ fn absent(name: &str) -> Error {
     Error::NotFound(format!("there is no tenant {name:?}"))
 }
 
+fn changed_meanwhile(name: &str, error: plinth_storage::Error) -> Error {
+    if error.kind() == Kind::Conflict {
+        Error::Conflict(format!("the tenant {name:?} was changed by another request at the same moment"))
+    } else {
+        error.into()
+    }
+}
+
+fn check_settings(quotas: &Quotas, allowed_origins: &[String]) -> Result<(), Error> {
+    quotas.check().map_err(Error::Unprocessable)?;
+    if allowed_origins.len() > ALLOWED_ORIGINS_MAX {
+        let count = allowed_origins.len();
+        return Err(Error::Unprocessable(format!("{count} allowed origins exceed the limit of {ALLOWED_ORIGINS_MAX}")));
+    }
+    match allowed_origins.iter().find(|origin| !is_origin(origin)) {
+        Some(wrong) => Err(Error::Unprocessable(format!(
+            "allowed origin {wrong:?} is not what browsers send: scheme and host in lower case, without a path, such as \
+             https://app.example.com"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a browser would send exactly this for a page.
+fn is_origin(text: &str) -> bool {
+    url::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
+}
+
 fn view(doc: TenantDoc) -> TenantView {
-    TenantView { created_at: doc.created_at(), name: doc.name }
+    TenantView { created_at: doc.created_at(), settings: settings_of(&doc), name: doc.name }
 }

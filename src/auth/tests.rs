@@ -1,6 +1,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use plinth_api::quotas::Quotas;
 use plinth_storage::env::Clock;
 use plinth_storage::ids::Timestamp;
 use plinth_storage::log::LogOptions;
@@ -57,7 +58,7 @@ impl World {
 
     /// A key with every scope of a new tenant.
     async fn tenant(&self, name: &str) -> NewKey {
-        self.auth.create_tenant(&self.operator(), name).await.expect("a tenant");
+        self.auth.create_tenant(&self.operator(), name, TenantSettings::default()).await.expect("a tenant");
         let root = self.auth.authenticate(Credential::Bearer(&self.root), Some(name)).expect("the root key inside");
         let all = ["publish:**", "subscribe:**", "manage:**", "admin"];
         self.auth.create_key(&root.admin().expect("root"), request(&all)).await.expect("a key")
@@ -363,9 +364,9 @@ async fn tenants_are_made_once_listed_and_found() {
     for name in ["b", "a"] {
         world.tenant(name).await;
     }
-    let twice = world.auth.create_tenant(&world.operator(), "a").await;
+    let twice = world.auth.create_tenant(&world.operator(), "a", TenantSettings::default()).await;
     assert!(matches!(twice, Err(Error::Conflict(_))));
-    let refused = world.auth.create_tenant(&world.operator(), "A b").await;
+    let refused = world.auth.create_tenant(&world.operator(), "A b", TenantSettings::default()).await;
     assert!(matches!(refused, Err(Error::Unprocessable(_))));
     let names = |after: Option<&str>, limit| -> Vec<String> {
         let tenants = world.auth.list_tenants(&world.operator(), after, limit).expect("tenants");
@@ -412,11 +413,13 @@ async fn a_start_finishes_a_deletion_that_was_interrupted() {
     world.tenant("gone").await;
     let doc = world.auth.live_tenant("gone").expect("the log").expect("a tenant");
     world.auth.begin_deletion(&doc).await.expect("begun");
-    let taken = world.auth.create_tenant(&world.operator(), "gone").await;
+    let taken = world.auth.create_tenant(&world.operator(), "gone", TenantSettings::default()).await;
     assert!(matches!(taken, Err(Error::Conflict(_))));
     let (auth, _) = Auth::open(world.log.clone(), Some("a-root-key-of-the-test".into())).await.expect("credentials");
     let root = auth.authenticate(Credential::Bearer("a-root-key-of-the-test"), None).expect("root");
-    auth.create_tenant(&root.operator().expect("root"), "gone").await.expect("the name is free");
+    auth.create_tenant(&root.operator().expect("root"), "gone", TenantSettings::default())
+        .await
+        .expect("the name is free");
 }
 
 #[tokio::test]
@@ -426,4 +429,43 @@ async fn no_secret_is_stored() {
         let text = String::from_utf8_lossy(&value);
         assert!(!text.contains(&world.key[35..60]) && !text.contains(&world.root[10..40]), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_is_refused_until_it_is_resumed_and_its_callers_share_the_change() {
+    let world = world().await;
+    let key = world.tenant("held").await;
+    let caller = world.caller(&key.key);
+    let suspend = |suspended| TenantChange { suspended: Some(suspended), ..TenantChange::default() };
+    let held = world.auth.change_tenant(&world.operator(), "held", suspend(true)).await.expect("suspended");
+    assert_eq!(held.settings.suspended_at, Some(world.log.now()));
+    assert_eq!(world.refused(&key.key), Denied::Suspended("the tenant held is suspended".into()));
+    assert!(!world.auth.is_live(&caller));
+    assert!(caller.tenant().is_some_and(TenantRef::is_suspended), "a caller of before sees it, too");
+    let again = world.auth.change_tenant(&world.operator(), "held", suspend(false)).await.expect("resumed");
+    assert_eq!(again.settings, TenantSettings::default());
+    assert!(world.auth.is_live(&world.caller(&key.key)));
+}
+
+#[tokio::test]
+async fn settings_of_a_tenant_are_checked_and_stay_when_they_are_left_out() {
+    let world = world().await;
+    world.tenant("a").await;
+    let change = |quotas, origins: &[&str]| TenantChange {
+        suspended: None,
+        quotas,
+        allowed_origins: Some(origins.iter().map(|origin| (*origin).to_owned()).collect()),
+    };
+    let quotas = Quotas { topics: Some(3), ..Quotas::default() };
+    let origins = ["https://a.example", "http://localhost:3000", "https://[::1]:8443"];
+    world.auth.change_tenant(&world.operator(), "a", change(Some(quotas.clone()), &origins)).await.expect("changed");
+    let kept = world.auth.change_tenant(&world.operator(), "a", TenantChange::default()).await.expect("no change");
+    assert_eq!((kept.settings.quotas, kept.settings.allowed_origins.len()), (quotas, 3));
+    for wrong in ["https://a.example/", "https://A.example", "https://a.example:443", "a.example", "ftp://a", "null"] {
+        let refused = world.auth.change_tenant(&world.operator(), "a", change(None, &[wrong])).await;
+        assert!(matches!(refused, Err(Error::Unprocessable(why)) if why.contains(wrong)), "{wrong}");
+    }
+    let zero = Quotas { connections: Some(0), ..Quotas::default() };
+    let refused = world.auth.change_tenant(&world.operator(), "a", change(Some(zero), &[])).await;
+    assert!(matches!(refused, Err(Error::Unprocessable(why)) if why.contains("connections")));
 }

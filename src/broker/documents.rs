@@ -6,6 +6,7 @@
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
+use plinth_api::quotas::Quotas;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
 use plinth_storage::log::Retention;
 use plinth_storage::{Cleanup, Durability, Log};
@@ -90,6 +91,12 @@ pub(crate) struct TenantDoc {
     pub(crate) id: Ulid,
     pub(crate) name: String,
     pub(crate) created_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) suspended_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Quotas::is_empty")]
+    pub(crate) quotas: Quotas,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allowed_origins: Vec<String>,
 }
 
 /// An API key.
@@ -252,6 +259,12 @@ mod tests {
         let tenant = format!(r#"{{"v":1,"id":"{ulid}","name":"default","created_at":7}}"#);
         let read: TenantDoc = decode(b"t", tenant.as_bytes()).expect("a tenant");
         assert_eq!((read.name.as_str(), read.created_at, encode(&read)), ("default", 7, Bytes::from(tenant)));
+        assert_eq!((read.suspended_at, read.quotas, read.allowed_origins), (None, Quotas::default(), vec![]));
+        let tenant = format!(
+            r#"{{"v":1,"id":"{ulid}","name":"default","created_at":7,"suspended_at":8,"quotas":{{"topics":5}},"allowed_origins":["https://a.example"]}}"#
+        );
+        let read: TenantDoc = decode(b"t", tenant.as_bytes()).expect("a tenant with settings");
+        assert_eq!((read.suspended_at, read.quotas.topics, encode(&read)), (Some(8), Some(5), Bytes::from(tenant)));
         let topic = format!(r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9}}"#);
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
         assert_eq!((read.partitions, read.max_record_bytes, encode(&read)), (4, 1024, Bytes::from(topic)));

@@ -38,7 +38,10 @@ impl World {
     /// A caller in a tenant of its own.
     async fn stranger(&self) -> Caller {
         let root = self.auth.authenticate(Credential::Bearer(&self.root), None).expect("root");
-        self.auth.create_tenant(&root.operator().expect("root"), "stranger").await.expect("a tenant");
+        self.auth
+            .create_tenant(&root.operator().expect("root"), "stranger", crate::auth::TenantSettings::default())
+            .await
+            .expect("a tenant");
         self.auth.authenticate(Credential::Bearer(&self.root), Some("stranger")).expect("inside")
     }
 

@@ -53,7 +53,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             output::object(&send(request).await?.json::<Tenant>().await?)
         }
         Command::Create { connect, name } => {
-            let request = Client::new(&connect)?.request(Method::POST, "/v1/tenants").json(&TenantRequest { name });
+            let request = Client::new(&connect)?.request(Method::POST, "/v1/tenants").json(&TenantRequest {
+                name,
+                quotas: None,
+                allowed_origins: None,
+            });
             output::object(&send(request).await?.json::<Tenant>().await?)
         }
         Command::Delete { connect, name } => {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::extract::Params;
 use super::retention;
-use crate::auth::{KeyRequest, KeyView, NewKey, TenantView, Ticket};
+use crate::auth::{KeyRequest, KeyView, NewKey, TenantChange, TenantSettings, TenantView, Ticket};
 use crate::broker::{TopicChange, TopicSettings, TopicView};
 use crate::{parse, receipt};
 
@@ -134,7 +134,25 @@ fn shown_cleanup(cleanup: Cleanup) -> topics::Cleanup {
 }
 
 pub(super) fn tenant(view: TenantView) -> tenants::Tenant {
-    tenants::Tenant { name: view.name, created_at: view.created_at.0 }
+    tenants::Tenant {
+        name: view.name,
+        created_at: view.created_at.0,
+        suspended_at: view.settings.suspended_at.map(|at| at.0),
+        quotas: view.settings.quotas,
+        allowed_origins: view.settings.allowed_origins,
+    }
+}
+
+pub(super) fn tenant_settings(request: tenants::TenantRequest) -> TenantSettings {
+    TenantSettings {
+        suspended_at: None,
+        quotas: request.quotas.unwrap_or_default(),
+        allowed_origins: request.allowed_origins.unwrap_or_default(),
+    }
+}
+
+pub(super) fn tenant_change(patch: tenants::TenantPatch) -> TenantChange {
+    TenantChange { suspended: patch.suspended, quotas: patch.quotas, allowed_origins: patch.allowed_origins }
 }
 
 pub(super) fn key_request(request: keys::KeyRequest) -> KeyRequest {

@@ -4,8 +4,9 @@
 
 use plinth_api::error::Problem;
 use plinth_api::frames::{ClientFrame, ServerFrame};
+use plinth_api::quotas::QuotaNumber;
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
-use plinth_api::tenants::TenantName;
+use plinth_api::tenants::{AllowedOrigin, TenantName};
 use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
@@ -46,6 +47,7 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         tenants::create,
         tenants::list,
         tenants::view,
+        tenants::change,
         tenants::remove,
         keys::create,
         keys::list,
@@ -69,6 +71,8 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         TopicPattern,
         TrimPlace,
         TenantName,
+        AllowedOrigin,
+        QuotaNumber,
         From,
         Wait,
         EventFormat,

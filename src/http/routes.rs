@@ -72,6 +72,7 @@ pub const ROUTES: &[Route] = routes! {
     post   "/v1/tenants",           Operator  => tenants::create;
     get    "/v1/tenants",           Operator  => tenants::list;
     get    "/v1/tenants/{tenant}",  Operator  => tenants::view;
+    patch  "/v1/tenants/{tenant}",  Operator  => tenants::change;
     delete "/v1/tenants/{tenant}",  Operator  => tenants::remove;
     post   "/v1/keys",              Admin     => keys::create;
     get    "/v1/keys",              Admin     => keys::list;

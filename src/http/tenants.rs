@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::tenants::{Tenant, TenantName, TenantRequest};
+use plinth_api::tenants::{Tenant, TenantName, TenantPatch, TenantRequest};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
@@ -29,7 +29,8 @@ pub(super) async fn create(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let wanted: TenantRequest = extract::json(&front, &parts, body).await?;
-    let made = front.auth.create_tenant(&operator, &wanted.name).await?;
+    let name = wanted.name.clone();
+    let made = front.auth.create_tenant(&operator, &name, convert::tenant_settings(wanted)).await?;
     Ok(convert::json(StatusCode::CREATED, &convert::tenant(made)))
 }
 
@@ -77,6 +78,30 @@ pub(super) async fn view(
     let operator = caller.operator()?;
     extract::no_params(&request.into_parts().0)?;
     Ok(convert::json(StatusCode::OK, &convert::tenant(front.auth.get_tenant(&operator, &name)?)))
+}
+
+/// Change a tenant. It acts at once on all its credentials, open connections and requests.
+#[utoipa::path(
+    patch,
+    path = "/v1/tenants/{tenant}",
+    operation_id = "change_tenant",
+    tag = "tenants",
+    params(("tenant" = TenantName, Path, description = "The name")),
+    request_body(content = TenantPatch, content_type = "application/json"),
+    responses((status = 200, description = "The tenant as it is now", body = Tenant))
+)]
+pub(super) async fn change(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let operator = caller.operator()?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let patch: TenantPatch = extract::json(&front, &parts, body).await?;
+    let changed = front.auth.change_tenant(&operator, &name, convert::tenant_change(patch)).await?;
+    Ok(convert::json(StatusCode::OK, &convert::tenant(changed)))
 }
 
 /// Delete a tenant with its keys, topics and records.

@@ -44,6 +44,7 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     let request = client.request(Method::from_bytes(route.method.as_bytes()).unwrap(), &path);
     match (route.method, route.path) {
         ("PUT", _) => request.json(&json!({})),
+        ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),
         ("PATCH", _) => request.json(&json!({"max_record_bytes": 1000})),
         ("POST", "/v1/topics/{topic}/records") => request.header("Content-Type", "text/plain").body("x"),
         ("POST", "/v1/tenants") => request.json(&json!({"name": names.tenant})),

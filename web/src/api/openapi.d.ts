@@ -4,6 +4,8 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own. */
+        AllowedOrigin: string;
         /** @description The credential, when none came with the upgrade; due within 10 s. */
         AuthFrame: {
             /** @description Repeated in an `error` that answers it. */
@@ -94,7 +96,7 @@ export interface components {
          * @description Why a request failed. The list is closed and its names are stable.
          * @enum {string}
          */
-        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
+        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "tenant_suspended" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "offset_trimmed" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "quota_exceeded" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
         /**
          * @description How the data of an event is written.
          * @enum {string}
@@ -189,6 +191,8 @@ export interface components {
         ListPage_Tenant: {
             /** @description The items, in the list's own order. */
             data: {
+                /** @description The pages whose scripts may use the API with a credential of the tenant. */
+                allowed_origins?: string[];
                 /**
                  * Format: int64
                  * @description When it was made, ms since the Unix epoch.
@@ -196,6 +200,13 @@ export interface components {
                 created_at: number;
                 /** @description The name. */
                 name: string;
+                /** @description What it may use at most. */
+                quotas?: components["schemas"]["Quotas"];
+                /**
+                 * Format: int64
+                 * @description When it was suspended, ms since the Unix epoch; its credentials are refused.
+                 */
+                suspended_at?: number | null;
             }[];
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
@@ -409,6 +420,32 @@ export interface components {
         };
         /** @enum {string} */
         PublishType: "publish";
+        /**
+         * Format: int64
+         * @description The number of a quota: 1 to 2^53 - 1.
+         */
+        QuotaNumber: number;
+        /** @description What may be used at most. What is left out is not limited. */
+        Quotas: {
+            /** @description Connections at the same time. */
+            connections?: components["schemas"]["QuotaNumber"];
+            /** @description Payload bytes per second that are sent to readers. */
+            delivered_bytes_per_second?: components["schemas"]["QuotaNumber"];
+            /** @description Records per second that are sent to readers. */
+            delivered_records_per_second?: components["schemas"]["QuotaNumber"];
+            /** @description Live streams and WebSocket subscriptions at the same time. */
+            followers?: components["schemas"]["QuotaNumber"];
+            /** @description Payload bytes per second that are published. */
+            publish_bytes_per_second?: components["schemas"]["QuotaNumber"];
+            /** @description Records per second that are published. */
+            publish_records_per_second?: components["schemas"]["QuotaNumber"];
+            /** @description Requests per second, and frames of a WebSocket that ask for something. */
+            requests_per_second?: components["schemas"]["QuotaNumber"];
+            /** @description Bytes that are stored. */
+            storage_bytes?: components["schemas"]["QuotaNumber"];
+            /** @description Topics. */
+            topics?: components["schemas"]["QuotaNumber"];
+        };
         /** @description The answer to a publish whose records are in one partition. */
         Receipt: {
             /**
@@ -638,6 +675,8 @@ export interface components {
         SubscribeType: "subscribe";
         /** @description A tenant. */
         Tenant: {
+            /** @description The pages whose scripts may use the API with a credential of the tenant. */
+            allowed_origins?: string[];
             /**
              * Format: int64
              * @description When it was made, ms since the Unix epoch.
@@ -645,13 +684,31 @@ export interface components {
             created_at: number;
             /** @description The name. */
             name: string;
+            /** @description What it may use at most. */
+            quotas?: components["schemas"]["Quotas"];
+            /**
+             * Format: int64
+             * @description When it was suspended, ms since the Unix epoch; its credentials are refused.
+             */
+            suspended_at?: number | null;
         };
         /** @description The name of a tenant: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
         TenantName: string;
+        /** @description What `PATCH /v1/tenants/{tenant}` changes; what is left out stays. */
+        TenantPatch: {
+            /** @description Takes the place of all origins before. */
+            allowed_origins?: components["schemas"]["AllowedOrigin"][] | null;
+            quotas?: components["schemas"]["Quotas"] | null;
+            /** @description Whether its credentials are refused. */
+            suspended?: boolean | null;
+        };
         /** @description What `POST /v1/tenants` asks for. */
         TenantRequest: {
+            /** @description The pages whose scripts may use the API with a credential of the tenant. Default none but the server's own. */
+            allowed_origins?: components["schemas"]["AllowedOrigin"][] | null;
             /** @description 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
             name: components["schemas"]["TenantName"];
+            quotas?: components["schemas"]["Quotas"] | null;
         };
         /** @description A one-time ticket for `?ticket=`. */
         Ticket: {
