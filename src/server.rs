@@ -33,7 +33,7 @@ use crate::telemetry::{Metrics, Refusal};
 
 use gate::Gates;
 pub use lasting::Lasting;
-pub use watch::RequestBody;
+pub use watch::{Connection, RequestBody};
 
 /// How long the loop waits when the process has no descriptor left: time for some connection to end.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -90,7 +90,7 @@ impl ServerLimits {
     }
 }
 
-/// Names a connection within its node; never used again. Every request carries it as an extension.
+/// Names a connection within its node; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -104,12 +104,14 @@ pub trait Answer: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<Self>;
 }
 
+/// Every request carries its [`Connection`] as an extension.
 impl Answer for Router {
     fn answer(
         &self,
         connection: ConnectionId,
         mut request: Request<RequestBody>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
+        let connection = Connection::of(connection, request.body());
         request.extensions_mut().insert(connection);
         let answer = self.clone().call(request);
         async move {

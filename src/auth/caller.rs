@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use plinth_storage::ids::Timestamp;
 
+use super::account::Account;
 use super::name::check_topic_name;
 use super::registry::TenantRef;
 use super::scope::{Action, Pattern, Scope};
@@ -36,7 +37,7 @@ pub struct Caller(Arc<Credentials>);
 /// A topic of the caller's tenant, and the proof that the caller may act on it.
 #[derive(Clone, Debug)]
 pub struct TopicRef {
-    tenant: TenantRef,
+    account: Account,
     name: Arc<str>,
     action: Action,
     may_create: bool,
@@ -46,7 +47,7 @@ pub struct TopicRef {
 #[derive(Clone, Debug)]
 pub struct TopicPattern {
     caller: Caller,
-    tenant: TenantRef,
+    account: Account,
     text: Arc<str>,
     pattern: Pattern,
     action: Action,
@@ -65,7 +66,8 @@ pub struct Operator(());
 #[derive(Debug)]
 struct Credentials {
     id: Box<str>,
-    tenant: Option<TenantRef>,
+    /// None for the root key alone.
+    account: Option<Account>,
     grant: Grant,
     expires_at: Option<Timestamp>,
 }
@@ -94,22 +96,23 @@ impl std::error::Error for Denied {}
 impl Caller {
     /// The holder of the root key, acting inside `tenant` if there is one.
     pub(super) fn root(tenant: Option<TenantRef>) -> Self {
-        Self(Arc::new(Credentials { id: "root".into(), tenant, grant: Grant::Everything, expires_at: None }))
+        let account = tenant.map(Account::from);
+        Self(Arc::new(Credentials { id: "root".into(), account, grant: Grant::Everything, expires_at: None }))
     }
 
     /// The holder of an API key.
     pub(super) fn key(key: &str, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
         let (id, grant) = (format!("key:{key}").into(), Grant::Scopes { key: key.into(), scopes });
-        Self(Arc::new(Credentials { id, tenant: Some(tenant), grant, expires_at }))
+        Self(Arc::new(Credentials { id, account: Some(tenant.into()), grant, expires_at }))
     }
 
     /// The same holder of an API key, with no right but to read what it may read. None for the root key.
     pub(super) fn reading(&self) -> Option<Self> {
-        let Credentials { id, tenant, grant, expires_at } = &*self.0;
+        let Credentials { id, account, grant, expires_at } = &*self.0;
         let Grant::Scopes { key, scopes } = grant else { return None };
         let scopes = scopes.iter().filter(|scope| matches!(scope, Scope::Topics(Action::Subscribe, _)));
         let grant = Grant::Scopes { key: key.clone(), scopes: scopes.cloned().collect() };
-        Some(Self(Arc::new(Credentials { id: id.clone(), tenant: tenant.clone(), grant, expires_at: *expires_at })))
+        Some(Self(Arc::new(Credentials { id: id.clone(), account: account.clone(), grant, expires_at: *expires_at })))
     }
 
     /// The id of the API key; none for the root key.
@@ -126,11 +129,11 @@ impl Caller {
     /// `InvalidTopicName`; `Forbidden` when no scope allows it, whether or not there is such a topic.
     pub fn authorize(&self, action: Action, name: &str) -> Result<TopicRef, Denied> {
         check_topic_name(name).map_err(Denied::InvalidTopicName)?;
-        let tenant = self.inside()?.clone();
+        let account = self.account_inside()?.clone();
         if !self.may(action, name) {
             return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {name}")));
         }
-        Ok(TopicRef { tenant, name: name.into(), action, may_create: self.may(Action::Manage, name) })
+        Ok(TopicRef { account, name: name.into(), action, may_create: self.may(Action::Manage, name) })
     }
 
     /// Checks that the caller may do `action` on a topic, or on some topics by a pattern with `*` or `**`.
@@ -141,12 +144,12 @@ impl Caller {
     /// `InvalidTopicName`; `Forbidden` when no scope allows it.
     pub fn authorize_pattern(&self, action: Action, pattern: &str) -> Result<TopicPattern, Denied> {
         let compiled = Pattern::parse(pattern).map_err(Denied::InvalidTopicName)?;
-        let tenant = self.inside()?.clone();
+        let account = self.account_inside()?.clone();
         let allowed = if pattern.contains('*') { self.may_somewhere(action) } else { self.may(action, pattern) };
         if !allowed {
             return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {pattern}")));
         }
-        Ok(TopicPattern { caller: self.clone(), tenant, text: pattern.into(), pattern: compiled, action })
+        Ok(TopicPattern { caller: self.clone(), account, text: pattern.into(), pattern: compiled, action })
     }
 
     /// Whether the scopes allow `action` on the topic `name`.
@@ -182,10 +185,16 @@ impl Caller {
         }
     }
 
+    /// On whose account the calls are; none for the root key alone.
+    #[must_use]
+    pub fn account(&self) -> Option<&Account> {
+        self.0.account.as_ref()
+    }
+
     /// The tenant that the caller acts in; none for the root key alone.
     #[must_use]
     pub fn tenant(&self) -> Option<&TenantRef> {
-        self.0.tenant.as_ref()
+        self.account().map(Account::tenant)
     }
 
     /// `key:<id>` or `root`, for logs.
@@ -205,7 +214,11 @@ impl Caller {
     /// # Errors
     /// `Forbidden` for the root key alone.
     pub fn inside(&self) -> Result<&TenantRef, Denied> {
-        self.tenant().ok_or_else(|| {
+        self.account_inside().map(Account::tenant)
+    }
+
+    fn account_inside(&self) -> Result<&Account, Denied> {
+        self.account().ok_or_else(|| {
             Denied::Forbidden("the root key acts inside a tenant only when the header plinth-tenant names it (--tenant on the command line)".into())
         })
     }
@@ -228,7 +241,12 @@ impl TopicRef {
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &TenantRef {
-        &self.tenant
+        self.account.tenant()
+    }
+
+    /// On whose account it is used.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The name, shared.
@@ -261,7 +279,12 @@ impl TopicPattern {
 
     /// The tenant.
     pub(crate) fn tenant(&self) -> &TenantRef {
-        &self.tenant
+        self.account.tenant()
+    }
+
+    /// On whose account it is used.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// What was checked.

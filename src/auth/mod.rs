@@ -3,6 +3,7 @@
 //! Default deny. API keys live in the log as hashes; the ones in use are held in a bounded cache, from which a deletion
 //! removes them before it is answered. Knows nothing of HTTP.
 
+mod account;
 mod caller;
 mod key;
 mod name;
@@ -21,6 +22,7 @@ use plinth_storage::ids::TenantId;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
+pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
 pub use self::key::{KeyRequest, KeyView, NewKey};
 pub use self::reconnect::Reconnect;
@@ -120,6 +122,12 @@ impl Auth {
             (None, None) => true,
         };
         known && !expired
+    }
+
+    /// The tenants of which a credential was used since the start of the node, with their meters; in no order.
+    #[must_use]
+    pub fn used_tenants(&self) -> Vec<TenantRef> {
+        self.0.tenants.all()
     }
 
     /// A number that grows whenever a key or a tenant ends or is suspended: live connections then ask [`Auth::is_live`].

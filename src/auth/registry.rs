@@ -9,8 +9,8 @@ use plinth_api::quotas::Quotas;
 use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, Timestamp};
 
-use crate::broker::Error;
 use crate::broker::documents::{self, TenantDoc};
+use crate::broker::{Error, Meter};
 
 /// What an operator sets for a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,7 @@ struct Tenant {
     id: TenantId,
     name: Box<str>,
     settings: ArcSwap<TenantSettings>,
+    meter: Arc<Meter>,
 }
 
 /// The tenants that were asked for since the start and are not deleted.
@@ -56,6 +57,12 @@ impl TenantRef {
     #[must_use]
     pub fn settings(&self) -> Arc<TenantSettings> {
         self.0.settings.load_full()
+    }
+
+    /// What it uses.
+    #[must_use]
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.0.meter
     }
 
     /// Whether its credentials are refused now.
@@ -95,6 +102,11 @@ impl Registry {
         self.refresh(id)
     }
 
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> Vec<TenantRef> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Reads the tenant again, after a change of it. It is read under the lock: a change that is stored later is also
     /// taken over later.
     ///
@@ -111,7 +123,7 @@ impl Registry {
             known.0.settings.store(settings);
             return Ok(Some(known.clone()));
         }
-        let tenant = Tenant { id, name: doc.name.into(), settings: ArcSwap::new(settings) };
+        let tenant = Tenant { id, name: doc.name.into(), settings: ArcSwap::new(settings), meter: Arc::default() };
         let made = TenantRef(Arc::new(tenant));
         live.insert(id, made.clone());
         Ok(Some(made))

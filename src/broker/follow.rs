@@ -7,6 +7,7 @@
 
 mod check;
 mod expired;
+mod slow;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,26 +18,22 @@ use plinth_storage::Kind;
 use plinth_storage::ahead::Scan;
 use plinth_storage::feed::Follow;
 use plinth_storage::ids::{Offset, Partition, TenantId, TopicId};
-use plinth_storage::log::Bounds;
 use plinth_storage::record::StoredBatch;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use self::check::{check, check_origin};
 use self::expired::expired;
+use self::slow::is_far;
 use super::Broker;
 use super::batch::FollowedBatch;
 use super::catalog::Topic;
 use super::error::Error;
 use super::from::{Begin, From, Origin};
 use super::page::named;
-use crate::auth::TopicPattern;
+use super::quotas::Opened;
+use crate::auth::{Account, TopicPattern};
 use crate::render::push_event;
-
-/// A follower that keeps falling behind is slow when it has more records than this before it, or more bytes than the next.
-const SLOW_RECORDS: u64 = 10_000;
-/// See [`SLOW_RECORDS`].
-const SLOW_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What to follow.
 #[derive(Debug)]
@@ -94,7 +91,9 @@ pub enum Event {
 /// Follows partitions. Idle, it costs about 100 bytes per partition.
 pub struct Follower {
     broker: Broker,
-    tenant: TenantId,
+    account: Account,
+    /// It counts as a follower as long as it lives.
+    _open: Opened,
     wake: Follow,
     /// By the index that `wake` gave.
     lanes: Vec<Option<Lane>>,
@@ -147,7 +146,9 @@ impl Broker {
     /// `NotFound` for a topic that does not exist; `Invalid` and `Unprocessable` for a request that cannot be followed;
     /// `InvalidCursor`; those of the log.
     pub async fn follow(&self, request: FollowRequest) -> Result<Follower, Error> {
-        let tenant = check(&request)?;
+        let account = check(&request)?.clone();
+        let open = account.meters().follower();
+        let tenant = account.tenant().id();
         let (literal, starred): (Vec<_>, Vec<_>) = request.topics.into_iter().partition(TopicPattern::is_literal);
         // Listen for new topics before looking at those that are there.
         let patterns = (!starred.is_empty()).then(|| Patterns { of: starred, made: self.catalog().announcements() });
@@ -162,7 +163,8 @@ impl Broker {
         }
         let mut follower = Follower {
             broker: self.clone(),
-            tenant,
+            account,
+            _open: open,
             wake: self.log().follow(),
             lanes: Vec::new(),
             topics: HashSet::new(),
@@ -224,7 +226,7 @@ impl Follower {
     /// The cursor after everything that `next` has given.
     #[must_use]
     pub fn cursor(&self) -> String {
-        self.broker.cursors().write(self.tenant, self.positions())
+        self.broker.cursors().write(self.tenant(), self.positions())
     }
 
     /// The cursor when of `batch`, the newest one that `next` has given, only the first `taken` records are used.
@@ -232,7 +234,7 @@ impl Follower {
     pub fn cursor_after(&self, batch: &FollowedBatch, taken: u32) -> String {
         let next = batch.next_after(taken);
         let positions = self.positions().map(|(place, at)| (place, if place == batch.place { next } else { at }));
-        self.broker.cursors().write(self.tenant, positions)
+        self.broker.cursors().write(self.tenant(), positions)
     }
 
     /// The records of `batch`, the newest one that `next` has given, as SSE events, each with the cursor after it as its
@@ -254,6 +256,10 @@ impl Follower {
     #[must_use]
     pub fn single(&self) -> bool {
         self.lanes.len() == 1 && self.patterns.is_none()
+    }
+
+    fn tenant(&self) -> TenantId {
+        self.account.tenant().id()
     }
 
     fn positions(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
@@ -288,7 +294,9 @@ impl Follower {
                 continue;
             }
             let whole = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
-            return Ok(Some(Event::Records(whole.within(from, run.end))));
+            let batch = whole.within(from, run.end);
+            self.account.meters().delivered(u64::from(batch.count()), batch.bytes() as u64);
+            return Ok(Some(Event::Records(batch)));
         }
         Ok(None)
     }
@@ -331,21 +339,6 @@ impl Follower {
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-
-    /// The reader is too slow, and not willing to catch up.
-    fn give_up(&mut self, index: usize, bounds: Bounds) -> Result<(), Error> {
-        match self.policy {
-            SlowPolicy::CatchUp => Ok(()),
-            SlowPolicy::Latest => {
-                self.jump(index, bounds.tail, "slow_consumer");
-                Ok(())
-            }
-            SlowPolicy::Disconnect => {
-                let behind = self.lanes[index].as_ref().map_or(0, |lane| bounds.tail.0 - lane.next.0);
-                Err(Error::Busy(format!("the reader is {behind} records behind and its policy is to disconnect")))
-            }
-        }
     }
 
     /// The offset is not in the partition any more: goes on at the nearest that is.
@@ -410,7 +403,7 @@ impl Follower {
 
     async fn add_made(&mut self, topic: Arc<Topic>) -> Result<(), Error> {
         let shown = |patterns: &Patterns| patterns.of.iter().any(|pattern| pattern.shows(&topic.name));
-        if topic.tenant != self.tenant || !self.patterns.as_ref().is_some_and(shown) {
+        if topic.tenant != self.tenant() || !self.patterns.as_ref().is_some_and(shown) {
             return Ok(());
         }
         match self.add(topic, None, &Origin::Earliest).await {
@@ -476,11 +469,4 @@ impl Follower {
 fn gap(lane: &Lane, requested: Offset, resumed_at: Offset, reason: &'static str) -> Event {
     let (topic, partition) = (Arc::clone(&lane.topic.name), lane.place.index.0);
     Event::Gap { topic, partition, requested: requested.0, resumed_at: resumed_at.0, reason }
-}
-
-/// Whether a reader at `next` has more before it than a slow one may. Bytes by the average of the partition's records.
-fn is_far(bounds: &Bounds, next: Offset) -> bool {
-    let (behind, kept) = (bounds.tail.0.saturating_sub(next.0), bounds.tail.0 - bounds.start.0);
-    let average = bounds.bytes / kept.max(1);
-    behind > SLOW_RECORDS || behind.saturating_mul(average) > SLOW_BYTES
 }

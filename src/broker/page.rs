@@ -110,6 +110,15 @@ struct Room {
     empty: bool,
 }
 
+impl Page {
+    /// How many records and about how many bytes.
+    fn sizes(slices: &[FollowedBatch]) -> (u64, u64) {
+        slices
+            .iter()
+            .fold((0, 0), |(records, bytes), slice| (records + u64::from(slice.count()), bytes + slice.bytes() as u64))
+    }
+}
+
 impl Broker {
     /// Reads a page. Cancel safe.
     ///
@@ -140,6 +149,8 @@ impl Broker {
             if !more {
                 let positions = places.iter().map(|place| (place.partition, place.next));
                 let next = self.cursors().write(topic.tenant, positions);
+                let (records, bytes) = Page::sizes(&slices);
+                request.topic.account().meters().delivered(records, bytes);
                 // The client will likely come back for the next page.
                 for Place { next, scan, rest, .. } in places.into_iter().filter(|_| !caught_up) {
                     self.log().park(scan, next, rest);

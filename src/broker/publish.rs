@@ -88,6 +88,14 @@ impl Publish {
     }
 }
 
+impl Published {
+    /// How many of `records` were stored by this, and not by an earlier request, and their payload bytes.
+    fn stored(&self, records: &[NewRecord]) -> (u64, u64) {
+        let new = self.parts.iter().filter(|part| !part.duplicate).flat_map(|part| &part.indices);
+        new.fold((0, 0), |(count, bytes), &index| (count + 1, bytes + records[index].payload.len() as u64))
+    }
+}
+
 impl Broker {
     /// Publishes records; the answer comes after they have reached their durability class. Cancel safe: a caller that stops waiting does not undo
     /// it.
@@ -99,13 +107,20 @@ impl Broker {
         proved(topic.action(), Action::Publish)?;
         check_batch(&publish.records)?;
         publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
+        let published = self.publish_by_name(topic, &publish).await?;
+        let (records, bytes) = published.stored(&publish.records);
+        topic.account().meters().published(records, bytes);
+        Ok(published)
+    }
+
+    async fn publish_by_name(&self, topic: &TopicRef, publish: &Publish) -> Result<Published, Error> {
         let found = self.catalog().get_or_make(topic).await?;
-        match self.publish_to(&found, &publish).await {
+        match self.publish_to(&found, publish).await {
             // Deleted, or deleted and made again, since it was looked up: once more with what there is now.
             Err(Error::NotFound(_)) => {
                 self.catalog().forget(topic);
                 let found = self.catalog().get_or_make(topic).await?;
-                self.publish_to(&found, &publish).await
+                self.publish_to(&found, publish).await
             }
             outcome => outcome,
         }

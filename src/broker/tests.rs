@@ -1,5 +1,6 @@
 mod allocations;
 mod ttl;
+mod usage;
 
 use std::future::Future;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 
 use super::error::ApiError;
-use super::extract::{Params, bearer, no_credential, tenant_header};
+use super::extract::{Params, bearer, no_credential, tenant_header, visit};
 use super::front::Front;
 use crate::auth::{Caller, Credential, Denied, Reconnect};
 
@@ -57,6 +57,12 @@ pub(super) fn of_stream(
     params: &mut Params<'_>,
     again: bool,
 ) -> Result<Access, ApiError> {
+    let access = by_one(front, parts, params, again)?;
+    visit(parts)?.enter(&access.caller);
+    Ok(access)
+}
+
+fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bool) -> Result<Access, ApiError> {
     let ticket = params.take("ticket")?;
     let caller = match (bearer(&parts.headers)?, &ticket) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("there are two credentials, a header and `ticket`")),

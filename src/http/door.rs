@@ -13,7 +13,8 @@ use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::publish;
 use super::routes::{RECORDS, router};
-use crate::server::{Answer, ConnectionId, RequestBody};
+use super::visit::Visit;
+use crate::server::{Answer, Connection, ConnectionId, RequestBody};
 
 /// Answers all requests of a node.
 #[derive(Clone)]
@@ -45,11 +46,12 @@ impl Answer for Door {
 
 async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
     let edge = Edge::of(&front, &request);
+    let visit = Visit::new(Connection::of(connection, request.body()));
     let answer = async {
         check_host(&request)?;
         let (parts, body) = request.into_parts();
         let name = name_in(parts.uri.path()).unwrap_or_default();
-        publish::answer(&front, connection, name, (&parts, body)).await
+        publish::answer(&front, &visit, name, (&parts, body)).await
     };
     let response = around(answer).await;
     edge.finish(&front, Some(RECORDS), response)

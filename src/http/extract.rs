@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::front::Front;
+use super::visit::Visit;
 use crate::auth::{Caller, Credential};
 
 /// The header by which the root key acts inside a tenant.
@@ -36,7 +38,7 @@ impl FromRequestParts<Front> for Authed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, front: &Front) -> Result<Self, ApiError> {
-        caller(front, &parts.headers).map(Self)
+        caller(front, visit(parts)?, &parts.headers).map(Self)
     }
 }
 
@@ -50,11 +52,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
-/// The caller, by `Authorization: Bearer`.
-pub(super) fn caller(front: &Front, headers: &HeaderMap) -> Result<Caller, ApiError> {
+/// What is known of a request that passed the router.
+///
+/// # Errors
+/// A defect: the outermost layer puts it there.
+pub fn visit(parts: &Parts) -> Result<&Arc<Visit>, ApiError> {
+    parts.extensions.get::<Arc<Visit>>().ok_or_else(|| ApiError::internal("a request came without its visit"))
+}
+
+/// The caller, by `Authorization: Bearer`; the request is on its account from here on.
+pub(super) fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let token = bearer(headers)?.ok_or_else(no_credential)?;
     let tenant = tenant_header(headers)?;
-    Ok(front.auth.authenticate(Credential::Bearer(token), tenant)?)
+    let caller = front.auth.authenticate(Credential::Bearer(token), tenant)?;
+    visit.enter(&caller);
+    Ok(caller)
 }
 
 /// The token of `Authorization: Bearer`, if the header is there.

@@ -4,6 +4,7 @@
 //! One edge, not five layers: it is on the path of every publish.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
@@ -16,6 +17,8 @@ use plinth_api::error::ErrorCode;
 use super::error::ApiError;
 use super::front::Front;
 use super::routes::RECORDS;
+use super::visit::Visit;
+use crate::server::Connection;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -26,9 +29,12 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 const RETRY_AFTER_SECONDS_MAX: u64 = 3;
 
 /// The outermost layer of the router.
-pub(super) async fn edge(State(front): State<Front>, request: Request, next: Next) -> Response {
+pub(super) async fn edge(State(front): State<Front>, mut request: Request, next: Next) -> Response {
     let edge = Edge::of(&front, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
+    if let Some(connection) = request.extensions_mut().remove::<Connection>() {
+        request.extensions_mut().insert(Arc::new(Visit::new(connection)));
+    }
     let response = around(async move {
         check_host(&request)?;
         Ok(next.run(request).await)

@@ -25,10 +25,10 @@ mod routes;
 mod tenants;
 mod terms;
 mod topics;
+mod visit;
 
 pub use door::Door;
 pub use front::{Front, Inner};
 pub use openapi::openapi;
 pub use routes::{Needs, ROUTES, Route, router};
-
-pub use crate::server::ConnectionId;
+pub use visit::Visit;

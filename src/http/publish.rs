@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::HttpBody;
@@ -27,11 +28,11 @@ use super::error::ApiError;
 use super::extract::{self, Name, Params};
 use super::front::Front;
 use super::terms;
+use super::visit::Visit;
 use crate::auth::Action;
 use crate::broker::{Publish, Published, Terms};
 use crate::parse;
 use crate::receipt::Answer;
-use crate::server::ConnectionId;
 use crate::telemetry::Transport;
 
 const BATCH_JSON: &str = "application/vnd.plinth.batch+json";
@@ -115,18 +116,18 @@ enum Form {
 )]
 pub(super) async fn publish(
     State(front): State<Front>,
-    Extension(connection): Extension<ConnectionId>,
+    Extension(visit): Extension<Arc<Visit>>,
     Name(name): Name,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    answer(&front, connection, &name, (&parts, body)).await
+    answer(&front, &visit, &name, (&parts, body)).await
 }
 
 /// Publishes the body of a request to the topic `name`.
 pub(super) async fn answer<B>(
     front: &Front,
-    connection: ConnectionId,
+    visit: &Visit,
     name: &str,
     (parts, body): (&Parts, B),
 ) -> Result<Response, ApiError>
@@ -134,14 +135,14 @@ where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
     let began = Instant::now();
-    let topic = extract::caller(front, &parts.headers)?.authorize(Action::Publish, name)?;
+    let topic = extract::caller(front, visit, &parts.headers)?.authorize(Action::Publish, name)?;
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     let (durability, terms) = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
     let (records, stored) = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
-    let publish = Publish { partition, sticky: connection.0, records, stored, durability, terms };
+    let publish = Publish { partition, sticky: visit.connection().id().0, records, stored, durability, terms };
     let published = front.broker.publish(&topic, publish).await?;
     note(front, &published, bytes, began);
     receipt(Answer::new(name, count, published))

@@ -4,11 +4,12 @@
 //! connection may stay for minutes, a head that has begun must arrive within seconds. The socket and the service of one
 //! connection report to its [`Watch`], and its task asks it for the moment at which to give up.
 
+use std::any::Any;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::ServerLimits;
 use super::lasting::Rest;
+use super::{ConnectionId, ServerLimits};
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
 const STALL_TIMEOUT: Duration = Duration::from_millis(STALL_MS_MAX);
@@ -45,6 +46,8 @@ pub(super) struct Watch {
     moved: AtomicU64,
     cut_short: AtomicBool,
     lingering: AtomicU64,
+    /// See [`Connection::keep`].
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Where a lasting answer waits for its connection to leave hyper.
     pub(super) rest: Rest,
 }
@@ -61,6 +64,7 @@ impl Watch {
             moved: AtomicU64::new(0),
             cut_short: AtomicBool::new(false),
             lingering: AtomicU64::new(NEVER),
+            kept: OnceLock::new(),
             rest: Rest::default(),
         })
     }
@@ -130,6 +134,32 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.resting.store(self.0.now(), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection as its requests see it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    watch: Arc<Watch>,
+}
+
+impl Connection {
+    /// The connection `id` that `body` comes from.
+    #[must_use]
+    pub fn of(id: ConnectionId, body: &RequestBody) -> Self {
+        Self { id, watch: Arc::clone(&body.watch) }
+    }
+
+    /// Its name within the node.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Keeps what the first call of this makes until the connection ends, also after an upgrade.
+    pub fn keep(&self, make: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
+        self.watch.kept.get_or_init(make);
     }
 }
 

@@ -124,6 +124,15 @@ impl Session {
         })
     }
 
+    /// The caller of a frame that asks for work: it counts like a request.
+    fn asking(&self) -> Result<&Caller, Refusal> {
+        let caller = self.caller()?;
+        if let Some(account) = caller.account() {
+            account.meters().request();
+        }
+        Ok(caller)
+    }
+
     fn authenticate(&mut self, frame: AuthFrame) -> Option<Ending> {
         if self.caller.is_some() {
             let detail = "this connection has its credential already; another one needs another connection";
@@ -133,6 +142,7 @@ impl Session {
         let caller = self.front.auth.authenticate(Credential::Bearer(&frame.token), self.tenant.as_deref());
         match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
             Ok(caller) => {
+                self.visit.enter(&caller);
                 self.caller = Some(caller);
                 self.welcome();
                 None
@@ -145,7 +155,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, frame: SubscribeFrame) -> Result<(), Refusal> {
-        let caller = self.caller()?;
+        let caller = self.asking()?;
         let SubscribeFrame { kind: _, id, topics, from, credit, policy } = frame;
         check_id(&id)?;
         if topics.is_empty() || topics.len() > STREAM_TOPICS_MAX {
@@ -199,7 +209,7 @@ impl Session {
     }
 
     fn publish(&mut self, mut frame: PublishFrame<'_>, body: &Bytes) -> Result<(), Refusal> {
-        let caller = self.caller()?;
+        let caller = self.asking()?;
         let terms = terms(&mut frame);
         let PublishFrame { id, topic, records, partition, durability, .. } = frame;
         let durability = durability.map(class);
@@ -209,7 +219,8 @@ impl Session {
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
         let broker = self.front.broker.clone();
-        let publish = Publish { partition, sticky: self.sticky, records, stored: None, durability, terms };
+        let publish =
+            Publish { partition, sticky: self.visit.connection().id().0, records, stored: None, durability, terms };
         self.request_bytes += frame_bytes;
         self.requests.push(Box::pin(async move {
             let result = broker.publish(&allowed, publish).await;

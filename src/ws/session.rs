@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -17,7 +18,7 @@ use plinth_api::records::Gap;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::auth::Caller;
-use crate::http::Front;
+use crate::http::{Front, Visit};
 use crate::problem::problem_of;
 use crate::telemetry::Transport;
 
@@ -35,8 +36,8 @@ pub(super) struct Handshake {
     pub(super) caller: Option<Caller>,
     /// The `Plinth-Tenant` header, which goes with the credential.
     pub(super) tenant: Option<String>,
-    /// Records without a key go to one partition per connection.
-    pub(super) sticky: u64,
+    /// The request that this began with.
+    pub(super) visit: Arc<Visit>,
 }
 
 /// The state of one connection.
@@ -44,7 +45,8 @@ pub(super) struct Session {
     pub(super) front: Front,
     pub(super) caller: Option<Caller>,
     pub(super) tenant: Option<String>,
-    pub(super) sticky: u64,
+    /// The request that this began with. Records without a key go to one partition per connection.
+    pub(super) visit: Arc<Visit>,
     pub(super) outbox: Outbox,
     pub(super) subscriptions: Subscriptions,
     pub(super) requests: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
@@ -71,13 +73,13 @@ pub(super) enum Ending {
 /// Serves a connection until it ends.
 pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     let (sink, mut frames) = socket.split();
-    let Handshake { front, caller, tenant, sticky } = handshake;
+    let Handshake { front, caller, tenant, visit } = handshake;
     let mut session = Session {
         id: front.broker.log().new_ulid().to_string(),
         front,
         caller,
         tenant,
-        sticky,
+        visit,
         outbox: Outbox::new(sink),
         subscriptions: Subscriptions::default(),
         requests: FuturesUnordered::new(),

@@ -3,6 +3,8 @@
 //! Browsers cannot set headers here, so a token may come as a second "subprotocol" or as a one-time ticket. Neither is
 //! ever echoed or written to the log. Who comes by a ticket gets the cookie of `http::access`, which is good for reading.
 
+use std::sync::Arc;
+
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -16,10 +18,10 @@ use plinth_api::frames::SUBPROTOCOL;
 use plinth_api::limits::FRAME_BYTES_MAX;
 
 use crate::auth::Credential;
+use crate::http::Front;
 use crate::http::access::{Access, by_ticket_or_cookie};
 use crate::http::error::ApiError;
-use crate::http::extract::{Params, bearer, tenant_header};
-use crate::http::{ConnectionId, Front};
+use crate::http::extract::{Params, bearer, tenant_header, visit};
 
 use super::session::{self, Handshake};
 use super::{READ_BUFFER_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFER_BYTES_MAX};
@@ -66,7 +68,7 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         front: front.clone(),
         caller: access.as_ref().map(|access| access.caller.clone()),
         tenant: tenant.map(str::to_owned),
-        sticky: parts.extensions.get::<ConnectionId>().map_or(0, |id| id.0),
+        visit: Arc::clone(visit(&parts)?),
     };
     if offer.named {
         socket.set_selected_protocol(HeaderValue::from_static(SUBPROTOCOL));
@@ -150,6 +152,7 @@ fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Opti
         }
     };
     access.caller.inside()?;
+    visit(parts)?.enter(&access.caller);
     Ok(access)
 }
 

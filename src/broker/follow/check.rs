@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use plinth_api::limits::STREAM_TOPICS_MAX;
-use plinth_storage::ids::{Partition, TenantId};
+use plinth_storage::ids::Partition;
 
 use super::FollowRequest;
-use crate::auth::Action;
+use crate::auth::{Account, Action};
 use crate::broker::catalog::Topic;
 use crate::broker::error::Error;
 use crate::broker::from::{From, Origin};
 use crate::broker::page::{check_cursor, one_partition_only};
 use crate::broker::proved;
 
-/// Checks what can be checked without the log; gives the tenant.
-pub(super) fn check(request: &FollowRequest) -> Result<TenantId, Error> {
+/// Checks what can be checked without the log; gives the account.
+pub(super) fn check(request: &FollowRequest) -> Result<&Account, Error> {
     let Some(first) = request.topics.first() else { return Err(Error::Invalid("no topic is named".into())) };
     let count = request.topics.len();
     if count > STREAM_TOPICS_MAX {
@@ -33,7 +33,7 @@ pub(super) fn check(request: &FollowRequest) -> Result<TenantId, Error> {
     if matches!(request.from, From::Offset(_)) && !one {
         return Err(Error::Invalid("from offset:N is for one topic only".into()));
     }
-    Ok(first.tenant().id())
+    Ok(first.account())
 }
 
 /// Checks that the beginning fits the topics.

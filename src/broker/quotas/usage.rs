@@ -1,0 +1,109 @@
+//! What a tenant, or a key with quotas, has used on this node since its start, and what it has open.
+//!
+//! Counting takes no lock, and nothing is ever counted down but what is open: whoever writes the usage of a minute takes
+//! the difference of two looks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Meter, Meters};
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    requests: AtomicU64,
+    records_published: AtomicU64,
+    bytes_published: AtomicU64,
+    records_delivered: AtomicU64,
+    bytes_delivered: AtomicU64,
+    connections: AtomicU64,
+    followers: AtomicU64,
+}
+
+/// One look at the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageFigures {
+    /// Requests, and frames of WebSockets that ask for something.
+    pub requests: u64,
+    /// Records that were stored.
+    pub records_published: u64,
+    /// Their payload bytes.
+    pub bytes_published: u64,
+    /// Records that were sent to readers.
+    pub records_delivered: u64,
+    /// Their bytes, as they are stored.
+    pub bytes_delivered: u64,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Live streams and subscriptions that are open.
+    pub followers: u64,
+}
+
+/// What can be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenThing {
+    Connection,
+    Follower,
+}
+
+/// A connection or follower that counts as open until this is dropped.
+#[derive(Debug)]
+pub struct Opened {
+    tenant: Arc<Meter>,
+    key: Option<Arc<Meter>>,
+    thing: OpenThing,
+}
+
+impl Usage {
+    pub(super) fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn published(&self, records: u64, bytes: u64) {
+        self.records_published.fetch_add(records, Ordering::Relaxed);
+        self.bytes_published.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn delivered(&self, records: u64, bytes: u64) {
+        self.records_delivered.fetch_add(records, Ordering::Relaxed);
+        self.bytes_delivered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn figures(&self) -> UsageFigures {
+        let look = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        UsageFigures {
+            requests: look(&self.requests),
+            records_published: look(&self.records_published),
+            bytes_published: look(&self.bytes_published),
+            records_delivered: look(&self.records_delivered),
+            bytes_delivered: look(&self.bytes_delivered),
+            connections: look(&self.connections),
+            followers: look(&self.followers),
+        }
+    }
+
+    /// How many are open.
+    fn open(&self, thing: OpenThing) -> &AtomicU64 {
+        match thing {
+            OpenThing::Connection => &self.connections,
+            OpenThing::Follower => &self.followers,
+        }
+    }
+}
+
+impl Opened {
+    pub(super) fn count(meters: Meters<'_>, thing: OpenThing) -> Self {
+        meters.each(|meter| {
+            meter.usage.open(thing).fetch_add(1, Ordering::Relaxed);
+        });
+        Self { tenant: Arc::clone(meters.tenant), key: meters.key.cloned(), thing }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        Meters { tenant: &self.tenant, key: self.key.as_ref() }.each(|meter| {
+            meter.usage.open(self.thing).fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
