@@ -1,4 +1,4 @@
-//! The documents about the API: OpenAPI, its viewer (Swagger UI, inside the binary), one page per error
+//! The documents about the API: OpenAPI, AsyncAPI, a viewer (Swagger UI, inside the binary), one page per error
 //! code, one of all limits.
 
 use std::fmt::Write;
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use plinth_api::error::{ErrorCode, PublishOutcome, Retry};
 use plinth_api::limits::{Beyond, LIMITS, Limit};
 
+use super::asyncapi::asyncapi;
 use super::error::ApiError;
 use super::front::Front;
 use super::openapi::openapi;
@@ -23,6 +24,8 @@ const HTML: &str = "text/html; charset=utf-8";
 
 static OPENAPI_JSON: LazyLock<Bytes> =
     LazyLock::new(|| Bytes::from(openapi().to_json().expect("the document is plain strings and numbers")));
+
+static ASYNCAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(asyncapi().to_string()));
 
 static VIEWER: LazyLock<Arc<utoipa_swagger_ui::Config<'static>>> = LazyLock::new(|| {
     let config = utoipa_swagger_ui::Config::from("/openapi.json");
@@ -38,6 +41,17 @@ static VIEWER: LazyLock<Arc<utoipa_swagger_ui::Config<'static>>> = LazyLock::new
 )]
 pub(super) async fn openapi_json() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI_JSON.clone()).into_response()
+}
+
+/// What goes over WebSockets and event streams.
+#[utoipa::path(
+    get,
+    path = "/asyncapi.json",
+    tag = "operation",
+    responses((status = 200, description = "AsyncAPI 3.0", body = serde_json::Value))
+)]
+pub(super) async fn asyncapi_json() -> Response {
+    ([(CONTENT_TYPE, "application/json")], ASYNCAPI_JSON.clone()).into_response()
 }
 
 pub(super) async fn root() -> Redirect {

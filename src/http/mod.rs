@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod access;
+mod asyncapi;
 pub mod convert;
 mod docs;
 mod door;
@@ -27,6 +28,7 @@ mod terms;
 mod topics;
 mod visit;
 
+pub use asyncapi::asyncapi;
 pub use door::Door;
 pub use front::{Front, Inner};
 pub use openapi::openapi;

@@ -1,6 +1,8 @@
 //! The OpenAPI document, made from the handlers and the types of the API.
 //!
-//! What holds for every operation is put in here and not said at each: how it fails and what it needs.
+//! What holds for every operation is put in here and not said at each: how it fails (`failures`), what its answers say in
+//! their headers (`headers`), what it needs (`security`), examples of its bodies (`examples`, by schema), and what can be
+//! done next (`links`). Tests fail for an operation that lacks one of them.
 
 use plinth_api::error::Problem;
 use plinth_api::frames::{ClientFrame, ServerFrame};
@@ -8,20 +10,31 @@ use plinth_api::quotas::QuotaNumber;
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
 use plinth_api::tenants::{AllowedOrigin, TenantName};
 use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
-use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::openapi::schema::{Schema, SchemaType, Type};
+use utoipa::openapi::server::Server;
+use utoipa::openapi::tag::Tag;
+use utoipa::openapi::{OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
-use super::error::PROBLEM_JSON;
-use super::routes::{Needs, ROUTES, Route, SOCKET};
+use super::routes::{ROUTES, Route};
 use super::{docs, health, keys, live, publish, read, tenants, topics};
 use crate::ws;
 
-const BEARER: &str = "bearer";
-const TICKET: &str = "ticket";
+mod examples;
+mod failures;
+mod headers;
+mod links;
+mod security;
+
+/// The groups of operations.
+const TAGS: &[(&str, &str)] = &[
+    ("topics", "Named sets of partitions of a tenant."),
+    ("records", "Publish, read, follow, trim."),
+    ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
+    ("keys", "API keys of a tenant, and one-time tickets."),
+    ("operation", "What an operator's machinery asks, and the documents about the API. Open to everyone."),
+];
 
 /// Operations whose body may be left out.
 const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
@@ -59,6 +72,7 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         health::version,
         health::metrics,
         docs::openapi_json,
+        docs::asyncapi_json,
     ),
     // Besides those that an operation's bodies name: what parameters are made of, and what streams and frames hold.
     components(schemas(
@@ -92,28 +106,43 @@ struct EveryOperation;
 
 impl Modify for EveryOperation {
     fn modify(&self, document: &mut Document) {
-        if let Some(components) = document.components.as_mut() {
-            let mut bearer = Http::new(HttpAuthScheme::Bearer);
-            bearer.description = Some(
-                "An API key, or the root key. The root key acts inside a tenant with the header `Plinth-Tenant: <name>`."
-                    .to_owned(),
-            );
-            components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-            let ticket = "A one-time ticket of `POST /v1/tickets`, for clients that cannot set headers.";
-            let ticket = ApiKeyValue::with_description(TICKET, ticket);
-            components.add_security_scheme(TICKET, SecurityScheme::ApiKey(ApiKey::Query(ticket)));
-        }
+        let mut here = Server::new("/");
+        here.description = Some("The node that serves this document".to_owned());
+        document.servers = Some(vec![here]);
+        document.tags = Some(TAGS.iter().map(|(name, about)| tag(name, about)).collect());
+        let components = document.components.get_or_insert_default();
+        security::add_schemes(components);
+        headers::add(components);
+        failures::add_examples(components);
         for route in ROUTES {
-            let operation = document.paths.paths.get_mut(route.path).and_then(|item| operation(item, route));
+            let operation = document.paths.paths.get_mut(route.path).and_then(|item| operation_mut(item, route.method));
             if let Some(operation) = operation {
                 describe(operation, route);
             }
         }
+        links::add(&mut document.paths);
     }
 }
 
-fn operation<'a>(item: &'a mut PathItem, route: &Route) -> Option<&'a mut Operation> {
-    match route.method {
+fn tag(name: &str, about: &str) -> Tag {
+    let mut tag = Tag::new(name);
+    tag.description = Some(about.to_owned());
+    tag
+}
+
+fn operation<'a>(item: &'a PathItem, method: &str) -> Option<&'a Operation> {
+    match method {
+        "GET" => item.get.as_ref(),
+        "PUT" => item.put.as_ref(),
+        "POST" => item.post.as_ref(),
+        "PATCH" => item.patch.as_ref(),
+        "DELETE" => item.delete.as_ref(),
+        _ => None,
+    }
+}
+
+fn operation_mut<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Operation> {
+    match method {
         "GET" => item.get.as_mut(),
         "PUT" => item.put.as_mut(),
         "POST" => item.post.as_mut(),
@@ -123,59 +152,21 @@ fn operation<'a>(item: &'a mut PathItem, route: &Route) -> Option<&'a mut Operat
     }
 }
 
-/// A header of an answer.
-fn header(kind: Type, description: &str) -> RefOr<Header> {
-    HeaderBuilder::new().schema(Some(Object::with_type(kind))).description(Some(description)).build().into()
-}
-
-/// What answers say in their headers, whatever was asked.
-fn describe_headers(operation: &mut Operation, route: &Route) {
-    for (status, response) in &mut operation.responses.responses {
-        let RefOr::T(response) = response else { continue };
-        let id = "The `X-Request-Id` of the request, or one that was made for it";
-        response.headers.insert("X-Request-Id".to_owned(), header(Type::String, id));
-        if status == "default" {
-            let after = "Seconds after which to try again, where that may help";
-            response.headers.insert("Retry-After".to_owned(), header(Type::Integer, after));
-            let challenge = "With 401 and 403: `Bearer`, by RFC 6750";
-            response.headers.insert("WWW-Authenticate".to_owned(), header(Type::String, challenge));
-        }
-        if status == "200" && route.needs == Needs::Subscribe && route.path != SOCKET {
-            let cookie = "Of an event stream that was opened with a ticket: `__Secure-plinth`, which opens it again";
-            response.headers.insert("Set-Cookie".to_owned(), header(Type::String, cookie));
-        }
-    }
-}
-
+/// Adds to an operation what it has in common with others of its kind.
 fn describe(operation: &mut Operation, route: &Route) {
-    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let failure =
-        ResponseBuilder::new().description("It failed; `code` says why").content(PROBLEM_JSON, problem).build();
-    operation.responses.responses.insert("default".to_owned(), failure.into());
-    describe_headers(operation, route);
     for parameter in operation.parameters.iter_mut().flatten() {
         let RefOr::T(parameter) = parameter else { continue };
         parameter.schema = parameter.schema.take().map(without_null);
     }
     let id = operation.operation_id.as_deref().unwrap_or_default();
-    if let Some(RefOr::T(body)) = operation.request_body.as_mut()
-        && BODY_OPTIONAL.contains(&id)
-    {
-        body.required = Some(Required::False);
+    if let Some(RefOr::T(body)) = operation.request_body.as_mut() {
+        // The default of the format is `false`.
+        body.required = (!BODY_OPTIONAL.contains(&id)).then_some(Required::True);
     }
-    let need = match route.needs {
-        Needs::Nothing => return,
-        Needs::Tenant => "a key of a tenant",
-        Needs::Publish => "the scope `publish` for the topic",
-        Needs::Subscribe => "the scope `subscribe` for the topic",
-        Needs::View => "any scope for the topic",
-        Needs::Manage => "the scope `manage` for the topic",
-        Needs::Admin => "the scope `admin`",
-        Needs::Operator => "the root key",
-    };
-    operation.security = Some(credentials(route));
-    let description = operation.description.take().map(|text| text + "\n\n").unwrap_or_default();
-    operation.description = Some(format!("{description}Needs {need}."));
+    failures::describe(operation, route);
+    headers::describe(operation, route);
+    examples::describe(operation);
+    security::describe(operation, route);
 }
 
 /// A parameter that is left out is not `null`.
@@ -200,24 +191,11 @@ fn without_null(mut schema: RefOr<Schema>) -> RefOr<Schema> {
     schema
 }
 
-/// The credentials of which one is enough.
-fn credentials(route: &Route) -> Vec<SecurityRequirement> {
-    let named = |scheme| SecurityRequirement::new(scheme, Vec::<String>::new());
-    let mut credentials = vec![named(BEARER)];
-    if route.needs == Needs::Subscribe || route.path == SOCKET {
-        credentials.push(named(TICKET));
-    }
-    if route.path == SOCKET {
-        // The credential may come with the subprotocols or in the first frame.
-        credentials.push(SecurityRequirement::default());
-    }
-    credentials
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::routes::Needs;
     use super::*;
 
     #[test]
@@ -248,14 +226,13 @@ mod tests {
         let document = serde_json::to_value(openapi()).unwrap();
         for route in ROUTES {
             let operation = &document["paths"][route.path][route.method.to_lowercase()];
-            assert!(operation["responses"]["default"].is_object(), "{} {}", route.method, route.path);
-            assert_eq!(
-                operation["security"].is_array(),
-                route.needs != Needs::Nothing,
-                "{} {}",
-                route.method,
-                route.path
-            );
+            let at = format!("{} {}", route.method, route.path);
+            assert!(operation["responses"]["default"].is_null(), "{at}: every status is named");
+            assert!(operation["responses"]["500"].is_object(), "{at}");
+            let guarded = route.needs != Needs::Nothing;
+            assert_eq!(operation["responses"]["401"].is_object(), guarded, "{at}");
+            assert_eq!(operation["x-plinth-needs"].is_string(), guarded, "{at}");
+            assert_eq!(operation["security"].as_array().is_some_and(|list| !list.is_empty()), guarded, "{at}");
         }
     }
 }

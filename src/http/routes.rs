@@ -84,6 +84,7 @@ pub const ROUTES: &[Route] = routes! {
     get    "/version",              Nothing   => health::version;
     get    "/metrics",              Nothing   => health::metrics;
     get    "/openapi.json",         Nothing   => docs::openapi_json;
+    get    "/asyncapi.json",        Nothing   => docs::asyncapi_json;
 };
 
 /// Everything that is served, with its layers.

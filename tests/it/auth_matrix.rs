@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::client::{Client, SSE, answer, escape, within};
+use crate::contract;
 use crate::cookie::{Spent, spend};
 use crate::harness::{ROOT_KEY, Server};
 
@@ -62,17 +63,21 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
 
 /// Sends it; a live answer is not read to its end, which it does not have.
 async fn send(request: RequestBuilder) -> Seen {
-    let response = within("an answer", request.send()).await.expect("the server answers");
-    let status = response.status().as_u16();
+    let (client, request) = request.build_split();
+    let request = request.expect("a valid request");
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = within("an answer", client.execute(request)).await.expect("the server answers");
+    let (status, all) = (response.status().as_u16(), response.headers().clone());
     let ignored = ["date", "x-request-id", "content-length", "retry-after"];
-    let mut headers: Vec<(String, String)> = response
-        .headers()
+    let mut headers: Vec<(String, String)> = all
         .iter()
         .filter(|(name, _)| !ignored.contains(&name.as_str()))
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     headers.sort();
     let body = if status >= 400 { within("a body", response.text()).await.expect("a body") } else { String::new() };
+    let whole = (status >= 400).then_some(body.as_bytes());
+    contract::check(&method, &path, &contract::Seen { status, headers: &all, body: whole });
     Seen { status, headers, body }
 }
 

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::io::StreamReader;
 
+use crate::contract;
 use crate::harness::DEADLINE;
 
 /// Media type of a batch in JSON.
@@ -439,16 +440,21 @@ impl Ws {
     }
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request, reads the whole answer, and holds it against the OpenAPI document.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     try_answer(request).await.expect("the server answers")
 }
 
 /// The same where the server may be gone.
 pub(crate) async fn try_answer(request: RequestBuilder) -> reqwest::Result<Answer> {
-    let response = request.send().await?;
+    let (client, request) = request.build_split();
+    let request = request?;
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Answer { status, headers, body: response.bytes().await? })
+    let body = response.bytes().await?;
+    contract::check(&method, &path, &contract::Seen { status, headers: &headers, body: Some(&body) });
+    Ok(Answer { status, headers, body })
 }
 
 /// Fails the test when the thing does not come within the deadline.

@@ -10,6 +10,7 @@ mod bucket;
 mod cleanup;
 mod cli;
 mod client;
+mod contract;
 mod cookie;
 mod debian;
 mod disks;

@@ -8,6 +8,7 @@ use plinth_api::limits::{LIMITS, Setting};
 use serde_json::{Value, json};
 
 use crate::client::answer;
+use crate::contract::validator;
 use crate::harness::{Options, Server};
 
 fn committed(name: &str) -> PathBuf {
@@ -38,8 +39,101 @@ fn the_schema_of_the_frames_is_up_to_date() {
 }
 
 #[test]
-fn every_reference_of_both_documents_leads_somewhere() {
-    for document in [serde_json::to_value(plinth::http::openapi()).unwrap(), plinth_api::frames::schema()] {
+fn the_asyncapi_document_is_up_to_date() {
+    check_drift("asyncapi.json", &plinth::http::asyncapi());
+}
+
+/// Every operation as its place, its path and method, and itself.
+fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths.flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| (format!("{method} {path}"), operation))
+    })
+}
+
+/// Every body of the document: what it is, its media type, and its content.
+fn bodies(document: &Value) -> Vec<(String, &str, &Value)> {
+    let mut bodies = Vec::new();
+    for (at, operation) in operations(document) {
+        let asked = operation["requestBody"]["content"].as_object().into_iter().flatten();
+        bodies.extend(asked.map(|(kind, content)| (format!("the request of {at}"), kind.as_str(), content)));
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let answered = response["content"].as_object().into_iter().flatten();
+            bodies.extend(answered.map(|(kind, content)| (format!("{status} of {at}"), kind.as_str(), content)));
+        }
+    }
+    bodies
+}
+
+#[test]
+fn every_operation_has_a_summary_a_group_and_a_described_answer_for_each_status() {
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    let groups: Vec<&Value> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    for (at, operation) in operations(&document) {
+        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{at} has no summary");
+        assert!(groups.contains(&&operation["tags"][0]), "{at} is in no group of src/http/openapi.rs");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let described = parameter["description"].is_string() && parameter["schema"].is_object();
+            assert!(described, "{at}: the parameter {} is not described", parameter["name"]);
+        }
+        let responses = operation["responses"].as_object().unwrap();
+        assert!(responses.keys().any(|status| status < &"300".to_owned()), "{at} never succeeds");
+        for (status, response) in responses {
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{at}: {status}");
+            assert!(response["headers"]["X-Request-Id"].is_object(), "{at}: {status}");
+        }
+    }
+}
+
+// Fails when a body is added whose schema is not in src/http/openapi/examples.rs.
+#[test]
+fn every_body_has_examples_that_have_its_form() {
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    for (at, kind, content) in bodies(&document) {
+        let own = content.get("example").into_iter();
+        let named = content["examples"].as_object().into_iter().flatten().map(|(_, example)| {
+            let target = example["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+            &target.map_or(example, |target| document.pointer(target).unwrap())["value"]
+        });
+        let examples: Vec<&Value> = own.chain(named).collect();
+        // Bytes cannot be shown in JSON.
+        assert!(!examples.is_empty() || kind == plinth_api::batch::MEDIA_TYPE, "{at} as {kind} has no example");
+        for example in examples {
+            check(&validator(&document, &content["schema"]), example);
+        }
+    }
+}
+
+#[test]
+fn what_an_operation_makes_is_linked_to_the_operations_on_it() {
+    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
+    let ids: Vec<&str> =
+        operations(&document).map(|(_, operation)| operation["operationId"].as_str().unwrap()).collect();
+    let mut links = Vec::new();
+    for (at, operation) in operations(&document) {
+        for (_, response) in operation["responses"].as_object().unwrap() {
+            for (_, link) in response["links"].as_object().into_iter().flatten() {
+                let target = link["operationId"].as_str().unwrap();
+                assert!(ids.contains(&target), "{at} leads to {target}");
+                links.push((operation["operationId"].as_str().unwrap(), target));
+            }
+        }
+    }
+    for expected in [
+        ("create_key", "delete_key"),
+        ("create_tenant", "view_tenant"),
+        ("ensure_topic", "publish_records"),
+        ("ensure_topic", "delete_topic"),
+        ("publish_records", "read_records"),
+    ] {
+        assert!(links.contains(&expected), "{expected:?} in {links:?}");
+    }
+}
+
+#[test]
+fn every_reference_of_the_documents_leads_somewhere() {
+    let openapi = serde_json::to_value(plinth::http::openapi()).unwrap();
+    for document in [openapi, plinth_api::frames::schema(), plinth::http::asyncapi()] {
         let mut references = Vec::new();
         collect(&document, &mut references);
         assert!(!references.is_empty());
@@ -64,8 +158,7 @@ fn collect(value: &Value, references: &mut Vec<String>) {
 /// What tells whether a value has the form of a schema of the document.
 fn schema(name: &str) -> jsonschema::Validator {
     let document = serde_json::to_value(plinth::http::openapi()).unwrap();
-    let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": document["components"]});
-    jsonschema::validator_for(&schema).expect("a schema")
+    validator(&document, &json!({"$ref": format!("#/components/schemas/{name}")}))
 }
 
 fn check(schema: &jsonschema::Validator, value: &Value) {
@@ -108,25 +201,6 @@ async fn what_a_topic_keeps_has_its_form_in_requests_and_in_answers() {
     }
 }
 
-// Fails when a header that clients act on is sent and not told of.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_headers_that_clients_act_on_are_in_the_document() {
-    let server = Server::start().await;
-    let document = serde_json::to_value(plinth::http::openapi()).unwrap();
-    let told = |path: &str, status: &str, header: &str| {
-        document["paths"][path]["get"]["responses"][status]["headers"][header].is_object()
-    };
-    let refused = answer(server.stranger().get("/v1/topics/t")).await;
-    for header in ["X-Request-Id", "WWW-Authenticate"] {
-        assert!(refused.header(header).is_some() && told("/v1/topics/{topic}", "default", header), "{header}");
-    }
-    assert!(told("/v1/topics/{topic}", "default", "Retry-After"));
-    assert!(told("/v1/topics/{topic}", "200", "X-Request-Id"));
-    for path in ["/v1/topics/{topic}/records", "/v1/stream"] {
-        assert!(told(path, "200", "Set-Cookie"), "{path}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_have_the_form_that_the_document_gives_them() {
     let server = Server::start().await;
@@ -153,6 +227,7 @@ async fn the_server_serves_the_document_and_a_page_for_every_error_code() {
     assert_eq!(served.status, 200);
     assert_eq!(served.json(), serde_json::to_value(plinth::http::openapi()).unwrap());
     assert!(served.json()["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_eq!(answer(client.get("/asyncapi.json")).await.json(), plinth::http::asyncapi());
     for code in ErrorCode::ALL {
         let page = answer(client.get(&format!("/docs/errors/{}", code.as_str()))).await;
         assert_eq!(page.status, 200, "{}", code.as_str());

@@ -1,0 +1,62 @@
+//! The headers of answers: which ones come with which status, and what they say.
+
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::{Components, Ref, RefOr};
+
+use super::super::routes::{Needs, Route, SOCKET};
+
+/// Every header that the edge or a common helper sets: name, type, what it says, and where it comes.
+const HEADERS: &[(&str, Type, &str, fn(&str, &Route) -> bool)] = &[
+    (
+        "X-Request-Id",
+        Type::String,
+        "The `X-Request-Id` of the request (1 to 128 visible ASCII characters), or one that was made for it",
+        |_, _| true,
+    ),
+    ("X-Content-Type-Options", Type::String, "`nosniff`", |_, _| true),
+    (
+        "Cache-Control",
+        Type::String,
+        "`private, no-store`; of a stream that goes on `no-cache, no-transform`",
+        |_, route| route.path.starts_with("/v1/"),
+    ),
+    ("Retry-After", Type::Integer, "Seconds after which to try again; each answer draws its own", |status, _| {
+        matches!(status, "408" | "429" | "500" | "503" | "504")
+    }),
+    ("WWW-Authenticate", Type::String, "`Bearer`, by RFC 6750", |status, _| matches!(status, "401" | "403")),
+    (
+        "Set-Cookie",
+        Type::String,
+        "Of an event stream or a WebSocket that was opened with a ticket: `__Secure-plinth`, which opens it again",
+        |status, route| {
+            (status == "200" && route.needs == Needs::Subscribe) || (status == "101" && route.path == SOCKET)
+        },
+    ),
+    ("X-Accel-Buffering", Type::String, "`no`, of a stream that goes on", |status, route| {
+        status == "200" && route.needs == Needs::Subscribe
+    }),
+    ("Sec-WebSocket-Protocol", Type::String, "`plinth.v1.json`, if it was offered", |status, _| status == "101"),
+    ("Sec-WebSocket-Accept", Type::String, "By RFC 6455", |status, _| status == "101"),
+    ("Upgrade", Type::String, "`websocket`", |status, _| status == "101"),
+];
+
+pub(super) fn add(components: &mut Components) {
+    for (name, kind, description, _) in HEADERS {
+        let header =
+            HeaderBuilder::new().schema(Some(Object::with_type(kind.clone()))).description(Some(*description)).build();
+        components.headers.insert((*name).to_owned(), header.into());
+    }
+}
+
+/// Names the headers of each answer; those that a handler alone sets are said there.
+pub(super) fn describe(operation: &mut Operation, route: &Route) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        for (name, _, _, _) in HEADERS.iter().filter(|(_, _, _, comes)| comes(status, route)) {
+            let header = RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+            response.headers.entry((*name).to_owned()).or_insert(header);
+        }
+    }
+}
