@@ -7,8 +7,11 @@ use utoipa::openapi::{Components, Ref, RefOr};
 
 use super::super::routes::{Needs, Route, SOCKET};
 
+/// Whether a header comes with a status of a route.
+type Comes = fn(&str, &Route) -> bool;
+
 /// Every header that the edge or a common helper sets: name, type, what it says, and where it comes.
-const HEADERS: &[(&str, Type, &str, fn(&str, &Route) -> bool)] = &[
+const HEADERS: &[(&str, Type, &str, Comes)] = &[
     (
         "X-Request-Id",
         Type::String,
