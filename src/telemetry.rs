@@ -1,7 +1,11 @@
 //! The metrics of one node.
 //!
-//! Every metric of the gateway is named here, once, and its labels are bounded: routes, statuses, transports. No label
-//! ever holds the name of a tenant, topic or key. The log core brings its own metrics; they are registered beside these.
+//! Every metric of the gateway is named here, once, and its labels come from closed lists: routes, statuses, error codes,
+//! transports. No label ever holds the name of a tenant, topic or key, so the text is as long after a million of them. The
+//! log core brings its own metrics, `process` those of the process; they are registered beside these.
+
+
+mod process;
 
 use std::collections::HashMap;
 
@@ -11,6 +15,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
+
+use plinth_api::error::ErrorCode;
 
 /// The metrics of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +35,14 @@ pub enum Name {
     ConnectionsOpen,
     /// Connections closed unanswered.
     ConnectionsRefused,
+    /// Connections that have ended.
+    ConnectionsClosed,
+    /// WebSocket sessions that have ended.
+    WebsocketsClosed,
     /// Live streams and subscriptions.
     FollowersOpen,
+    /// Requests and frames that were refused or failed.
+    Errors,
 }
 
 impl Name {
@@ -45,7 +57,10 @@ impl Name {
             Self::RecordsDelivered => "plinth_records_delivered",
             Self::ConnectionsOpen => "plinth_connections_open",
             Self::ConnectionsRefused => "plinth_connections_refused",
+            Self::ConnectionsClosed => "plinth_connections_closed",
+            Self::WebsocketsClosed => "plinth_websockets_closed",
             Self::FollowersOpen => "plinth_followers_open",
+            Self::Errors => "plinth_errors",
         }
     }
 
@@ -58,7 +73,10 @@ impl Name {
             Self::RecordsDelivered => "Records sent to readers, by transport",
             Self::ConnectionsOpen => "Open connections",
             Self::ConnectionsRefused => "Connections closed unanswered because a limit was reached",
+            Self::ConnectionsClosed => "Connections that have ended, by reason",
+            Self::WebsocketsClosed => "WebSocket sessions that have ended, by the code that they were closed with",
             Self::FollowersOpen => "Live streams and subscriptions, by transport",
+            Self::Errors => "Requests and frames refused or failed, by transport and error code",
         }
     }
 }
@@ -115,6 +133,30 @@ impl Refusal {
     }
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// By the client, or after the answer that was to be its last.
+    Ended,
+    /// It broke, or what came was not HTTP.
+    Broken,
+    /// A time limit passed.
+    Silent,
+    /// The node ends.
+    Shutdown,
+}
+
+impl Closed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByTransport {
     transport: &'static str,
@@ -125,13 +167,24 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCloseCode {
+    code: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByError {
+    transport: &'static str,
+    code: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRoute {
     route: &'static str,
     status: &'static str,
 }
 
-/// Counts of what the gateway does. Counting takes no lock.
+/// Counts of what the gateway does. Counting what succeeds takes no lock.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -143,6 +196,9 @@ pub struct Metrics {
     followers: HashMap<Transport, Gauge>,
     connections: Gauge,
     refused: Family<ByReason, Counter>,
+    closed: Family<ByReason, Counter>,
+    websockets_closed: Family<ByCloseCode, Counter>,
+    errors: Family<ByError, Counter>,
 }
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -170,6 +226,9 @@ impl Metrics {
             followers: Transport::ALL.map(|transport| (transport, open.get_or_create_owned(&label(transport)))).into(),
             connections: Gauge::default(),
             refused: Family::default(),
+            closed: Family::default(),
+            websockets_closed: Family::default(),
+            errors: Family::default(),
             registry: Registry::default(),
         };
         register(&mut registry, Name::HttpRequests, requests);
@@ -180,6 +239,10 @@ impl Metrics {
         register(&mut registry, Name::FollowersOpen, open);
         register(&mut registry, Name::ConnectionsOpen, metrics.connections.clone());
         register(&mut registry, Name::ConnectionsRefused, metrics.refused.clone());
+        register(&mut registry, Name::ConnectionsClosed, metrics.closed.clone());
+        register(&mut registry, Name::WebsocketsClosed, metrics.websockets_closed.clone());
+        register(&mut registry, Name::Errors, metrics.errors.clone());
+        process::register(&mut registry);
         register_more(&mut registry);
         Self { registry, ..metrics }
     }
@@ -226,6 +289,22 @@ impl Metrics {
     /// Counts a connection that was closed unanswered.
     pub fn refused(&self, reason: Refusal) {
         self.refused.get_or_create(&ByReason { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts a connection that has ended.
+    pub fn closed(&self, how: Closed) {
+        self.closed.get_or_create(&ByReason { reason: how.as_str() }).inc();
+    }
+
+    /// Counts a WebSocket session that has ended; `code` is one of ours, or one that RFC 6455 has for it.
+    pub fn websocket_closed(&self, code: u16) {
+        self.websockets_closed.get_or_create(&ByCloseCode { code }).inc();
+    }
+
+    /// Counts a request or frame that was refused or failed.
+    pub fn failed(&self, transport: Transport, code: ErrorCode) {
+        let labels = ByError { transport: transport.as_str(), code: code.as_str() };
+        self.errors.get_or_create(&labels).inc();
     }
 
     /// All metrics as OpenMetrics text.

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::lasting::{Live, WatchedBody};
 use super::watch::{RequestBody, Watch, WatchedSocket};
 use super::{Answer, ConnectionId, ServerLimits, Service};
+use crate::telemetry::Closed;
 
 /// How much of an answer waits in memory for the socket; a head that is read has as much room.
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
@@ -59,7 +60,7 @@ where
     G: Send + Unpin + 'static,
     A: Answer,
 {
-    let Service { answer, limits, shutdown, ended, tasks, .. } = service;
+    let Service { answer, limits, shutdown, ended, tasks, metrics } = service;
     let watch = Watch::new();
     let socket = WatchedSocket { stream, watch: Arc::clone(&watch), _held: held };
     // While the node ends, a new connection gets one answer.
@@ -81,27 +82,36 @@ where
     let (mut shutdown, mut told) = (pin!(shutdown.cancelled()), late);
     let mut ended = pin!(ended.cancelled());
     let mut patience = pin!(timer(watch.due(&limits)));
-    poll_fn(|cx| {
+    let how = poll_fn(|cx| {
         if !told && shutdown.as_mut().poll(cx).is_ready() {
             told = true;
             if stage.finish().is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(Closed::Shutdown);
             }
         }
         if told && ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(Closed::Shutdown);
         }
         if let Poll::Ready(result) = stage.poll(cx, &watch, (&tasks, !late)) {
-            if let Err(error) = result {
+            if let Err(error) = &result {
                 tracing::debug!(connection = id.0, %error, "connection ended");
             }
-            return Poll::Ready(());
+            let broken = result.is_err();
+            return Poll::Ready(if told {
+                Closed::Shutdown
+            } else if broken {
+                Closed::Broken
+            } else {
+                Closed::Ended
+            });
         }
         poll_patience(patience.as_mut(), &watch, &limits, cx).map(|()| {
             tracing::debug!(connection = id.0, "connection was silent for too long");
+            Closed::Silent
         })
     })
     .await;
+    metrics.closed(how);
 }
 
 impl<G, S> Stage<G, S>

@@ -14,8 +14,10 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
+use tokio::time::Instant;
+
 use crate::layout;
-use crate::metrics::{RequestLabels, StorageMetrics};
+use crate::metrics::{Latency, OperationLabels, RequestLabels, StorageMetrics};
 use crate::store::ObjectStores;
 
 /// A store that counts.
@@ -46,6 +48,31 @@ impl Metered {
             self.metrics.bytes.get_or_create(&labels).inc_by(bytes);
         }
     }
+
+    fn took(&self, operation: &'static str) -> Took {
+        let labels = OperationLabels { operation };
+        Took { latency: self.metrics.store_latency.get_or_create_owned(&labels), began: Instant::now() }
+    }
+}
+
+/// Notes at its end how long a request took, also one that was given up.
+struct Took {
+    latency: Latency,
+    began: Instant,
+}
+
+impl Drop for Took {
+    fn drop(&mut self) {
+        self.latency.since(self.began);
+    }
+}
+
+/// The same stream, which holds `took` until it is dropped.
+fn until_end<T: Send + 'static>(stream: BoxStream<'static, T>, took: Took) -> BoxStream<'static, T> {
+    let held = move |_: &T| {
+        let _until = &took;
+    };
+    stream.inspect(held).boxed()
 }
 
 impl fmt::Display for Metered {
@@ -58,6 +85,7 @@ impl fmt::Display for Metered {
 impl ObjectStore for Metered {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.count("put", path.as_ref(), payload.content_length() as u64);
+        let _took = self.took("put");
         self.inner.put_opts(path, payload, options).await
     }
 
@@ -68,7 +96,9 @@ impl ObjectStore for Metered {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
+        let took = self.took("get");
         let result = self.inner.get_opts(path, options).await;
+        drop(took);
         let bytes = result.as_ref().map_or(0, |result| if head { 0 } else { result.range.end - result.range.start });
         self.count("get", path.as_ref(), bytes);
         result
@@ -76,30 +106,32 @@ impl ObjectStore for Metered {
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.count("get", path.as_ref(), ranges.iter().map(|range| range.end - range.start).sum());
+        let _took = self.took("get");
         self.inner.get_ranges(path, ranges).await
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let metrics = self.metrics.clone();
+        let (metrics, took) = (self.metrics.clone(), self.took("delete"));
         let counted = paths.inspect(move |path| {
             let purpose = path.as_ref().map_or("cluster", |path| layout::purpose(path.as_ref()));
             metrics.requests.get_or_create(&RequestLabels { operation: "delete", purpose }).inc();
         });
-        self.inner.delete_stream(counted.boxed())
+        until_end(self.inner.delete_stream(counted.boxed()), took)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.count("list", prefix.map_or("", AsRef::as_ref), 0);
-        self.inner.list(prefix)
+        until_end(self.inner.list(prefix), self.took("list"))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         self.count("list", prefix.map_or("", AsRef::as_ref), 0);
-        self.inner.list_with_offset(prefix, offset)
+        until_end(self.inner.list_with_offset(prefix, offset), self.took("list"))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.count("list", prefix.map_or("", AsRef::as_ref), 0);
+        let _took = self.took("list");
         self.inner.list_with_delimiter(prefix).await
     }
 

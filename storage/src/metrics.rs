@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use object_store::path::Path;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::cache::CacheCounters;
 use crate::error::{Chain, Error};
@@ -32,6 +35,44 @@ pub struct RequestLabels {
     pub purpose: &'static str,
 }
 
+/// How long something takes, in seconds; from half a millisecond to 16 seconds.
+#[derive(Clone, Debug)]
+pub struct Latency(Histogram);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(0.000_5, 2.0, 16)))
+    }
+}
+
+impl EncodeMetric for Latency {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
+    }
+}
+
+impl TypedMetric for Latency {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl Latency {
+    /// Notes one that began at `began` and ends now.
+    pub(crate) fn since(&self, began: Instant) {
+        self.0.observe(began.elapsed().as_secs_f64());
+    }
+}
+
+/// Labels of the object store's latency.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OperationLabels {
+    /// `put`, `get`, `list` or `delete`.
+    pub operation: &'static str,
+}
+
 /// Counters and gauges of the core.
 #[derive(Clone, Debug, Default)]
 pub struct StorageMetrics {
@@ -39,6 +80,10 @@ pub struct StorageMetrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Bytes to and from the object store.
     pub bytes: Family<RequestLabels, Counter>,
+    /// How long requests to the object store take: until the answer, and for what comes as a stream until its end.
+    pub store_latency: Family<OperationLabels, Latency>,
+    /// From the sealing of a slot to its commit.
+    pub flush_latency: Latency,
     /// Slots that were committed.
     pub slots: Counter,
     /// Records that were committed.
@@ -161,6 +206,10 @@ impl StorageMetrics {
         let r = registry;
         r.register("plinth_object_store_requests", "Requests to the object store", self.requests.clone());
         r.register("plinth_object_store_bytes", "Bytes to and from the object store", self.bytes.clone());
+        let help = "How long requests to the object store take";
+        r.register("plinth_object_store_duration_seconds", help, self.store_latency.clone());
+        let help = "From the sealing of a slot to its commit";
+        r.register("plinth_flush_duration_seconds", help, self.flush_latency.clone());
         r.register("plinth_wal_slots", "Committed WAL slots", self.slots.clone());
         r.register("plinth_wal_records", "Committed records", self.records.clone());
         r.register("plinth_wal_record_bytes", "Stored bytes of committed records", self.record_bytes.clone());

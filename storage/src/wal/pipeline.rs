@@ -265,7 +265,7 @@ impl Pipeline {
     /// Applies a committed slot and only then tells those who wait for it and those who follow.
     fn commit(&self, sealed: Sealed) -> Result<()> {
         let writer = &self.writer;
-        let Sealed { summary, buffer, hash, .. } = sealed;
+        let Sealed { summary, buffer, hash, sealed_at, .. } = sealed;
         let OpenBuffer { sequence, groups, room, outcome, early, .. } = buffer;
         let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
@@ -296,6 +296,7 @@ impl Pipeline {
         }
         let metrics = &writer.parts.metrics;
         metrics.slots.inc();
+        metrics.flush_latency.since(sealed_at);
         metrics.records.inc_by(records);
         metrics.record_bytes.inc_by(record_bytes);
         let is_trim = |entry: &&Entry| matches!(entry, Entry::Trim { .. });
