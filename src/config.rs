@@ -149,7 +149,8 @@ pub struct Given {
     pub drain_time: Option<Span>,
     /// Which log lines are written [default: info]
     ///
-    /// As for RUST_LOG: `info`, or `warn,plinth=debug`.
+    /// As for RUST_LOG: `info`, or `warn,plinth=debug`; lines of libraries from `info` up only. A line per request comes
+    /// with `info,plinth::access=debug`.
     #[arg(long, env = "PLINTH_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// The form of log lines on stderr [default: text]

@@ -3,7 +3,6 @@
 //! The port is taken before the log is opened: a second start by accident fails on the port and does not end the session
 //! of the first.
 
-use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -12,7 +11,6 @@ use plinth_storage::log::{LogOptions, StopReason};
 use plinth_storage::{Kind, store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::healthcheck::reachable;
 use super::{Fenced, Usage, limits, opened, output};
@@ -20,6 +18,7 @@ use crate::app::{App, AppError, AppOptions};
 use crate::auth::FirstStart;
 use crate::config::{Given, LogFormat, RootKey, Settings};
 use crate::server::{ServerLimits, bind};
+use crate::telemetry::logs::{self, LogError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -125,14 +124,14 @@ fn classify(error: AppError) -> anyhow::Error {
 
 /// Log lines go to stderr: stdout is for what the node says at its start.
 fn log_lines(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| Usage(format!("{:?} is not a filter of log lines: {error}", settings.log)))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("log lines cannot be written: {error}"))
+    let form = match settings.log_format {
+        LogFormat::Text => logs::Form::Text,
+        LogFormat::Json => logs::Form::Json,
+    };
+    logs::install(&settings.log, form).map_err(|error| match error {
+        LogError::Filter { .. } => Usage(error.to_string()).into(),
+        LogError::Taken => error.into(),
+    })
 }
 
 fn greet(settings: &Settings, address: SocketAddr, first: &FirstStart) {

@@ -13,7 +13,7 @@ use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::publish;
 use super::routes::{RECORDS, router};
-use super::visit::Visit;
+use super::visit::{RequestId, Visit};
 use crate::server::{Answer, Connection, ConnectionId, RequestBody};
 
 /// Answers all requests of a node.
@@ -45,8 +45,9 @@ impl Answer for Door {
 }
 
 async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
-    let edge = Edge::of(&front, &request);
-    let visit = Visit::new(Connection::of(connection, request.body()));
+    let edge = Edge::of(&request);
+    let id = RequestId::of(&front, request.headers());
+    let visit = Visit::new(Connection::of(connection, request.body()), id);
     let answer = async {
         check_host(&request)?;
         let (parts, body) = request.into_parts();
@@ -54,7 +55,7 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
         publish::answer(&front, &visit, name, (&parts, body)).await
     };
     let response = around(answer).await;
-    edge.finish(&front, Some(RECORDS), response)
+    edge.finish(&front, Some(RECORDS), visit.into_request_id(), response)
 }
 
 /// The topic, if the request is a publish and its name is spelled without percent.

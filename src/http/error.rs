@@ -62,13 +62,16 @@ impl ApiError {
         self.0.problem.code
     }
 
-    /// Writes the one log line of this failure. A client's mistake is not worth more than `debug`, and neither is a 503:
-    /// while the store is away or the node full they come by the thousand. They are counted, and the log says once that
-    /// the store went and once that it came back.
+    /// Writes the one log line of this failure. A client's mistake is not worth more than `debug`, and its code is enough:
+    /// the detail, which the client gets, may repeat what it sent. Neither is a 503 worth more: while the store is away or
+    /// the node full they come by the thousand. They are counted, and the log says once that the store went and once that
+    /// it came back.
     pub(super) fn log(&self, request_id: &str, route: &str) {
         let Problem { status, detail, .. } = &self.0.problem;
         let (code, cause) = (self.code().as_str(), self.cause());
-        if self.code() == ErrorCode::Internal {
+        if *status < 500 {
+            tracing::debug!(request_id, route, status, code, "refused");
+        } else if self.code() == ErrorCode::Internal {
             tracing::error!(request_id, route, status, code, %cause, "{detail}");
         } else if self.code() == ErrorCode::OutcomeUnknown {
             tracing::warn!(request_id, route, status, code, %cause, "{detail}");

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::encode::Encoder;
 use super::front::Front;
+use super::visit::RequestId;
 use crate::auth::Caller;
 use crate::broker::{Error, Event, Follower};
 use crate::problem::problem_of;
@@ -25,6 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) struct Stream {
     front: Front,
     caller: Caller,
+    request_id: RequestId,
     follower: Follower,
     encoder: Encoder,
     told_to_go: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -50,13 +52,18 @@ enum Woken {
 }
 
 impl Stream {
-    pub(super) fn new(front: Front, caller: Caller, follower: Follower, encoder: Encoder) -> Self {
+    pub(super) fn new(
+        front: Front,
+        caller: Caller,
+        (follower, encoder): (Follower, Encoder),
+        request_id: RequestId,
+    ) -> Self {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let revoked = front.auth.revoked();
         let leaver = front.clone();
         let told_to_go = Box::pin(async move { leaver.told_to_go().await });
-        Self { front, caller, follower, encoder, told_to_go, revoked, heartbeat, state: State::New }
+        Self { front, caller, request_id, follower, encoder, told_to_go, revoked, heartbeat, state: State::New }
     }
 
     /// The chunks of the body. `counted` is dropped with the stream.
@@ -95,7 +102,7 @@ impl Stream {
                     return Some(self.encoder.heartbeat());
                 }
                 Woken::Broker(Ok(event)) => return Some(self.event(event, transport)),
-                Woken::Broker(Err(error)) => return self.failed(&error),
+                Woken::Broker(Err(error)) => return self.failed(&error, transport),
             }
         }
     }
@@ -131,13 +138,15 @@ impl Stream {
     }
 
     /// The stream cannot go on. After the end of its last topic there is nothing more to say.
-    fn failed(&mut self, error: &Error) -> Option<Bytes> {
+    fn failed(&mut self, error: &Error, transport: Transport) -> Option<Bytes> {
         let code = problem_of(error).code;
         self.state = State::Over;
         if code == ErrorCode::NotFound {
             return None;
         }
-        tracing::warn!(code = code.as_str(), %error, caller = self.caller.id(), "a live stream ends");
+        self.front.metrics.failed(transport, code);
+        let (request_id, caller) = (self.request_id.as_str(), self.caller.id());
+        tracing::warn!(request_id, code = code.as_str(), %error, caller, "a live stream ends");
         Some(self.goaway(code.as_str()))
     }
 

@@ -5,71 +5,86 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use axum::http::{HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use plinth_api::error::ErrorCode;
+use tracing::{Instrument, Level};
 
 use super::error::ApiError;
 use super::front::Front;
 use super::routes::RECORDS;
-use super::visit::Visit;
+use super::visit::{RequestId, Visit};
 use crate::server::Connection;
+use crate::telemetry::Transport;
+use crate::telemetry::logs::ACCESS;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id of a request that is taken over from the client.
-const REQUEST_ID_BYTES_MAX: usize = 128;
+/// What is shown for the route of a request that matches none.
+const OTHER: &str = "other";
 
 /// Longest wait that `Retry-After` names, in seconds; each answer draws its own.
 const RETRY_AFTER_SECONDS_MAX: u64 = 3;
 
 /// The outermost layer of the router.
 pub(super) async fn edge(State(front): State<Front>, mut request: Request, next: Next) -> Response {
-    let edge = Edge::of(&front, &request);
+    let edge = Edge::of(&request);
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let id = RequestId::of(&front, request.headers());
     if let Some(connection) = request.extensions_mut().remove::<Connection>() {
-        request.extensions_mut().insert(Arc::new(Visit::new(connection)));
+        request.extensions_mut().insert(Arc::new(Visit::new(connection, id.clone())));
     }
+    let span = tracing::info_span!("request", request_id = id.as_str(), route = route.unwrap_or(OTHER));
     let response = around(async move {
         check_host(&request)?;
         Ok(next.run(request).await)
     })
+    .instrument(span)
     .await;
-    edge.finish(&front, route.as_ref().map(MatchedPath::as_str), response)
+    edge.finish(&front, route, id, response)
 }
 
 /// What is known of a request before it is answered and needed after.
 pub(super) struct Edge {
-    id: HeaderValue,
+    /// When it came, if that is asked for.
+    began: Option<Instant>,
     private: bool,
     post: bool,
 }
 
 impl Edge {
-    pub(super) fn of<B>(front: &Front, request: &axum::http::Request<B>) -> Self {
+    pub(super) fn of<B>(request: &axum::http::Request<B>) -> Self {
         Self {
-            id: request_id(front, request.headers()),
+            began: tracing::enabled!(target: ACCESS, Level::DEBUG).then(Instant::now),
             private: request.uri().path().starts_with("/v1/"),
             post: request.method() == Method::POST,
         }
     }
 
     /// Counts the answer and completes it.
-    pub(super) fn finish(self, front: &Front, route: Option<&str>, mut response: Response) -> Response {
+    pub(super) fn finish(self, front: &Front, route: Option<&str>, id: RequestId, mut response: Response) -> Response {
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-            let shown = self.id.to_str().unwrap_or_default();
-            error.log(shown, route.unwrap_or("other"));
+            let shown = id.as_str();
+            error.log(shown, route.unwrap_or(OTHER));
+            front.metrics.failed(Transport::Http, error.code());
             let publish = self.post && route == Some(RECORDS);
             error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_SECONDS_MAX));
         }
-        front.metrics.answered(route, response.status().as_u16());
+        let status = response.status().as_u16();
+        front.metrics.answered(route, status);
+        if let Some(began) = self.began {
+            let (request_id, route, ms) = (id.as_str(), route.unwrap_or(OTHER), began.elapsed().as_secs_f64() * 1e3);
+            tracing::debug!(target: ACCESS, request_id, route, status, ms, "answered");
+        }
         let headers = response.headers_mut();
-        headers.insert(X_REQUEST_ID, self.id);
+        headers.insert(X_REQUEST_ID, id.into_value());
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if self.private && !headers.contains_key(CACHE_CONTROL) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
@@ -87,7 +102,8 @@ where
     AssertUnwindSafe(answer).catch_unwind().map(|answer| match answer {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
-        Err(panic) => panicked(panic.as_ref()),
+        // Its line says where; its message may hold what a client sent.
+        Err(_) => ApiError::internal("a handler panicked").into_response(),
     })
 }
 
@@ -109,20 +125,4 @@ pub(super) fn check_host<B>(request: &axum::http::Request<B>) -> Result<(), ApiE
         return Err(ApiError::invalid(format!("the request has {hosts} `host` headers; in HTTP/1.1 there is one")));
     }
     Ok(())
-}
-
-fn request_id(front: &Front, headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(X_REQUEST_ID).filter(|id| {
-        !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    given.cloned().unwrap_or_else(|| {
-        HeaderValue::try_from(front.next_request_id()).expect("made of letters, digits and a hyphen")
-    })
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "no message".to_owned());
-    ApiError::internal(format!("a handler panicked: {text}")).into_response()
 }

@@ -18,10 +18,11 @@ use super::accept::{MediaType, negotiate};
 use super::access::{self, Access};
 use super::encode::Encoder;
 use super::error::ApiError;
-use super::extract::Params;
+use super::extract::{Params, visit};
 use super::follow::Stream;
 use super::front::Front;
 use super::read::start;
+use super::visit::RequestId;
 use crate::auth::{Action, Caller, TopicPattern};
 use crate::broker::{FollowRequest, From as Start, SlowPolicy};
 use crate::problem::problem_of;
@@ -70,7 +71,7 @@ pub(super) async fn stream(State(front): State<Front>, request: Request) -> Resu
     let topics = topics(&access.caller, &mut params)?;
     let request = LiveRequest::take(media_type?, &parts.headers, &mut params, topics)?;
     params.finish()?;
-    answer(front, access, request).await
+    answer(front, access, request, visit(&parts)?.request_id().clone()).await
 }
 
 fn topics(caller: &Caller, params: &mut Params<'_>) -> Result<Vec<TopicPattern>, ApiError> {
@@ -153,13 +154,18 @@ fn last_event_id(headers: &HeaderMap, params: &mut Params<'_>) -> Result<Option<
 }
 
 /// Begins the stream.
-pub(super) async fn answer(front: Front, mut access: Access, request: LiveRequest) -> Result<Response, ApiError> {
+pub(super) async fn answer(
+    front: Front,
+    mut access: Access,
+    request: LiveRequest,
+    request_id: RequestId,
+) -> Result<Response, ApiError> {
     let LiveRequest { follow, encoder, media_type, resumed_from } = request;
     let mut response = match front.broker.follow(follow).await {
         Ok(follower) => {
             let transport = if media_type == MediaType::Ndjson { Transport::Ndjson } else { Transport::Sse };
             let counted = front.metrics.follower(transport);
-            let stream = Stream::new(front, access.caller.clone(), follower, encoder);
+            let stream = Stream::new(front, access.caller.clone(), (follower, encoder), request_id);
             let mut response = streaming(media_type, Body::from_stream(stream.chunks(transport, counted)));
             response.extensions_mut().insert(Lasting);
             response
@@ -169,6 +175,7 @@ pub(super) async fn answer(front: Front, mut access: Access, request: LiveReques
             if media_type != MediaType::EventStream || code.retry() == Retry::Never {
                 return Err(error.into());
             }
+            front.metrics.failed(Transport::Sse, code);
             tracing::warn!(code = code.as_str(), %error, "a stream is sent away");
             let reconnect_in_ms = front.reconnect_in_ms();
             let goaway =

@@ -33,4 +33,4 @@ pub use door::Door;
 pub use front::{Front, Inner};
 pub use openapi::openapi;
 pub use routes::{Needs, ROUTES, Route, router};
-pub use visit::Visit;
+pub use visit::{RequestId, Visit};

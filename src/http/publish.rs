@@ -27,8 +27,9 @@ use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Name, Params};
 use super::front::Front;
+use super::routes::RECORDS;
 use super::terms;
-use super::visit::Visit;
+use super::visit::{RequestId, Visit};
 use crate::auth::Action;
 use crate::broker::{Publish, Published, Terms};
 use crate::parse;
@@ -144,16 +145,17 @@ where
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
     let publish = Publish { partition, sticky: visit.connection().id().0, records, stored, durability, terms };
     let published = front.broker.publish(&topic, publish).await?;
-    note(front, &published, bytes, began);
+    note(front, visit.request_id(), &published, (bytes, began));
     receipt(Answer::new(name, count, published))
 }
 
-fn note(front: &Front, published: &Published, bytes: u64, began: Instant) {
+fn note(front: &Front, request_id: &RequestId, published: &Published, (bytes, began): (u64, Instant)) {
     let stored = published.parts.iter().filter(|part| !part.duplicate).map(|part| u64::from(part.count)).sum();
     front.metrics.published(Transport::Http, stored, if stored == 0 { 0 } else { bytes });
     front.metrics.publish_took(began.elapsed().as_secs_f64());
     for (places, error) in &published.failed {
-        tracing::warn!(records = places.len(), %error, "a part of a batch was not stored");
+        let (request_id, records) = (request_id.as_str(), places.len());
+        tracing::warn!(request_id, route = RECORDS, records, %error, "a part of a batch was not stored");
     }
 }
 

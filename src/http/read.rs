@@ -21,7 +21,7 @@ use plinth_api::topics::TopicName;
 use super::accept::{MediaType, negotiate};
 use super::access;
 use super::error::ApiError;
-use super::extract::{Name, Params};
+use super::extract::{Name, Params, visit};
 use super::front::Front;
 use super::live::{self, LiveRequest};
 use crate::auth::{Action, TopicRef};
@@ -104,7 +104,7 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
             let topics = vec![access.caller.authorize_pattern(Action::Subscribe, &name)?];
             let request = LiveRequest::take(media_type, &parts.headers, &mut params, topics)?;
             params.finish()?;
-            live::answer(front, access, request).await
+            live::answer(front, access, request, visit(&parts)?.request_id().clone()).await
         }
     }
 }

@@ -1,13 +1,47 @@
-//! One request from its arrival to its answer: the connection that it came on, and on whose account it is.
+//! One request from its arrival to its answer: its id, the connection that it came on, and on whose account it is.
 
 use std::sync::OnceLock;
 
+use axum::http::{HeaderMap, HeaderValue};
+
+use super::front::Front;
+use super::layers::X_REQUEST_ID;
 use crate::auth::{Account, Caller};
 use crate::server::Connection;
+
+/// Longest id of a request that is taken over from the client.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Names a request, here and at the client: its answer and every log line that belongs to it have it.
+#[derive(Clone, Debug)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id that the client gave, or a new one.
+    pub(super) fn of(front: &Front, headers: &HeaderMap) -> Self {
+        let given = headers.get(X_REQUEST_ID).filter(|id| {
+            !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        });
+        Self(given.cloned().unwrap_or_else(|| {
+            HeaderValue::try_from(front.next_request_id()).expect("made of letters, digits and a hyphen")
+        }))
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub(super) fn into_value(self) -> HeaderValue {
+        self.0
+    }
+}
 
 /// See the module. Requests that pass the router carry theirs as an extension, in an `Arc`.
 #[derive(Debug)]
 pub struct Visit {
+    request_id: RequestId,
     connection: Connection,
     account: OnceLock<Account>,
 }
@@ -15,8 +49,19 @@ pub struct Visit {
 impl Visit {
     /// A request on `connection` of which nothing else is known yet.
     #[must_use]
-    pub fn new(connection: Connection) -> Self {
-        Self { connection, account: OnceLock::new() }
+    pub fn new(connection: Connection, request_id: RequestId) -> Self {
+        Self { request_id, connection, account: OnceLock::new() }
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// The id, when nothing else is needed any more.
+    pub(super) fn into_request_id(self) -> RequestId {
+        self.request_id
     }
 
     /// The connection.

@@ -45,6 +45,10 @@ const WRITE_BUFFER_BYTES_MAX: usize =
 
 /// Close codes (RFC 6455 §7.4 and the range for applications).
 mod close {
+    /// The client has closed. Never sent, only counted.
+    pub(super) const NORMAL: u16 = 1000;
+    /// The connection broke. Never sent, only counted.
+    pub(super) const BROKEN: u16 = 1006;
     /// The bytes are not WebSocket frames.
     pub(super) const PROTOCOL: u16 = 1002;
     /// The client sent what is not read here.

@@ -8,9 +8,11 @@ use plinth_api::frames::{
 };
 use plinth_api::limits::{CONNECTION_SUBSCRIPTIONS_MAX, FRAME_ID_BYTES_MAX, STREAM_TOPICS_MAX};
 use plinth_api::records::PublishResult;
+use plinth_storage::error::Chain;
 
 use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
+use crate::http::RequestId;
 use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
 use crate::receipt::Answer;
@@ -86,7 +88,7 @@ impl Session {
             Answer::Stored(receipt) => vec![PublishResult::Stored(receipt)],
             Answer::Each(results) => results,
             Answer::Failed(error) => {
-                note(&error);
+                note(&error, self.visit.request_id());
                 return self.refuse(Some(id), of_publish(problem_of(&error)));
             }
         };
@@ -107,14 +109,15 @@ impl Session {
                 self.outbox.push(&ServerFrame::Subscribed { id: sub.clone(), sub, cursor });
             }
             Err(error) => {
-                note(&error);
+                note(&error, self.visit.request_id());
                 self.subscriptions.remove(&sub);
                 self.refuse(Some(sub), problem_of(&error));
             }
         }
     }
 
-    fn refuse(&mut self, id: Option<String>, problem: Problem) {
+    pub(super) fn refuse(&mut self, id: Option<String>, problem: Problem) {
+        self.front.metrics.failed(Transport::Websocket, problem.code);
         self.outbox.push_error(id.filter(|id| id.len() <= FRAME_ID_BYTES_MAX), problem);
     }
 
@@ -264,9 +267,10 @@ impl From<Error> for Refusal {
 }
 
 /// Writes a defect to the log; everything else is the client's to know.
-pub(super) fn note(error: &Error) {
+pub(super) fn note(error: &Error, request_id: &RequestId) {
     if matches!(error, Error::Internal { .. }) {
-        tracing::error!(%error, source = ?std::error::Error::source(error), "a WebSocket request failed");
+        let request_id = request_id.as_str();
+        tracing::error!(request_id, error = %Chain(error), "a WebSocket request failed");
     }
 }
 

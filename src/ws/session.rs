@@ -70,6 +70,18 @@ pub(super) enum Ending {
     SentAway,
 }
 
+impl Ending {
+    /// The code that the connection is closed with (RFC 6455 §7.4.1); for one that broke, the one that is for that.
+    fn code(&self) -> u16 {
+        match self {
+            Self::Broken => close::BROKEN,
+            Self::Closed => close::NORMAL,
+            Self::Close(code, _) => *code,
+            Self::SentAway => close::RESTART,
+        }
+    }
+}
+
 /// Serves a connection until it ends.
 pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     let (sink, mut frames) = socket.split();
@@ -91,7 +103,9 @@ pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
         session.welcome();
     }
     let ending = session.serve(&mut frames).await;
-    tracing::debug!(session = %session.id, ?ending, "WebSocket connection ends");
+    let request_id = session.visit.request_id().as_str();
+    tracing::debug!(request_id, session = %session.id, ?ending, "WebSocket connection ends");
+    session.front.metrics.websocket_closed(ending.code());
     session.end(ending, &mut frames).await;
 }
 
@@ -154,7 +168,7 @@ impl Session {
             Some(Ok(Message::Text(text))) => self.handle(text),
             Some(Ok(Message::Binary(_))) => {
                 let problem = Problem::new(ErrorCode::InvalidRequest, "binary frames are not read here, only text");
-                self.outbox.push_error(None, problem);
+                self.refuse(None, problem);
                 Some(Ending::Close(close::UNSUPPORTED, "binary frame"))
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
@@ -169,18 +183,18 @@ impl Session {
         let text = error.to_string();
         if text.starts_with("Space limit exceeded") {
             let detail = format!("message exceeds the limit of {FRAME_BYTES_MAX} bytes");
-            self.outbox.push_error(None, Problem::new(ErrorCode::TooLarge, detail));
+            self.refuse(None, Problem::new(ErrorCode::TooLarge, detail));
             return Ending::Close(close::TOO_BIG, "message too big");
         }
         if text.starts_with("UTF-8") {
-            self.outbox.push_error(None, Problem::new(ErrorCode::InvalidRequest, "text frame is not UTF-8"));
+            self.refuse(None, Problem::new(ErrorCode::InvalidRequest, "text frame is not UTF-8"));
             return Ending::Close(close::NOT_UTF8, "text is not UTF-8");
         }
         // An end without a closing handshake is one of these, too; but there is nobody left to be told.
         match text.strip_prefix("WebSocket protocol error: ") {
             Some(broken) if !broken.contains("without closing handshake") => {
                 let detail = format!("the frame breaks the rules of WebSocket: {broken}");
-                self.outbox.push_error(None, Problem::new(ErrorCode::InvalidRequest, detail));
+                self.refuse(None, Problem::new(ErrorCode::InvalidRequest, detail));
                 Ending::Close(close::PROTOCOL, "protocol error")
             }
             Some(_) | None => Ending::Broken,
@@ -201,8 +215,8 @@ impl Session {
             }
             Turn::Over => self.unsubscribed(&sub),
             Turn::Failed(error) => {
-                super::requests::note(&error);
-                self.outbox.push_error(Some(sub.clone()), problem_of(&error));
+                super::requests::note(&error, self.visit.request_id());
+                self.refuse(Some(sub.clone()), problem_of(&error));
                 self.unsubscribed(&sub);
             }
         }
@@ -251,7 +265,8 @@ impl Session {
             Ending::Close(code, reason) => self.outbox.push_close(code, reason),
             Ending::SentAway => {
                 if timeout(LAST_PUBLISHES, self.finish_requests()).await.is_err() {
-                    tracing::info!(session = %self.id, requests = self.requests.len(), "requests were left unanswered");
+                    let (request_id, requests) = (self.visit.request_id().as_str(), self.requests.len());
+                    tracing::info!(request_id, session = %self.id, requests, "requests were left unanswered");
                 }
                 self.outbox.push(&ServerFrame::Goaway {
                     reconnect_in_ms: self.front.reconnect_in_ms(),
@@ -267,7 +282,8 @@ impl Session {
             }
         };
         if timeout(LAST_FRAMES, last_frames).await.is_err() {
-            tracing::debug!(session = %self.id, "the client did not finish the closing handshake");
+            let request_id = self.visit.request_id().as_str();
+            tracing::debug!(request_id, session = %self.id, "the client did not finish the closing handshake");
         }
     }
 

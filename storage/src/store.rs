@@ -196,6 +196,12 @@ fn check_endpoint(builder: &AmazonS3Builder) -> Result<()> {
     let allow_http = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
     let refuses_http = allow_http.is_some_and(|allow| REFUSALS.contains(&allow.to_ascii_lowercase().as_str()));
     let url = Url::parse(&endpoint).ok().filter(Url::has_host);
+    // Errors of the client name the address of a request.
+    if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        return Err(invalid(
+            "AWS_ENDPOINT may hold no user and no password: credentials come from AWS_ACCESS_KEY_ID and its like",
+        ));
+    }
     match url.as_ref().map(Url::scheme) {
         Some("http") if refuses_http => {
             Err(invalid("AWS_ENDPOINT is http, which is not encrypted: set AWS_ALLOW_HTTP=true to allow that"))

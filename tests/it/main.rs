@@ -26,6 +26,7 @@ mod read;
 mod restart;
 mod retention;
 mod store_faults;
+mod telemetry;
 mod tidy;
 mod ttl;
 mod ws;

@@ -91,6 +91,17 @@ impl Socket {
         }
     }
 
+    /// The next frame of this kind, past records and markers of the tail.
+    pub(crate) async fn past_records(&mut self, kind: &str) -> Frame {
+        loop {
+            match self.next().await {
+                Next::Frame(frame) if frame.kind == kind => return *frame,
+                Next::Frame(frame) if ["records", "caught_up"].contains(&frame.kind.as_str()) => {}
+                other @ (Next::Frame(_) | Next::Closed(_)) => panic!("instead of `{kind}`: {other:?}"),
+            }
+        }
+    }
+
     /// The next frame that is not a marker of the tail.
     pub(crate) async fn past_caught_up(&mut self, kind: &str) -> Frame {
         loop {
