@@ -9,6 +9,7 @@ mod reading;
 #[cfg(feature = "testing")]
 mod testing;
 mod trim;
+mod upkeep;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
@@ -35,11 +36,11 @@ use crate::open;
 use crate::read::Reader;
 use crate::retention::Keeper;
 pub use crate::retention::Retention;
-use crate::segment::compaction::{Compactor, Request};
+use crate::segment::compaction::{self, Compactor};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{Checkpointer, Checkpoints};
-use crate::shard::sweep::Sweeper;
+use crate::shard::sweep::{self, Sweeper};
 use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
@@ -179,7 +180,8 @@ struct Inner {
     metrics: StorageMetrics,
     tasks: Mutex<Option<JoinSet<()>>>,
     checkpoints: Checkpoints,
-    compaction: mpsc::Sender<Request>,
+    compaction: mpsc::Sender<compaction::Request>,
+    sweeps: mpsc::Sender<sweep::Request>,
     /// Held for as long as the caches of the directory are in use.
     _cache_lock: Option<Arc<std::fs::File>>,
 }
@@ -279,7 +281,8 @@ impl Log {
         };
         let (compactor, compaction) = Compactor::new(options, (session, shards), &parts);
         let (checkpointer, checkpoints) = Checkpointer::new(options, session, &parts);
-        let sweeper = Sweeper::new(options, (session, epoch), &parts, (checkpoints.clone(), compactor.unsettled()));
+        let (sweeper, sweeps) =
+            Sweeper::new(options, (session, epoch), &parts, (checkpoints.clone(), compactor.unsettled()));
         let writer = Writer::new(append::writer_options(options, cluster, (session, epoch), shards), parts);
         let weak = Arc::downgrade(&writer);
         metrics.upload_lag.look_by(move || weak.upgrade().map(|writer| writer.upload_lag()).unwrap_or_default());
@@ -317,6 +320,7 @@ impl Log {
             tasks: Mutex::new(Some(tasks)),
             checkpoints,
             compaction,
+            sweeps,
             _cache_lock: cache_lock,
         };
         Self { inner: Arc::new(inner) }
@@ -419,31 +423,6 @@ impl Log {
     /// Resolves when the log takes nothing more, with the reason. Cancel safe.
     pub async fn stopped(&self) -> StopReason {
         self.inner.writer.stopped().await
-    }
-
-    /// Asks for a checkpoint now; it is written in the background.
-    pub fn request_checkpoint(&self) {
-        self.inner.checkpoints.request();
-    }
-
-    /// Compacts what is committed now, merges what there is to merge; returns when it is linked. Cancel safe: the work goes
-    /// on.
-    ///
-    /// # Errors
-    /// `Closed` when the log is; else what kept it from compacting: the log is then as it was.
-    pub async fn compact(&self) -> Result<()> {
-        let closed = || Error::new(Kind::Closed, "the log is closed");
-        let (done, compacted) = oneshot::channel();
-        self.inner.compaction.send(done).await.map_err(|_| closed())?;
-        compacted.await.map_err(|_| closed())?
-    }
-
-    /// Asks for a checkpoint and waits for the next one; with nothing else under way that is it. Cancel safe.
-    ///
-    /// # Errors
-    /// `Closed` when the session ends before.
-    pub async fn checkpoint(&self) -> Result<()> {
-        self.inner.checkpoints.next().await
     }
 
     /// Takes nothing new, stores what was taken, ends the tasks. Dropped before its end, it ends them at once.

@@ -4,6 +4,8 @@
 //! link. A window is gathered bit by bit, before the tail in memory lets go of it. A step that fails leaves the log as it was: the object is then an orphan, a segment that no index row names. It
 //! is woken by commits and never polls. It must not know what records mean.
 
+mod purge;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use crate::segment::build::SegmentBuilder;
 use crate::segment::conserve::{self, CheckedRun};
 use crate::segment::gather::{Backlog, Piece, Source};
 use crate::segment::link::{LINK_ROWS_MAX, LINK_RUNS_MAX, Link};
-use crate::segment::merge::{self, Found, Limits, Walk};
+use crate::segment::merge::{self, Found, Limits, Small, Walk};
 use crate::segment::unsettled::Unsettled;
 use crate::shard::changes::Entry;
 use crate::shard::rows::{IndexRow, Position, Row};
@@ -46,8 +48,21 @@ const GATHER_SHARE: u64 = 4;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// Asks for a compaction of all that is committed; answered when it is linked.
-pub(crate) type Request = oneshot::Sender<Result<()>>;
+/// What is asked of the task; answered when it is linked.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) wanted: Wanted,
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// What a compaction that is asked for does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// Compacts all that is committed, and merges what there is to merge.
+    Everything,
+    /// Leaves nothing beside what was deleted.
+    Purge,
+}
 
 /// The task and what it works on.
 pub(crate) struct Compactor {
@@ -146,7 +161,7 @@ impl Compactor {
 
     async fn work(&mut self, writer: &Writer) -> Result<()> {
         let mut committed = writer.committed_bytes();
-        let backlog = self.backlog().await?;
+        let backlog = self.backlog(Slot(0)).await?;
         let mut progress = Progress { backlog, ..Progress::default() };
         let mut clean_at = Instant::now() + self.clean_interval;
         loop {
@@ -161,9 +176,13 @@ impl Compactor {
                     return Ok(());
                 },
                 () = until(retry_at), if retry_at.is_some() => {}
-                Some(request) = self.requests.recv() => {
+                Some(Request { wanted, done }) = self.requests.recv() => {
+                    let worked = match wanted {
+                        Wanted::Everything => self.everything(writer, &mut progress).await,
+                        Wanted::Purge => self.purge(writer, &mut progress).await,
+                    };
                     // Who asked may be gone.
-                    let _gone = request.send(self.everything(writer, &mut progress).await);
+                    let _gone = done.send(worked);
                 }
                 // What was committed does not say when what deletes a key may go.
                 () = until(Some(clean_at)) => {
@@ -199,13 +218,19 @@ impl Compactor {
 
     /// Compacts all that is committed, then merges what there is to merge.
     async fn everything(&self, writer: &Writer, progress: &mut Progress) -> Result<()> {
-        let (total, end) = (self.source.tail.pushed(), self.end()?);
-        while progress.next < end || !progress.backlog.slots.is_empty() {
-            self.pass(writer, progress, total).await.inspect_err(|_| progress.regather())?;
-        }
+        self.pass_all(writer, progress, self.end()?).await?;
         progress.walk.restart();
         while !self.merge(writer, progress, 1).await? {}
         self.clean(writer, Why::Asked, None).await.map(|_| ())
+    }
+
+    /// Compacts what is committed up to `end`.
+    async fn pass_all(&self, writer: &Writer, progress: &mut Progress, end: Slot) -> Result<()> {
+        let total = self.source.tail.pushed();
+        while progress.next < end || !progress.backlog.slots.is_empty() {
+            self.pass(writer, progress, total).await.inspect_err(|_| progress.regather())?;
+        }
+        Ok(())
     }
 
     fn is_due(&self, progress: &Progress, total: u64) -> Result<bool> {
@@ -227,9 +252,9 @@ impl Compactor {
         Position::parse(position).map(|position| position.next)
     }
 
-    async fn backlog(&self) -> Result<Backlog> {
+    async fn backlog(&self, own: Slot) -> Result<Backlog> {
         let source = self.source.clone();
-        apart("compaction", move || source.backlog()).await
+        apart("compaction", move || source.backlog(own)).await
     }
 
     /// Compacts one window, and merges when enough has come together.
@@ -245,7 +270,7 @@ impl Compactor {
         self.metrics.compactions.inc();
         progress.advance(&slots, bytes, (self.source.session, end, total));
         if progress.backlog.slots.is_empty() && progress.backlog.more {
-            progress.backlog = self.backlog().await?;
+            progress.backlog = self.backlog(Slot(0)).await?;
         }
         self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await?;
         self.clean_turn(writer, progress).await
@@ -295,13 +320,19 @@ impl Compactor {
         let Found { runs, stored_bytes, frees, cleaned, wrapped, .. } = found;
         self.move_cleaned(writer, cleaned.into_iter().collect()).await?;
         if (stored_bytes >= bytes_min || frees) && !runs.is_empty() {
-            let pieces = merge::read(&self.source.stores, self.source.shards, &runs).await?;
-            for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
-                walk.made(self.rewrite(writer, pieces).await?);
-            }
-            self.metrics.merged_runs.inc_by(runs.len() as u64);
+            self.put_together(writer, walk, &runs).await?;
         }
         Ok(wrapped)
+    }
+
+    /// Puts runs, which stand in segments, into others.
+    async fn put_together(&self, writer: &Writer, walk: &mut Walk, runs: &[Small]) -> Result<()> {
+        let pieces = merge::read(&self.source.stores, self.source.shards, runs).await?;
+        for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
+            walk.made(self.rewrite(writer, pieces).await?);
+        }
+        self.metrics.merged_runs.inc_by(runs.len() as u64);
+        Ok(())
     }
 
     /// How much may still be written for what was published so far, when what is `pending` is compacted.
@@ -373,10 +404,8 @@ impl Progress {
     fn advance(&mut self, slots: &[(SessionId, Slot)], bytes: u64, (session, end, total): (SessionId, Slot, u64)) {
         let before = self.backlog.slots.len();
         for (of, slot) in slots {
-            if *of == session {
-                self.next = slot.next();
-            } else {
-                self.backlog.slots.remove(&(*of, *slot));
+            if !self.backlog.slots.remove(&(*of, *slot)) && *of == session {
+                self.next = self.next.max(slot.next());
             }
         }
         if self.backlog.slots.is_empty() {

@@ -45,7 +45,7 @@ pub(crate) struct Source {
     pub(crate) tail: Arc<Tail>,
 }
 
-/// Slots of earlier sessions that index rows name.
+/// Slots that index rows name and that are not in the log to come: of earlier sessions, mostly.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(crate) slots: BTreeSet<(SessionId, Slot)>,
@@ -105,11 +105,11 @@ impl Source {
         apart("compaction", pieces).await
     }
 
-    /// Slots of earlier sessions that the index names.
+    /// Slots that the index names: of earlier sessions, and of this one those below `own`.
     ///
     /// # Errors
     /// `Corrupt` when the state store is broken.
-    pub(crate) fn backlog(&self) -> Result<Backlog> {
+    pub(crate) fn backlog(&self, own: Slot) -> Result<Backlog> {
         let (mut from, to) = layout::index_range();
         let mut backlog = Backlog::default();
         loop {
@@ -119,7 +119,7 @@ impl Source {
             for (_, value) in rows {
                 let row = IndexRow::parse(value)?;
                 let Place::Wal { session, slot } = row.place else { continue };
-                if session != self.session {
+                if session != self.session || slot < own {
                     backlog.slots.insert((session, slot));
                     backlog.bytes += u64::from(row.len);
                 }

@@ -40,10 +40,10 @@ const SCAN_ROWS: usize = 1024;
 /// A run in a segment, to be rewritten.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Small {
-    partition: Partition,
+    pub(super) partition: Partition,
     base: Offset,
-    segment: SegmentId,
-    row: IndexRow,
+    pub(super) segment: SegmentId,
+    pub(super) row: IndexRow,
 }
 
 /// Walks through the index from its begin to its end, and again.
@@ -90,7 +90,7 @@ impl Small {
     }
 
     /// Of the whole segment.
-    fn content_len(&self) -> u64 {
+    pub(super) fn content_len(&self) -> u64 {
         match self.row.place {
             Place::Segment { content_len, .. } => u64::from(content_len),
             Place::Wal { .. } => u64::from(self.row.len),
@@ -208,7 +208,7 @@ impl Found {
 }
 
 /// The run of an index row, if it is in a segment.
-fn in_segment(key: &[u8], value: Bytes) -> Result<Option<Small>> {
+pub(super) fn in_segment(key: &[u8], value: Bytes) -> Result<Option<Small>> {
     let broken = || Error::new(Kind::Corrupt, "index key in the state store is broken");
     let (partition, base) = layout::partition_of(key).zip(layout::index_base(key)).ok_or_else(broken)?;
     let row = IndexRow::parse(value)?;

@@ -11,6 +11,7 @@ mod load;
 mod merge;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,15 +62,23 @@ pub(crate) struct Checkpointer {
     health: Arc<Health>,
     metrics: StorageMetrics,
     options: CheckpointOptions,
-    requested: Arc<Notify>,
+    requested: Arc<Requested>,
     durable: watch::Sender<Option<Durable>>,
 }
 
 /// The side of those who ask for checkpoints and wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
-    requested: Arc<Notify>,
+    requested: Arc<Requested>,
     durable: watch::Receiver<Option<Durable>>,
+}
+
+/// What is asked of the task.
+#[derive(Debug, Default)]
+struct Requested {
+    any: Notify,
+    /// The next one is to build on no other.
+    in_full: AtomicBool,
 }
 
 /// A checkpoint that is in the bucket and noted in the local state.
@@ -79,6 +88,9 @@ pub(crate) struct Durable {
     pub(crate) next: Slot,
     /// The oldest first; the last one is the checkpoint itself.
     pub(crate) parts: Vec<Part>,
+    /// The first slot that is not in the newest one which this session has written in full. Nothing that the newest one
+    /// builds on is older.
+    pub(crate) in_full: Option<Slot>,
     /// At this time it was durable.
     pub(crate) since: Instant,
 }
@@ -100,7 +112,19 @@ pub(crate) async fn parts_of(stores: &ObjectStores, session: SessionId, number: 
 impl Checkpoints {
     /// Asks for a checkpoint now.
     pub(crate) fn request(&self) {
-        self.requested.notify_one();
+        self.requested.any.notify_one();
+    }
+
+    /// Asks for a checkpoint in full and waits until one holds every slot below `at`. Cancel safe.
+    ///
+    /// # Errors
+    /// `Closed` when the session ends before.
+    pub(crate) async fn in_full(&self, at: Slot) -> Result<()> {
+        let holds = |durable: &Option<Durable>| durable.as_ref().is_some_and(|newest| newest.in_full >= Some(at));
+        self.requested.in_full.store(true, Ordering::Release);
+        self.request();
+        let found = self.durable().wait_for(holds).await.map(drop);
+        found.map_err(|_| Error::new(Kind::Closed, "the session ended before its checkpoint"))
     }
 
     /// The newest one of this session, as it changes.
@@ -123,7 +147,7 @@ impl Checkpoints {
 impl Checkpointer {
     /// The task of a session, and where to ask it for checkpoints.
     pub(crate) fn new(options: &LogOptions, session: SessionId, parts: &WriterParts) -> (Self, Checkpoints) {
-        let requested = Arc::<Notify>::default();
+        let requested = Arc::<Requested>::default();
         let (sender, durable) = watch::channel(None);
         let WriterParts { stores, state, health, metrics, .. } = parts.clone();
         let options =
@@ -144,22 +168,27 @@ impl Checkpointer {
             let asked = tokio::select! {
                 biased;
                 _ = writer.stopped() => return,
-                () = self.requested.notified() => true,
+                () = self.requested.any.notified() => true,
                 changed = committed.changed() => {
                     if changed.is_err() {
                         return;
                     }
                     false
                 }
-                () = until(Some(wait_until)), if new_bytes > 0 => false,
+                () = until(Some(wait_until)), if new_bytes > 0 || self.is_asked_in_full() => false,
             };
             let bytes = *committed.borrow();
             let by_bytes = bytes - tried_bytes >= self.options.wal_bytes.max(LOG_PER_CHECKPOINT * last_size);
-            let by_time = last_time.elapsed() >= self.options.interval && bytes > at_bytes;
+            let by_time = last_time.elapsed() >= self.options.interval && (bytes > at_bytes || self.is_asked_in_full());
             if !(asked || by_bytes || by_time) {
                 continue;
             }
-            match self.write(number).await {
+            let in_full = self.requested.in_full.swap(false, Ordering::AcqRel);
+            let written = self.write(number, in_full).await;
+            if written.is_err() && in_full {
+                self.requested.in_full.store(true, Ordering::Release);
+            }
+            match written {
                 Ok(Written::Done { size }) => {
                     (at_bytes, last_size) = (bytes, size);
                     number = number.next();
@@ -176,8 +205,8 @@ impl Checkpointer {
     }
 
     /// Writes one checkpoint. An error says that it is not there; the same number is tried again.
-    async fn write(&self, number: Slot) -> Result<Written> {
-        let draft = self.draft().await?;
+    async fn write(&self, number: Slot, in_full: bool) -> Result<Written> {
+        let draft = if in_full { self.blocking(draft_of_everything).await? } else { self.draft().await? };
         let header = Header::new(ObjectKind::Checkpoint, self.session, number.0);
         let body = std::iter::once(draft.head.encode()).chain(draft.changes).collect();
         let object = Object::new(layout::checkpoint(self.session, number), header, body);
@@ -190,7 +219,9 @@ impl Checkpointer {
             }
         }
         self.metrics.checkpoints.inc();
-        let durable = Durable { next: draft.head.next, parts: parts.clone(), since: Instant::now() };
+        let before = self.durable.borrow().as_ref().and_then(|durable| durable.in_full);
+        let in_full = if draft.head.parts.is_empty() { Some(draft.head.next) } else { before };
+        let durable = Durable { next: draft.head.next, parts: parts.clone(), in_full, since: Instant::now() };
         let (from, reference) = (draft.from, Reference { from: draft.applied, parts });
         let noted = self.blocking(move |state| {
             state.write(&reference.settle(from))?;
@@ -206,6 +237,10 @@ impl Checkpointer {
                 Written::Stop(StopReason::Broken(format!("a checkpoint cannot be noted in the local state: {error}")))
             }
         })
+    }
+
+    fn is_asked_in_full(&self) -> bool {
+        self.requested.in_full.load(Ordering::Acquire)
     }
 
     /// What the next checkpoint holds.

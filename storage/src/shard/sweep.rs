@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::survey::Referenced;
@@ -40,6 +41,9 @@ const DELETE_AT_ONCE: usize = 100;
 /// Headers of segments are read so many at a time.
 const HEADERS_AT_ONCE: usize = 8;
 
+/// Asks for a sweep now; answered when what was not needed then is deleted.
+pub(crate) type Request = oneshot::Sender<Result<()>>;
+
 /// When objects are deleted.
 #[derive(Clone, Copy, Debug)]
 struct SweepOptions {
@@ -61,6 +65,7 @@ pub(crate) struct Sweeper {
     checkpoints: Checkpoints,
     /// Segments of this session that may still be linked.
     unsettled: Unsettled,
+    requests: mpsc::Receiver<Request>,
 }
 
 /// An object that may go.
@@ -81,16 +86,17 @@ struct Known {
 }
 
 impl Sweeper {
-    /// The task of a session with its claim of the catalog.
+    /// The task of a session with its claim of the catalog, and where to ask it for a sweep.
     pub(crate) fn new(
         options: &LogOptions,
         (session, epoch): (SessionId, Epoch),
         parts: &WriterParts,
         (checkpoints, unsettled): (Checkpoints, Unsettled),
-    ) -> Self {
+    ) -> (Self, mpsc::Sender<Request>) {
+        let (sender, requests) = mpsc::channel(1);
         let WriterParts { stores, state, metrics, .. } = parts.clone();
         let options = SweepOptions { interval: options.sweep_interval, grace: options.delete_grace };
-        Self { session, epoch, stores, state, metrics, options, checkpoints, unsettled }
+        (Self { session, epoch, stores, state, metrics, options, checkpoints, unsettled, requests }, sender)
     }
 
     /// Sweeps until the log takes nothing more.
@@ -101,28 +107,55 @@ impl Sweeper {
         }
     }
 
-    async fn sweep_again_and_again(self) {
+    async fn sweep_again_and_again(mut self) {
         let mut durable = self.checkpoints.durable();
         let mut known = Known { predecessors: HashSet::new(), down_to: self.epoch, authors: HashMap::new() };
-        // Before its own first checkpoint a session deletes nothing; without a new one there is nothing new to delete.
-        while durable.changed().await.is_ok() {
-            let next = Instant::now() + self.options.interval;
-            if let Err(error) = self.sweep(&mut known).await {
-                tracing::warn!(error = %Chain(&error), "objects that are not needed stay until the next sweep");
-            }
+        let mut next = Instant::now();
+        loop {
+            // Before its own first checkpoint a session deletes nothing; without a new one there is nothing new to delete.
+            let due = async {
+                until(Some(next)).await;
+                durable.changed().await.is_ok()
+            };
+            let asked = tokio::select! {
+                biased;
+                Some(request) = self.requests.recv() => Some(request),
+                due = due => if due { None } else { return },
+            };
+            next = Instant::now() + self.options.interval;
+            let swept =
+                if asked.is_some() { self.sweep_all(&mut known).await } else { self.sweep(&mut known).await.map(drop) };
             self.metrics.pending_deletes.set(0);
-            until(Some(next)).await;
+            match (asked, swept) {
+                // Who asked may be gone.
+                (Some(request), swept) => drop(request.send(swept)),
+                (None, Ok(())) => {}
+                (None, Err(error)) => {
+                    tracing::warn!(error = %Chain(&error), "objects that are not needed stay until the next sweep");
+                }
+            }
         }
     }
 
-    async fn sweep(&self, known: &mut Known) -> Result<()> {
+    /// Sweeps until all is deleted that was not needed at the begin.
+    async fn sweep_all(&self, known: &mut Known) -> Result<()> {
+        let mut open = self.unsettled.all();
+        while self.sweep(known).await? {}
+        open.retain(|segment| self.unsettled.all().contains(segment));
+        let kept = || format!("{} segments stay that may still be linked", open.len());
+        if open.is_empty() { Ok(()) } else { Err(Error::new(Kind::Busy, kept())) }
+    }
+
+    /// True when there are more objects to delete than one sweep takes.
+    async fn sweep(&self, known: &mut Known) -> Result<bool> {
         // In this order: what was committed after the survey is not below this checkpoint.
         let newest = self.newest()?;
         let (referenced, _) = self.survey().await?;
         let unneeded = self.unneeded(&referenced, &newest).await?;
+        let is_full = unneeded.len() >= OBJECTS_MAX;
         let mut candidates = self.of_ended_logs(unneeded, known).await?;
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // The first survey spared the memory for what is needed. A segment that was made since was listed all the same.
         let (referenced, at) = self.survey().await?;
@@ -135,7 +168,10 @@ impl Sweeper {
         let (referenced, _) = self.survey().await?;
         let newest = self.newest()?;
         let doomed = candidates.into_iter().filter(|candidate| !is_needed(candidate.name, &referenced, &newest));
-        self.let_go(doomed.collect()).await
+        let doomed: Vec<Candidate> = doomed.collect();
+        let more = is_full && !doomed.is_empty();
+        self.let_go(doomed).await?;
+        Ok(more)
     }
 
     /// What the state refers to, or may come to refer to, and a slot up to which this is so: the next one after it was

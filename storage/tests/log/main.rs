@@ -14,6 +14,7 @@ mod inspect;
 mod model;
 mod once;
 mod once_model;
+mod purge;
 mod retention;
 mod segments;
 mod sweep;
