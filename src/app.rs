@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use plinth_storage::Log;
 use plinth_storage::log::{LogOptions, StopReason};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, FirstStart};
@@ -99,6 +100,8 @@ impl App {
             tasks: front.tasks.clone(),
             metrics: Arc::clone(&front.metrics),
         };
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(front.auth.clone().free_what_is_left());
         let mut serving = pin!(server::serve(listener, service));
         let stopped = tokio::select! {
             served = &mut serving => return served.map_err(AppError::Listener),
@@ -108,6 +111,7 @@ impl App {
         announce(stopped.as_ref());
         front.shutdown.cancel();
         let served = serving.await.map_err(AppError::Listener);
+        upkeep.shutdown().await;
         front.auth.close().await;
         front.broker.close().await;
         let closed = log.close().await.map_err(AppError::Close);

@@ -7,6 +7,7 @@ mod account;
 mod caller;
 mod key;
 mod name;
+mod purge;
 mod reconnect;
 mod registry;
 mod scope;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use plinth_storage::Log;
 use plinth_storage::ids::TenantId;
 use quick_cache::sync::Cache;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
@@ -71,6 +72,8 @@ struct Shared {
     tickets: Tickets,
     tenants: Registry,
     revoked: watch::Sender<u64>,
+    /// A tenant was deleted.
+    deleted: Notify,
     changes: Changes,
 }
 

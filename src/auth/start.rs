@@ -6,7 +6,7 @@ use bytes::Bytes;
 use plinth_storage::Log;
 use plinth_storage::log::{Change, DocOp, Guard};
 use quick_cache::sync::Cache;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::key::{self, KeyRequest};
 use super::reconnect::ReconnectKey;
@@ -63,6 +63,7 @@ impl Auth {
             keys: Cache::new(KEYS_MAX),
             tickets: Tickets::new(),
             revoked: watch::Sender::new(0),
+            deleted: Notify::new(),
             changes: Changes::default(),
         };
         Ok((Self(Arc::new(shared)), made))

@@ -1,7 +1,8 @@
 //! Tenants: make, view, list, change, delete. Only the holder of the root key gets here.
 //!
 //! A deletion begins with one change that ends every credential of the tenant. Its keys and topics go after that, in
-//! steps of bounded size; a start finds a deletion that was interrupted and finishes it. The name is free at the end.
+//! steps of bounded size; a start finds a deletion that was interrupted and finishes it. The name is free at the end, and
+//! what is left in the bucket is freed after it (`purge.rs`).
 
 use bytes::Bytes;
 use plinth_api::limits::ALLOWED_ORIGINS_MAX;
@@ -158,7 +159,9 @@ impl Auth {
         let deletion = async move {
             let doc = auth.live_tenant(&name)?.ok_or_else(|| absent(&name))?;
             auth.begin_deletion(&doc).await?;
-            finish_deletion(&auth.0.log, doc.id(), &doc.name).await
+            finish_deletion(&auth.0.log, doc.id(), &doc.name).await?;
+            auth.0.deleted.notify_one();
+            Ok(())
         };
         self.0.changes.run(deletion).await
     }
@@ -231,7 +234,11 @@ pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
 async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
     delete_keys(log, tenant).await?;
     delete_topics(log, tenant).await?;
-    let docs = vec![DocOp::Delete(documents::tenant_name(name)), DocOp::Delete(documents::tenant_ending(tenant))];
+    let docs = vec![
+        DocOp::Delete(documents::tenant_name(name)),
+        DocOp::Delete(documents::tenant_ending(tenant)),
+        DocOp::Put(documents::tenant_left(tenant), Bytes::new()),
+    ];
     log.commit(Change { docs, ..Change::default() }).await?;
     Ok(())
 }

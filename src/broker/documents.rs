@@ -29,6 +29,8 @@ pub(crate) const CURSOR_KEY: &[u8] = b"cluster/cursor-key";
 pub(crate) const TENANT_NAMES: &[u8] = b"tenant-name/";
 /// Tenants whose deletion has begun begin with this.
 pub(crate) const TENANTS_ENDING: &[u8] = b"tenant-ending/";
+/// Tenants that are deleted and may still be in the bucket begin with this.
+pub(crate) const TENANTS_LEFT: &[u8] = b"tenant-left/";
 
 /// A tenant, by its id. Absent once its deletion has begun.
 pub(crate) fn tenant(id: TenantId) -> Bytes {
@@ -43,6 +45,11 @@ pub(crate) fn tenant_name(name: &str) -> Bytes {
 /// A tenant whose deletion has begun.
 pub(crate) fn tenant_ending(id: TenantId) -> Bytes {
     Bytes::from([TENANTS_ENDING, id.0.to_string().as_bytes()].concat())
+}
+
+/// A tenant that is deleted and may still be in the bucket. It says nothing of the tenant but its id.
+pub(crate) fn tenant_left(id: TenantId) -> Bytes {
+    Bytes::from([TENANTS_LEFT, id.0.to_string().as_bytes()].concat())
 }
 
 /// An API key, by its id.

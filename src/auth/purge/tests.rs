@@ -1,0 +1,181 @@
+//! Two tenants share every object of the bucket; one is deleted. Virtual time: the grace passes without waiting.
+
+use std::io::Read;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
+use plinth_storage::Log;
+use plinth_storage::log::LogOptions;
+use plinth_storage::record::NewRecord;
+use plinth_storage::testing::fault::FaultStore;
+use tokio::task::JoinSet;
+
+use super::super::{Action, Auth, Caller, Credential, KeyRequest, Operator, TenantSettings, secret};
+use crate::broker::{Broker, BrokerOptions, From, PageRequest, Publish, TopicSettings, Unit};
+
+const GRACE: Duration = Duration::from_secs(10 * 60);
+const ROOT: &str = "a-root-key-of-the-test";
+const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];
+const RECORDS: usize = 30;
+
+struct World {
+    log: Log,
+    auth: Auth,
+    broker: Broker,
+}
+
+/// A tenant with an administrator, and what must not be found any more when it is deleted.
+struct Party {
+    caller: Caller,
+    traces: Vec<String>,
+}
+
+impl World {
+    async fn open(store: &FaultStore) -> Self {
+        // Nothing is swept by itself.
+        let hours = Duration::from_secs(10 * 60 * 60);
+        let options = LogOptions { sweep_interval: hours, delete_grace: GRACE, ..LogOptions::new(store.stores()) };
+        let log = Log::open(options).await.expect("a log");
+        let (auth, _) = Auth::open(log.clone(), Some(ROOT.into())).await.expect("credentials");
+        let broker = Broker::open(log.clone(), BrokerOptions::default()).await.expect("a broker");
+        Self { log, auth, broker }
+    }
+
+    fn operator(&self) -> Operator {
+        self.auth.authenticate(Credential::Bearer(ROOT), None).expect("root").operator().expect("the root key")
+    }
+
+    fn inside(&self, name: &str) -> Caller {
+        self.auth.authenticate(Credential::Bearer(ROOT), Some(name)).expect("the root key inside")
+    }
+
+    async fn tenant(&self, name: &str) -> Party {
+        self.auth.create_tenant(&self.operator(), name, TenantSettings::default()).await.expect("a tenant");
+        let scopes = ALL.map(str::to_owned).to_vec();
+        let request = KeyRequest { name: format!("key-of-{name}"), scopes, expires_in: None };
+        let made = self.auth.create_key(&self.inside(name).admin().expect("root"), request).await.expect("a key");
+        let caller = self.auth.authenticate(Credential::Bearer(&made.key), None).expect("a valid key");
+        let topic = caller.authorize(Action::Manage, &format!("topic-of-{name}")).expect("allowed");
+        self.broker.ensure_topic(&topic, TopicSettings::default()).await.expect("a topic");
+        let hash = secret::hash(&made.key).map(|byte| byte.to_string()).join(",");
+        let traces = vec![format!("payload-of-{name}"), topic.name().into(), made.about.name, made.about.id, hash];
+        Party { caller, traces: [traces, vec![format!("\"{name}\"")]].concat() }
+    }
+
+    async fn publish(&self, party: &Party, name: &str, number: usize) {
+        let topic = party.caller.authorize(Action::Publish, &format!("topic-of-{name}")).expect("allowed");
+        let payload = format!("payload-of-{name} {number} {}", "x".repeat(200)).into();
+        let records = vec![NewRecord { payload, ..NewRecord::default() }];
+        let publish = Publish { partition: None, sticky: 0, records, stored: None, durability: None, terms: None };
+        self.broker.publish(&topic, publish).await.expect("published");
+    }
+
+    async fn count(&self, caller: &Caller, name: &str) -> usize {
+        let request = PageRequest {
+            topic: caller.authorize(Action::Subscribe, &format!("topic-of-{name}")).expect("allowed"),
+            partition: None,
+            from: From::Earliest,
+            limit: 1000,
+            bytes_max: 8 << 20,
+            unit: Unit::Record,
+            wait: None,
+        };
+        let page = self.broker.page(request).await.expect("a page");
+        page.slices.iter().map(|slice| slice.count() as usize).sum()
+    }
+
+    /// Lets the grace pass, and more, while what is left is freed.
+    async fn free(&self) {
+        let mut freeing = JoinSet::new();
+        freeing.spawn(self.auth.clone().free_what_is_left());
+        pass(GRACE + Duration::from_secs(60)).await;
+        freeing.shutdown().await;
+    }
+}
+
+async fn pass(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "virtual time: nothing is waited for and nothing is guessed")]
+    tokio::time::sleep(time).await;
+}
+
+/// Every object, and after it what is compressed in it.
+async fn bucket(store: &FaultStore) -> Vec<(String, Vec<u8>)> {
+    let listed: Vec<_> = store.inner().list(None).try_collect().await.expect("listed");
+    let mut out = Vec::with_capacity(listed.len());
+    for object in listed {
+        let stored = store.inner().get(&object.location).await.expect("there").bytes().await.expect("readable");
+        let mut bytes = stored.to_vec();
+        for at in 0..stored.len().saturating_sub(4) {
+            if stored[at..at + 4] == [0x28, 0xb5, 0x2f, 0xfd] {
+                let mut frame = zstd::Decoder::new(&stored[at..]).expect("a decoder").single_frame();
+                // Four bytes may be there by chance: such a frame ends with an error.
+                let _may_be_none = frame.read_to_end(&mut bytes);
+            }
+        }
+        out.push((object.location.to_string(), bytes));
+    }
+    out
+}
+
+/// In which objects each of the traces is.
+async fn found(store: &FaultStore, party: &Party) -> Vec<(String, String)> {
+    let bucket = bucket(store).await;
+    let found = party.traces.iter().flat_map(|trace| {
+        let holds = |bytes: &[u8]| memchr::memmem::find(bytes, trace.as_bytes()).is_some();
+        bucket.iter().filter(move |(_, bytes)| holds(bytes)).map(move |(name, _)| (trace.clone(), name.clone()))
+    });
+    found.collect()
+}
+
+/// Two tenants in the same slots, segment and checkpoints, over a restart.
+async fn shared(store: &FaultStore) -> (World, Party, Party) {
+    let world = World::open(store).await;
+    let (stays, goes) = (world.tenant("stays").await, world.tenant("goes").await);
+    let both = async |world: &World, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            tokio::join!(world.publish(&stays, "stays", number), world.publish(&goes, "goes", number));
+        }
+    };
+    both(&world, 0..10).await;
+    world.log.compact().await.expect("compacted");
+    both(&world, 10..20).await;
+    world.log.checkpoint().await.expect("written");
+    drop(world);
+    let world = World::open(store).await;
+    both(&world, 20..RECORDS).await;
+    world.log.checkpoint().await.expect("written");
+    (world, stays, goes)
+}
+
+// Fails when the deletion leaves no mark, and when the log is not purged.
+#[tokio::test(start_paused = true)]
+async fn everything_of_a_deleted_tenant_is_gone_from_the_bucket_and_the_other_has_all_its_records() {
+    let store = FaultStore::in_memory();
+    let (world, stays, goes) = shared(&store).await;
+    for trace in &goes.traces {
+        assert!(found(&store, &goes).await.iter().any(|(of, _)| of == trace), "{trace} was there");
+    }
+    world.auth.delete_tenant(&world.operator(), "goes").await.expect("deleted");
+    world.free().await;
+    assert_eq!(found(&store, &goes).await, []);
+    assert_eq!(world.count(&stays.caller, "stays").await, RECORDS);
+    assert!(found(&store, &stays).await.len() >= stays.traces.len());
+    drop(world);
+    let world = World::open(&store).await;
+    assert_eq!(world.count(&world.inside("stays"), "stays").await, RECORDS, "on a cold node, too");
+}
+
+// Fails when what is left of a tenant is known to the memory of a node alone.
+#[tokio::test(start_paused = true)]
+async fn a_start_frees_what_a_stop_of_the_node_has_left() {
+    let store = FaultStore::in_memory();
+    let (world, stays, goes) = shared(&store).await;
+    world.auth.delete_tenant(&world.operator(), "goes").await.expect("deleted");
+    drop(world);
+    let world = World::open(&store).await;
+    assert!(!found(&store, &goes).await.is_empty());
+    world.free().await;
+    assert_eq!(found(&store, &goes).await, []);
+    assert_eq!(world.count(&stays.caller, "stays").await, RECORDS);
+}
