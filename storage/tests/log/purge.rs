@@ -45,6 +45,17 @@ async fn delete_gone(log: &Log, number: u64) {
     log.commit(Change { topics, docs, ..Change::default() }).await.expect("deleted");
 }
 
+/// A document that stays and does not compress: the checkpoint that it is in is large.
+async fn put_noise(log: &Log, len: usize) {
+    let mut word = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        word.to_be_bytes()[0]
+    });
+    let doc = DocOp::Put(Bytes::from_static(b"noise"), noise.take(len).collect::<Vec<u8>>().into());
+    log.commit(Change { docs: vec![doc], ..Change::default() }).await.expect("committed");
+}
+
 /// Records of both, in the same slot.
 async fn publish_both(log: &Log, number: u64, text: &str) {
     let payload = Bytes::from(format!("{text} {MARKER} {}", "x".repeat(300)));
@@ -90,6 +101,7 @@ async fn shared(store: &FaultStore) -> Log {
     make_topic(&log, 1).await;
     make_gone(&log, 1).await;
     make_gone(&log, 2).await;
+    put_noise(&log, 50_000).await;
     for text in numbered(0..10) {
         publish_both(&log, 1, &text).await;
     }
@@ -156,24 +168,25 @@ async fn a_purge_that_a_crash_cut_off_is_made_good_by_the_next_one() {
     assert_eq!(texts(&log).await, numbered(0..40));
 }
 
-// Fails when a purge counts the segments of living topics as well: each would write the whole bucket again.
+// Fails when a purge takes what is dead of a living topic for a reason: each would write most of the bucket again.
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_holds_nothing_of_the_deleted_stays_as_it_is() {
     let store = FaultStore::in_memory();
     let log = open(&store).await;
-    make_topic(&log, 1).await;
+    make_topic(&log, 2).await;
     for text in numbered(0..20) {
         append(&log, &text).await.expect("stored");
+        log.append(partition(1), batch(&[Bytes::from(text)])).await.expect("stored");
     }
     log.compact().await.expect("compacted");
-    log.trim(&[(partition(0), Offset(5))]).await.expect("trimmed");
+    log.trim(&[(partition(1), Offset(20))]).await.expect("trimmed");
     let segments = log.metrics().segments.get();
     log.purge().await.expect("purged");
     assert_eq!(log.metrics().segments.get(), segments);
-    assert_eq!(texts(&log).await, numbered(5..20));
+    assert_eq!(texts(&log).await, numbered(0..20));
 }
 
-// Fails when a checkpoint in full that could not be written is forgotten, or is tried again only when something is new.
+// Fails when a purge that the store has kept from something counts as done.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_puts_a_purge_off() {
     let store = FaultStore::in_memory();
