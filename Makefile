@@ -4,10 +4,11 @@ SHELL := /bin/bash
 E := .ci/env
 N ?= 1000
 SEEDS ?= 5000
+EXAMPLES ?= 25
 ARGS ?=
 web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: run test test-examples test-web test-rust s3-contract lint web e2e bench kill-loop power-cuts bad-disks fuzz sim openapi setup
+.PHONY: run test test-examples test-web test-rust s3-contract contract lint web e2e bench kill-loop power-cuts bad-disks fuzz sim openapi setup
 .DEFAULT_GOAL := run
 
 run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
@@ -17,7 +18,7 @@ run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are pass
 	@$(E) cargo build --release --locked --bin plinth
 	@exec $(E) bash -c 'exec "$$CARGO_TARGET_DIR/release/plinth" serve $(ARGS)'
 
-test: test-examples test-web test-rust s3-contract e2e ## everything that must pass, a kill loop of 20 kills included
+test: test-examples test-web test-rust s3-contract contract e2e ## everything that must pass, a kill loop of 20 kills included
 
 test-examples: setup
 	cd examples/debian-packages && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest
@@ -31,6 +32,10 @@ test-rust: setup ## unit, contract, model, end-to-end and fault tests
 # Against the server that others wrote; `test-rust` runs the same tests against one inside the process.
 s3-contract: setup ## the tests of S3 on MinIO, which Go 1.24 compiles once in 2 to 5 minutes; left out without Go
 	.ci/s3-server --if-possible $(E) cargo test --locked --workspace --test store_contract --test it -- s3
+
+contract: setup ## schemathesis against a node, EXAMPLES per operation; SEED is 1 when not set
+	$(E) cargo build --locked --bin plinth
+	$(E) bash -c 'tests/contract/run.py "$$CARGO_TARGET_DIR/debug/plinth" schemathesis --checks all --seed $${SEED:-1} --max-examples $(EXAMPLES)'
 
 e2e: setup web ## the console in a real browser
 	$(E) cargo build --locked --bin plinth

@@ -11,39 +11,39 @@ use crate::limits::NUMBER_MAX;
 pub struct Quotas {
     /// Requests per second, and frames of a WebSocket that ask for something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub requests_per_second: Option<u64>,
     /// Payload bytes per second that are published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub publish_bytes_per_second: Option<u64>,
     /// Records per second that are published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub publish_records_per_second: Option<u64>,
     /// Payload bytes per second that are sent to readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub delivered_bytes_per_second: Option<u64>,
     /// Records per second that are sent to readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub delivered_records_per_second: Option<u64>,
     /// Connections at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub connections: Option<u64>,
     /// Live streams and WebSocket subscriptions at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub followers: Option<u64>,
     /// Topics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub topics: Option<u64>,
     /// Bytes that are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = QuotaNumber)]
+    #[schema(value_type = Option<QuotaNumber>)]
     pub storage_bytes: Option<u64>,
 }
 

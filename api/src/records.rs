@@ -26,7 +26,9 @@ pub enum Durability {
 
 /// Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`.
 #[derive(Debug, ToSchema)]
-#[schema(pattern = "^(earliest|latest|offset:[0-9]{1,19}|-[0-9]{1,19}|time:.+|cursor:.+)$")]
+#[schema(
+    pattern = r"^(earliest|latest|offset:[0-9]{1,19}|-[0-9]{1,19}|time:[0-9]{4}-(((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01]))|((0[469]|11)-(0[1-9]|[12][0-9]|30))|(02-(0[1-9]|[12][0-9])))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])|cursor:[A-Za-z0-9_-]+)$"
+)]
 pub struct From(pub String);
 
 /// A time such as `20s` or `500ms`, at most 60 s.
@@ -42,6 +44,16 @@ pub enum EventFormat {
     Value,
 }
 
+/// A payload of any type: its bytes, as they are.
+#[derive(Debug, ToSchema)]
+#[schema(format = Binary, min_length = 1)]
+pub struct Payload(pub String);
+
+/// A payload that is text.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1)]
+pub struct TextPayload(pub String);
+
 /// Batches in the form in which they are stored, one behind the other: `application/vnd.plinth.batch`, docs/format.md,
 /// section 8. A publish is one of them.
 #[derive(Debug, ToSchema)]
@@ -54,6 +66,7 @@ pub struct StoredBatches(pub String);
 pub struct PublishBatch<'a> {
     /// At least one record and at most 1,000.
     #[serde(borrow)]
+    #[schema(min_items = 1, max_items = 1000)]
     pub records: Vec<PublishRecord<'a>>,
 }
 
@@ -66,9 +79,11 @@ pub struct PublishRecord<'a> {
     pub key: Option<String>,
     /// At most 64 headers and 16 KiB in all.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<RecordHeaderName, RecordHeaderValue>)]
     pub headers: BTreeMap<String, String>,
     /// The media type of the payload. Default: JSON for `value`, UTF-8 text for `text`, octets for `base64`.
     #[serde(default)]
+    #[schema(pattern = r"^[^\u0000-\u0008\u000a-\u001f\u007f-\u009f]*$")]
     pub content_type: Option<String>,
     /// How long the record is delivered, such as `1h`: readers who come later see a gap. 1 s to 10 years.
     #[serde(default)]
@@ -85,8 +100,19 @@ pub struct PublishRecord<'a> {
     pub text: Option<String>,
     /// The payload in base64 (standard alphabet, with padding).
     #[serde(default)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub base64: Option<String>,
 }
+
+/// The name of a record's header: a token of RFC 9110.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+pub struct RecordHeaderName(pub String);
+
+/// The value of a record's header: no control character but a tab.
+#[derive(Debug, ToSchema)]
+#[schema(pattern = r"^[^\u0000-\u0008\u000a-\u001f\u007f-\u009f]*$")]
+pub struct RecordHeaderValue(pub String);
 
 /// The answer to a publish whose records are in one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

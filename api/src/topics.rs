@@ -182,7 +182,9 @@ pub struct PartitionBounds {
 
 /// The place before which records are deleted: an offset, `time:<RFC 3339>` or `latest`.
 #[derive(Debug, ToSchema)]
-#[schema(pattern = r"^([0-9]{1,18}|latest|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2}))$")]
+#[schema(
+    pattern = r"^([0-9]{1,18}|latest|time:[0-9]{4}-(((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01]))|((0[469]|11)-(0[1-9]|[12][0-9]|30))|(02-(0[1-9]|[12][0-9])))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$"
+)]
 pub struct TrimPlace(pub String);
 
 /// The answer to `DELETE /v1/topics/{topic}/records`.

@@ -103,6 +103,9 @@ enum Form {
     request_body(
         description = "One payload, a batch, or lines of JSON",
         content(
+            (serde_json::Value = "application/json"),
+            (plinth_api::records::TextPayload = "text/plain"),
+            (plinth_api::records::Payload = "application/octet-stream"),
             (serde_json::Value = "*/*"),
             (PublishBatch<'static> = "application/vnd.plinth.batch+json"),
             (String = "application/x-ndjson"),

@@ -28,6 +28,7 @@ fn of_schema(name: &str) -> Option<Value> {
             {"text": "a line of text", "ttl": "1h"},
             {"base64": "AAEC", "content_type": "image/x-icon"},
         ]}),
+        "TextPayload" => json!("a line of text"),
         "Receipt" => json!({
             "topic": "orders", "partition": 0, "offset": 17, "count": 1, "cursor": CURSOR,
             "timestamp": 1_780_000_000_000_u64, "durability": "object", "duplicate": false,
@@ -78,6 +79,7 @@ fn of_media_type(media_type: &str, is_request: bool) -> Option<Value> {
             Value::from(format!("retry: 2000\n:\n\nid: {CURSOR}\nevent: record\ndata: {record}\n\n"))
         }
         "text/plain" => json!("ok\n"),
+        "application/json" if is_request => json!({"order": 17}),
         "application/json" => json!({}),
         _ if media_type.starts_with("application/openmetrics-text") => json!("# EOF\n"),
         _ => return None,

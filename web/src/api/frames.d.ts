@@ -192,7 +192,7 @@ export interface components {
             content_type?: string | null;
             /** @description At most 64 headers and 16 KiB in all. */
             headers?: {
-                [key: string]: string;
+                [key: string]: components["schemas"]["RecordHeaderValue"];
             };
             /** @description Chooses the partition: records with the same key are in the same one. At most 1 KiB. */
             key?: string | null;
@@ -275,6 +275,8 @@ export interface components {
             /** @description The payload, when it is JSON; the bytes are those that were published. */
             value?: unknown;
         };
+        /** @description The value of a record's header: no control character but a tab. */
+        RecordHeaderValue: string;
         /** @description A frame from the server. */
         ServerFrame: {
             /** @description The limits that hold on it. */

@@ -281,6 +281,11 @@ export interface components {
              */
             tail: number;
         };
+        /**
+         * Format: binary
+         * @description A payload of any type: its bytes, as they are.
+         */
+        Payload: string;
         /** @description Ask for a `pong`. */
         PingFrame: {
             /** @description Repeated in the answer. */
@@ -397,7 +402,7 @@ export interface components {
             content_type?: string | null;
             /** @description At most 64 headers and 16 KiB in all. */
             headers?: {
-                [key: string]: string;
+                [key: string]: components["schemas"]["RecordHeaderValue"];
             };
             /** @description Chooses the partition: records with the same key are in the same one. At most 1 KiB. */
             key?: string | null;
@@ -427,24 +432,15 @@ export interface components {
         QuotaNumber: number;
         /** @description What may be used at most. What is left out is not limited. */
         Quotas: {
-            /** @description Connections at the same time. */
-            connections?: components["schemas"]["QuotaNumber"];
-            /** @description Payload bytes per second that are sent to readers. */
-            delivered_bytes_per_second?: components["schemas"]["QuotaNumber"];
-            /** @description Records per second that are sent to readers. */
-            delivered_records_per_second?: components["schemas"]["QuotaNumber"];
-            /** @description Live streams and WebSocket subscriptions at the same time. */
-            followers?: components["schemas"]["QuotaNumber"];
-            /** @description Payload bytes per second that are published. */
-            publish_bytes_per_second?: components["schemas"]["QuotaNumber"];
-            /** @description Records per second that are published. */
-            publish_records_per_second?: components["schemas"]["QuotaNumber"];
-            /** @description Requests per second, and frames of a WebSocket that ask for something. */
-            requests_per_second?: components["schemas"]["QuotaNumber"];
-            /** @description Bytes that are stored. */
-            storage_bytes?: components["schemas"]["QuotaNumber"];
-            /** @description Topics. */
-            topics?: components["schemas"]["QuotaNumber"];
+            connections?: components["schemas"]["QuotaNumber"] | null;
+            delivered_bytes_per_second?: components["schemas"]["QuotaNumber"] | null;
+            delivered_records_per_second?: components["schemas"]["QuotaNumber"] | null;
+            followers?: components["schemas"]["QuotaNumber"] | null;
+            publish_bytes_per_second?: components["schemas"]["QuotaNumber"] | null;
+            publish_records_per_second?: components["schemas"]["QuotaNumber"] | null;
+            requests_per_second?: components["schemas"]["QuotaNumber"] | null;
+            storage_bytes?: components["schemas"]["QuotaNumber"] | null;
+            topics?: components["schemas"]["QuotaNumber"] | null;
         };
         /** @description The answer to a publish whose records are in one partition. */
         Receipt: {
@@ -511,6 +507,8 @@ export interface components {
             /** @description The payload, when it is JSON; the bytes are those that were published. */
             value?: unknown;
         };
+        /** @description The value of a record's header: no control character but a tab. */
+        RecordHeaderValue: string;
         /** @description A page of records. */
         RecordPage: {
             /** @description True when the page reached the tail of every partition. */
@@ -710,6 +708,8 @@ export interface components {
             name: components["schemas"]["TenantName"];
             quotas?: components["schemas"]["Quotas"] | null;
         };
+        /** @description A payload that is text. */
+        TextPayload: string;
         /** @description A one-time ticket for `?ticket=`. */
         Ticket: {
             /**
