@@ -4,6 +4,7 @@
 //! headers or frames, and never shows the source of an error: that is for the log.
 
 use plinth_api::error::{ErrorCode, Problem};
+use plinth_api::limits::NUMBER_MAX;
 use plinth_storage::error::Refusal;
 
 use crate::auth::Denied;
@@ -23,6 +24,11 @@ pub fn problem_of(error: &Error) -> Problem {
             Refusal::FencingToken { token } => problem.fencing_token = Some(token.0),
             Refusal::OtherContent => {}
         },
+        Error::QuotaExceeded(exceeded) => {
+            let wait = u64::try_from(exceeded.wait.as_millis()).unwrap_or(u64::MAX);
+            problem.retry_after_ms = Some(wait.saturating_add(1).min(NUMBER_MAX));
+            problem.violated_policies = Some(vec![format!("{}{}", exceeded.whose.prefix(), exceeded.quota.as_str())]);
+        }
         Error::NotFound { .. }
         | Error::Conflict { .. }
         | Error::Invalid { .. }
@@ -74,6 +80,7 @@ fn code_of(error: &Error) -> ErrorCode {
         Error::TooLarge { .. } => ErrorCode::TooLarge,
         Error::Trimmed { .. } => ErrorCode::OffsetTrimmed,
         Error::AboveTail { .. } => ErrorCode::OffsetAboveTail,
+        Error::QuotaExceeded(_) => ErrorCode::QuotaExceeded,
         Error::Busy { .. } => ErrorCode::Overloaded,
         Error::Unavailable { .. } => ErrorCode::StoreUnavailable,
         Error::ShuttingDown { .. } => ErrorCode::ShuttingDown,

@@ -309,6 +309,13 @@ pub struct Problem {
     /// For `fenced`: the highest fencing token that the partition has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fencing_token: Option<u64>,
+    /// After how many milliseconds it may succeed, where that is known; with a random part, so that not all come back at
+    /// once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// For `quota_exceeded`: the quotas that are used up, by their names in `RateLimit-Policy`.
+    #[serde(default, rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    pub violated_policies: Option<Vec<String>>,
 }
 
 impl Problem {
@@ -328,6 +335,8 @@ impl Problem {
             expected_seq: None,
             epoch: None,
             fencing_token: None,
+            retry_after_ms: None,
+            violated_policies: None,
         }
     }
 }

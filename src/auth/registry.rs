@@ -59,7 +59,7 @@ impl TenantRef {
         self.0.settings.load_full()
     }
 
-    /// What it uses.
+    /// What it uses, and may use.
     #[must_use]
     pub fn meter(&self) -> &Arc<Meter> {
         &self.0.meter
@@ -120,10 +120,12 @@ impl Registry {
         };
         let settings = Arc::new(settings_of(&doc));
         if let Some(known) = live.get(&id) {
+            known.0.meter.set(&settings.quotas);
             known.0.settings.store(settings);
             return Ok(Some(known.clone()));
         }
-        let tenant = Tenant { id, name: doc.name.into(), settings: ArcSwap::new(settings), meter: Arc::default() };
+        let meter = Arc::new(Meter::new(&settings.quotas));
+        let tenant = Tenant { id, name: doc.name.into(), settings: ArcSwap::new(settings), meter };
         let made = TenantRef(Arc::new(tenant));
         live.insert(id, made.clone());
         Ok(Some(made))

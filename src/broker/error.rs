@@ -5,6 +5,8 @@ use std::fmt;
 
 use plinth_storage::error::{Kind, Refusal};
 
+use super::quotas::Exceeded;
+
 /// Why a call of the broker failed. Each sentence is lower-case and names the thing and the limit.
 #[derive(Debug)]
 pub enum Error {
@@ -41,6 +43,8 @@ pub enum Error {
         /// The tail.
         tail: u64,
     },
+    /// A quota of the tenant or of the key is used up; nothing was stored.
+    QuotaExceeded(Exceeded),
     /// A bound of this node is reached; nothing was stored.
     Busy(String),
     /// The object store cannot be reached; nothing was stored.
@@ -83,6 +87,7 @@ impl fmt::Display for Error {
             Self::Trimmed { requested, start } => {
                 write!(f, "offset {requested} is no longer kept; the first kept offset is {start}")
             }
+            Self::QuotaExceeded(exceeded) => exceeded.fmt(f),
             Self::AboveTail { requested, tail } => write!(f, "offset {requested} is above the tail, which is {tail}"),
         }
     }
@@ -101,11 +106,18 @@ impl StdError for Error {
             | Self::TooLarge(_)
             | Self::Trimmed { .. }
             | Self::AboveTail { .. }
+            | Self::QuotaExceeded(_)
             | Self::Busy(_)
             | Self::Unavailable(_)
             | Self::ShuttingDown(_)
             | Self::Unknown(_) => None,
         }
+    }
+}
+
+impl From<Exceeded> for Error {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::QuotaExceeded(exceeded)
     }
 }
 

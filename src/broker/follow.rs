@@ -31,7 +31,7 @@ use super::catalog::Topic;
 use super::error::Error;
 use super::from::{Begin, From, Origin};
 use super::page::named;
-use super::quotas::Opened;
+use super::quotas::{Opened, Pace};
 use crate::auth::{Account, TopicPattern};
 use crate::render::push_event;
 
@@ -94,6 +94,7 @@ pub struct Follower {
     account: Account,
     /// It counts as a follower as long as it lives.
     _open: Opened,
+    pace: Pace,
     wake: Follow,
     /// By the index that `wake` gave.
     lanes: Vec<Option<Lane>>,
@@ -144,10 +145,10 @@ impl Broker {
     ///
     /// # Errors
     /// `NotFound` for a topic that does not exist; `Invalid` and `Unprocessable` for a request that cannot be followed;
-    /// `InvalidCursor`; those of the log.
+    /// `InvalidCursor`; `QuotaExceeded` for one follower too many; those of the log.
     pub async fn follow(&self, request: FollowRequest) -> Result<Follower, Error> {
         let account = check(&request)?.clone();
-        let open = account.meters().follower();
+        let open = account.meters().follower()?;
         let tenant = account.tenant().id();
         let (literal, starred): (Vec<_>, Vec<_>) = request.topics.into_iter().partition(TopicPattern::is_literal);
         // Listen for new topics before looking at those that are there.
@@ -165,6 +166,7 @@ impl Broker {
             broker: self.clone(),
             account,
             _open: open,
+            pace: Pace::default(),
             wake: self.log().follow(),
             lanes: Vec::new(),
             topics: HashSet::new(),
@@ -199,6 +201,7 @@ impl Follower {
                 }
                 return Ok(event);
             }
+            self.pace.wait().await;
             if let Some(event) = self.take_read()? {
                 return Ok(event);
             }
@@ -295,7 +298,7 @@ impl Follower {
             }
             let whole = FollowedBatch::whole(&self.broker, &lane.topic, lane.place, stored, lane.live);
             let batch = whole.within(from, run.end);
-            self.account.meters().delivered(u64::from(batch.count()), batch.bytes() as u64);
+            self.pace.delivered(self.account.meters(), u64::from(batch.count()), batch.bytes() as u64);
             return Ok(Some(Event::Records(batch)));
         }
         Ok(None)

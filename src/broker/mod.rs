@@ -35,7 +35,7 @@ pub use self::from::From;
 pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
-pub use self::quotas::{Meter, Meters, Opened, UsageFigures};
+pub use self::quotas::{Exceeded, Left, Limits, Meter, Meters, Opened, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 pub use self::terms::{ProducerTerm, Terms};

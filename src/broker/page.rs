@@ -124,9 +124,11 @@ impl Broker {
     ///
     /// # Errors
     /// `NotFound`; `InvalidCursor`; `Invalid` for a partition that does not exist and for an offset of several
-    /// partitions; `Trimmed` and `AboveTail` for an offset that is not there; those of the log.
+    /// partitions; `Trimmed` and `AboveTail` for an offset that is not there; `QuotaExceeded` while what was read before
+    /// is not paid for; those of the log.
     pub async fn page(&self, request: PageRequest) -> Result<Page, Error> {
         proved(request.topic.action(), Action::Subscribe)?;
+        request.topic.account().meters().check_delivery()?;
         let topic = self.catalog().get(&request.topic)?;
         let deadline = request.wait.map(|wait| Instant::now() + wait);
         let mut places = self.begin_page(&topic, &request).await?;

@@ -102,15 +102,25 @@ impl Broker {
     ///
     /// # Errors
     /// When nothing was stored. `Invalid`, `Unprocessable` and `TooLarge` before anything is tried; `NotFound` when the
-    /// topic does not exist and the caller may not make it; `Refused` when its terms do not hold; those of the log.
+    /// topic does not exist and the caller may not make it; `Refused` when its terms do not hold; `QuotaExceeded`; those of
+    /// the log.
     pub async fn publish(&self, topic: &TopicRef, publish: Publish) -> Result<Published, Error> {
         proved(topic.action(), Action::Publish)?;
         check_batch(&publish.records)?;
         publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
-        let published = self.publish_by_name(topic, &publish).await?;
-        let (records, bytes) = published.stored(&publish.records);
-        topic.account().meters().published(records, bytes);
-        Ok(published)
+        let meters = topic.account().meters();
+        let (records, bytes) = (publish.records.len() as u64, payload_bytes(&publish.records));
+        meters.take_publish(records, bytes)?;
+        let published = self.publish_by_name(topic, &publish).await;
+        match &published {
+            Ok(published) => {
+                let (records, bytes) = published.stored(&publish.records);
+                meters.published(records, bytes);
+            }
+            Err(Error::Unknown(_)) => {}
+            Err(_) => meters.give_back_publish(records, bytes),
+        }
+        published
     }
 
     async fn publish_by_name(&self, topic: &TopicRef, publish: &Publish) -> Result<Published, Error> {
@@ -188,6 +198,10 @@ impl Broker {
             Err(error) => Err((places, error.into())),
         }
     }
+}
+
+fn payload_bytes(records: &[NewRecord]) -> u64 {
+    records.iter().map(|record| record.payload.len() as u64).sum()
 }
 
 /// The class to reach: that of the topic, or a stronger one.
@@ -294,6 +308,7 @@ fn at(records: &[NewRecord], place: usize, error: Error) -> Error {
         | Error::InvalidCursor(_)
         | Error::Trimmed { .. }
         | Error::AboveTail { .. }
+        | Error::QuotaExceeded(_)
         | Error::Busy(_)
         | Error::Unavailable(_)
         | Error::ShuttingDown(_)

@@ -58,7 +58,7 @@ pub(super) fn of_stream(
     again: bool,
 ) -> Result<Access, ApiError> {
     let access = by_one(front, parts, params, again)?;
-    visit(parts)?.enter(&access.caller);
+    visit(parts)?.enter(&access.caller)?;
     Ok(access)
 }
 

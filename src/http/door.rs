@@ -11,9 +11,9 @@ use futures::future::Either;
 
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
-use super::publish;
 use super::routes::{RECORDS, router};
 use super::visit::{RequestId, Visit};
+use super::{publish, rate_limit};
 use crate::server::{Answer, Connection, ConnectionId, RequestBody};
 
 /// Answers all requests of a node.
@@ -54,7 +54,8 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
         let name = name_in(parts.uri.path()).unwrap_or_default();
         publish::answer(&front, &visit, name, (&parts, body)).await
     };
-    let response = around(answer).await;
+    let mut response = around(answer).await;
+    rate_limit::tell(visit.account(), response.headers_mut());
     edge.finish(&front, Some(RECORDS), visit.into_request_id(), response)
 }
 

@@ -15,7 +15,7 @@ use plinth_api::error::{ErrorCode, Problem, Retry};
 use plinth_storage::error::Chain;
 
 use crate::auth::Denied;
-use crate::broker;
+use crate::broker::{self, Exceeded};
 use crate::problem::{problem_of, problem_of_denied};
 
 /// The media type of a problem document (RFC 9457).
@@ -27,6 +27,8 @@ pub struct ApiError(Arc<Failure>);
 
 struct Failure {
     problem: Problem,
+    /// Whether the connection ends with the answer.
+    closes: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -48,6 +50,12 @@ impl ApiError {
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let problem = Problem::new(ErrorCode::Internal, "the server failed; its log says why");
         Self::from_parts(problem, Some(source.into()))
+    }
+
+    /// The same, and the connection ends with the answer.
+    #[must_use]
+    pub(super) fn closing(self) -> Self {
+        Self(Arc::new(Failure { problem: self.0.problem.clone(), closes: true, source: None }))
     }
 
     /// The document for the client.
@@ -81,20 +89,24 @@ impl ApiError {
     }
 
     /// Turns `response`, which carries this failure, into the document.
-    pub(super) fn write(&self, response: &mut Response, request_id: &str, publish: bool, retry_after: u64) {
+    /// Everyone is to come back after a time of his own, `later` in ms if nothing else is known.
+    pub(super) fn write(&self, response: &mut Response, request_id: &str, publish: bool, later: u64) {
         let mut problem = self.0.problem.clone();
         problem.request_id = Some(request_id.to_owned());
         problem.outcome = publish.then(|| problem.code.outcome());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if self.code().retry() == Retry::Later {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
+            let wait = problem.retry_after_ms.as_mut().map(|wait| {
+                *wait = wait.saturating_add(later);
+                *wait
+            });
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.unwrap_or(later).div_ceil(1000)));
         }
         if let Some(challenge) = challenge(self.code()) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        // The body may not have been read to its end: what follows on the connection would be taken for a request.
-        if matches!(self.code(), ErrorCode::RequestTimeout | ErrorCode::TooLarge) {
+        if self.0.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *response.body_mut() =
@@ -107,7 +119,9 @@ impl ApiError {
     }
 
     fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::new(Failure { problem, source }))
+        // Where the body may not have been read to its end, what follows on the connection would be taken for a request.
+        let closes = matches!(problem.code, ErrorCode::RequestTimeout | ErrorCode::TooLarge);
+        Self(Arc::new(Failure { problem, closes, source }))
     }
 }
 
@@ -123,6 +137,12 @@ fn challenge(code: ErrorCode) -> Option<&'static str> {
 impl From<broker::Error> for ApiError {
     fn from(error: broker::Error) -> Self {
         Self::from_parts(problem_of(&error), Some(Box::new(error)))
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        broker::Error::from(exceeded).into()
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Resul
     let token = bearer(headers)?.ok_or_else(no_credential)?;
     let tenant = tenant_header(headers)?;
     let caller = front.auth.authenticate(Credential::Bearer(token), tenant)?;
-    visit.enter(&caller);
+    visit.enter(&caller)?;
     Ok(caller)
 }
 

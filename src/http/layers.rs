@@ -18,6 +18,7 @@ use tracing::{Instrument, Level};
 
 use super::error::ApiError;
 use super::front::Front;
+use super::rate_limit;
 use super::routes::RECORDS;
 use super::visit::{RequestId, Visit};
 use crate::server::Connection;
@@ -29,8 +30,8 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// What is shown for the route of a request that matches none.
 const OTHER: &str = "other";
 
-/// Longest wait that `Retry-After` names, in seconds; each answer draws its own.
-const RETRY_AFTER_SECONDS_MAX: u64 = 3;
+/// Longest wait that `Retry-After` names where nothing else is known, in ms; each answer draws its own.
+const RETRY_AFTER_MS_MAX: u64 = 3_000;
 
 /// The outermost layer of the router.
 pub(super) async fn edge(State(front): State<Front>, mut request: Request, next: Next) -> Response {
@@ -38,16 +39,19 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
     let id = RequestId::of(&front, request.headers());
-    if let Some(connection) = request.extensions_mut().remove::<Connection>() {
-        request.extensions_mut().insert(Arc::new(Visit::new(connection, id.clone())));
+    let connection = request.extensions_mut().remove::<Connection>();
+    let visit = connection.map(|connection| Arc::new(Visit::new(connection, id.clone())));
+    if let Some(visit) = &visit {
+        request.extensions_mut().insert(Arc::clone(visit));
     }
     let span = tracing::info_span!("request", request_id = id.as_str(), route = route.unwrap_or(OTHER));
-    let response = around(async move {
+    let mut response = around(async move {
         check_host(&request)?;
         Ok(next.run(request).await)
     })
     .instrument(span)
     .await;
+    rate_limit::tell(visit.as_ref().and_then(|visit| visit.account()), response.headers_mut());
     edge.finish(&front, route, id, response)
 }
 
@@ -75,7 +79,7 @@ impl Edge {
             error.log(shown, route.unwrap_or(OTHER));
             front.metrics.failed(Transport::Http, error.code());
             let publish = self.post && route == Some(RECORDS);
-            error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_SECONDS_MAX));
+            error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_MS_MAX));
         }
         let status = response.status().as_u16();
         front.metrics.answered(route, status);

@@ -6,7 +6,7 @@
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use plinth_api::error::{ErrorCode, Retry};
@@ -25,13 +25,15 @@ use super::read::start;
 use super::visit::RequestId;
 use crate::auth::{Action, Caller, TopicPattern};
 use crate::broker::{FollowRequest, From as Start, SlowPolicy};
-use crate::problem::problem_of;
 use crate::server::Lasting;
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 2] = [MediaType::EventStream, MediaType::Ndjson];
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Longest time after which a browser that is sent away comes back.
+const RECONNECT_MS_MAX: u64 = 60_000;
 
 /// About how many payload bytes one chunk of a stream has.
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
@@ -67,7 +69,10 @@ pub(super) async fn stream(State(front): State<Front>, request: Request) -> Resu
     let mut params = Params::parse(parts.uri.query());
     let media_type = negotiate(&parts.headers, &OFFERED);
     let again = matches!(media_type, Ok(MediaType::EventStream));
-    let access = access::of_stream(&front, &parts, &mut params, again)?;
+    let access = match access::of_stream(&front, &parts, &mut params, again) {
+        Err(refused) if again => return send_away(&front, refused),
+        access => access?,
+    };
     let topics = topics(&access.caller, &mut params)?;
     let request = LiveRequest::take(media_type?, &parts.headers, &mut params, topics)?;
     params.finish()?;
@@ -170,20 +175,34 @@ pub(super) async fn answer(
             response.extensions_mut().insert(Lasting);
             response
         }
-        Err(error) => {
-            let code = problem_of(&error).code;
-            if media_type != MediaType::EventStream || code.retry() == Retry::Never {
-                return Err(error.into());
-            }
-            front.metrics.failed(Transport::Sse, code);
-            tracing::warn!(code = code.as_str(), %error, "a stream is sent away");
-            let reconnect_in_ms = front.reconnect_in_ms();
-            let goaway =
-                Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: resumed_from.clone() };
-            streaming(media_type, Body::from(encoder.control(&goaway, &resumed_from)))
-        }
+        Err(error) if media_type == MediaType::EventStream => goaway(&front, error.into(), encoder, &resumed_from)?,
+        Err(error) => return Err(error.into()),
     };
     access.leave_cookie(&mut response);
+    Ok(response)
+}
+
+/// The answer to an `EventSource` that is refused before anything is known of its stream.
+///
+/// # Errors
+/// `refused`, if it is of no use to come back.
+pub(super) fn send_away(front: &Front, refused: ApiError) -> Result<Response, ApiError> {
+    goaway(front, refused, Encoder::Events { named: true, value: false }, "")
+}
+
+/// Sends a stream away that may work later, and ends its connection: what refuses it may be the number of them.
+fn goaway(front: &Front, refused: ApiError, encoder: Encoder, cursor: &str) -> Result<Response, ApiError> {
+    let code = refused.code();
+    if code.retry() == Retry::Never {
+        return Err(refused);
+    }
+    front.metrics.failed(Transport::Sse, code);
+    tracing::debug!(code = code.as_str(), detail = refused.problem().detail, "a stream is sent away");
+    let known = refused.problem().retry_after_ms.unwrap_or(0);
+    let reconnect_in_ms = known.saturating_add(front.reconnect_in_ms()).min(RECONNECT_MS_MAX);
+    let goaway = Control::Goaway { reconnect_in_ms, reason: code.as_str().to_owned(), cursor: cursor.to_owned() };
+    let mut response = streaming(MediaType::EventStream, Body::from(encoder.control(&goaway, cursor)));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(response)
 }
 

@@ -20,6 +20,8 @@ mod layers;
 mod live;
 mod openapi;
 mod publish;
+mod quotas;
+mod rate_limit;
 mod read;
 mod retention;
 mod routes;

@@ -18,7 +18,7 @@ use utoipa::openapi::{OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
-use super::{docs, health, keys, live, publish, read, tenants, topics};
+use super::{docs, health, keys, live, publish, quotas, read, tenants, topics};
 use crate::ws;
 
 mod examples;
@@ -57,6 +57,7 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         topics::trim,
         live::stream,
         ws::upgrade::upgrade,
+        quotas::view,
         tenants::create,
         tenants::list,
         tenants::view,

@@ -140,6 +140,7 @@ where
 {
     let began = Instant::now();
     let topic = extract::caller(front, visit, &parts.headers)?.authorize(Action::Publish, name)?;
+    topic.account().meters().check_publish()?;
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     let (durability, terms) = check_headers(&parts.headers, form)?;

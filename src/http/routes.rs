@@ -6,7 +6,7 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::front::Front;
-use super::{docs, health, keys, layers, live, publish, read, tenants, topics};
+use super::{docs, health, keys, layers, live, publish, quotas, read, tenants, topics};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
@@ -69,6 +69,7 @@ pub const ROUTES: &[Route] = routes! {
     delete RECORDS,                 Manage    => topics::trim;
     get    "/v1/stream",            Subscribe => live::stream;
     get    SOCKET,                  Tenant    => ws::upgrade;
+    get    "/v1/quotas",            Tenant    => quotas::view;
     post   "/v1/tenants",           Operator  => tenants::create;
     get    "/v1/tenants",           Operator  => tenants::list;
     get    "/v1/tenants/{tenant}",  Operator  => tenants::view;

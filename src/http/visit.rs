@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use axum::http::{HeaderMap, HeaderValue};
 
+use super::error::ApiError;
 use super::front::Front;
 use super::layers::X_REQUEST_ID;
 use crate::auth::{Account, Caller};
@@ -77,11 +78,18 @@ impl Visit {
     }
 
     /// Puts the request on the account of `caller`, and its connection unless that is on one already.
-    pub fn enter(&self, caller: &Caller) {
-        let Some(account) = caller.account() else { return };
-        account.meters().request();
-        self.connection.keep(|| Box::new(account.meters().connection()));
+    ///
+    /// # Errors
+    /// `QuotaExceeded` for the request or the connection.
+    pub fn enter(&self, caller: &Caller) -> Result<(), ApiError> {
+        let Some(account) = caller.account() else { return Ok(()) };
         // A request has one caller; a second look at the credential finds the same.
         let (Ok(()) | Err(_)) = self.account.set(account.clone());
+        let meters = account.meters();
+        self.connection.keep(|| match meters.connection() {
+            Ok(open) => Ok(Box::new(open)),
+            Err(exceeded) => Err(ApiError::from(exceeded).closing()),
+        })?;
+        Ok(meters.request()?)
     }
 }

@@ -157,9 +157,17 @@ impl Connection {
         self.id
     }
 
-    /// Keeps what the first call of this makes until the connection ends, also after an upgrade.
-    pub fn keep(&self, make: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
-        self.watch.kept.get_or_init(make);
+    /// Keeps what `make` gives until the connection ends, also after an upgrade; of all calls for one connection, what
+    /// the first one gives that does not fail.
+    ///
+    /// # Errors
+    /// That of `make`.
+    pub fn keep<E>(&self, make: impl FnOnce() -> Result<Box<dyn Any + Send + Sync>, E>) -> Result<(), E> {
+        if self.watch.kept.get().is_none() {
+            // Another request of the connection may have been faster: then what it made stays.
+            let (Ok(()) | Err(_)) = self.watch.kept.set(make()?);
+        }
+        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ const LAST_PUBLISHES: Duration = Duration::from_secs(5);
 /// How long the last frames and the closing handshake may take.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
+/// Over how many milliseconds those are spread who are told to try again.
+const SPREAD_MS: u64 = 1_000;
 /// Publishes and subscribes of one connection that are under way at once; above it the socket is not read.
 const REQUESTS_MAX: usize = 64;
 /// Answers that wait for the socket; above it the socket is not read.
@@ -65,6 +67,8 @@ mod close {
     pub(super) const CREDENTIAL_ENDED: u16 = 4401;
     /// No credential came in time.
     pub(super) const NO_CREDENTIAL: u16 = 4408;
+    /// A quota of the tenant or of the key is used up.
+    pub(super) const QUOTA: u16 = 4429;
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::receipt::Answer;
 use crate::telemetry::Transport;
 
 use super::session::{Ending, Session};
-use super::{RECORDS_FRAME_BYTES, close};
+use super::{RECORDS_FRAME_BYTES, SPREAD_MS, close};
 
 /// A request that the broker has answered.
 pub(super) enum Done {
@@ -116,8 +116,18 @@ impl Session {
         }
     }
 
-    pub(super) fn refuse(&mut self, id: Option<String>, problem: Problem) {
+    /// Says why there is no room for the connection, and ends it.
+    pub(super) fn turn_away(&mut self, id: Option<String>, problem: Problem) -> Ending {
+        self.refuse(id, problem);
+        Ending::Close(close::QUOTA, "quota exceeded")
+    }
+
+    pub(super) fn refuse(&mut self, id: Option<String>, mut problem: Problem) {
         self.front.metrics.failed(Transport::Websocket, problem.code);
+        // Not all at once.
+        if let Some(wait) = &mut problem.retry_after_ms {
+            *wait = wait.saturating_add(self.front.random(SPREAD_MS));
+        }
         self.outbox.push_error(id.filter(|id| id.len() <= FRAME_ID_BYTES_MAX), problem);
     }
 
@@ -131,7 +141,7 @@ impl Session {
     fn asking(&self) -> Result<&Caller, Refusal> {
         let caller = self.caller()?;
         if let Some(account) = caller.account() {
-            account.meters().request();
+            account.meters().request().map_err(Error::from)?;
         }
         Ok(caller)
     }
@@ -145,7 +155,9 @@ impl Session {
         let caller = self.front.auth.authenticate(Credential::Bearer(&frame.token), self.tenant.as_deref());
         match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
             Ok(caller) => {
-                self.visit.enter(&caller);
+                if let Err(refused) = self.visit.enter(&caller) {
+                    return Some(self.turn_away(frame.id, refused.problem().clone()));
+                }
                 self.caller = Some(caller);
                 self.welcome();
                 None

@@ -38,6 +38,8 @@ pub(super) struct Handshake {
     pub(super) tenant: Option<String>,
     /// The request that this began with.
     pub(super) visit: Arc<Visit>,
+    /// Why there is no room for the connection, if there is none.
+    pub(super) refused: Option<Box<Problem>>,
 }
 
 /// The state of one connection.
@@ -85,7 +87,7 @@ impl Ending {
 /// Serves a connection until it ends.
 pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     let (sink, mut frames) = socket.split();
-    let Handshake { front, caller, tenant, visit } = handshake;
+    let Handshake { front, caller, tenant, visit, refused } = handshake;
     let mut session = Session {
         id: front.broker.log().new_ulid().to_string(),
         front,
@@ -102,7 +104,10 @@ pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     if session.caller.is_some() {
         session.welcome();
     }
-    let ending = session.serve(&mut frames).await;
+    let ending = match refused {
+        Some(problem) => session.turn_away(None, *problem),
+        None => session.serve(&mut frames).await,
+    };
     let request_id = session.visit.request_id().as_str();
     tracing::debug!(request_id, session = %session.id, ?ending, "WebSocket connection ends");
     session.front.metrics.websocket_closed(ending.code());

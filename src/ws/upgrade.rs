@@ -63,12 +63,19 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         return Err(ApiError::new(ErrorCode::ShuttingDown, "the node is stopping"));
     }
     let credential = one_credential(bearer(&parts.headers)?, offer.token.as_deref(), ticket.as_deref())?;
-    let mut access = credential.map(|credential| access(&front, &parts, credential, tenant)).transpose()?;
+    let (mut access, refused) = match credential.map(|credential| access(&front, &parts, credential, tenant)) {
+        None => (None, None),
+        Some(Ok(access)) => (Some(access), None),
+        // A browser is shown no status: the connection says why it closes.
+        Some(Err(error)) if error.code() == ErrorCode::QuotaExceeded => (None, Some(Box::new(error.problem().clone()))),
+        Some(Err(error)) => return Err(error),
+    };
     let handshake = Handshake {
         front: front.clone(),
         caller: access.as_ref().map(|access| access.caller.clone()),
         tenant: tenant.map(str::to_owned),
         visit: Arc::clone(visit(&parts)?),
+        refused,
     };
     if offer.named {
         socket.set_selected_protocol(HeaderValue::from_static(SUBPROTOCOL));
@@ -152,7 +159,7 @@ fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Opti
         }
     };
     access.caller.inside()?;
-    visit(parts)?.enter(&access.caller);
+    visit(parts)?.enter(&access.caller)?;
     Ok(access)
 }
 

@@ -22,6 +22,7 @@ mod once;
 mod openapi;
 mod proxy;
 mod publish;
+mod quotas;
 mod read;
 mod restart;
 mod retention;

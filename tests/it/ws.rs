@@ -24,7 +24,7 @@ pub(crate) struct Socket {
 
 /// What comes over a connection.
 #[derive(Debug)]
-enum Next {
+pub(crate) enum Next {
     Frame(Box<Frame>),
     Closed(Option<u16>),
 }
@@ -56,7 +56,7 @@ impl Socket {
     }
 
     /// A connection with the key in a header.
-    async fn with_key(server: &Server, key: &str) -> Self {
+    pub(crate) async fn with_key(server: &Server, key: &str) -> Self {
         let opened = Self::open(server, "/v1/ws", &[("authorization", format!("Bearer {key}"))]).await;
         let mut socket = opened.unwrap_or_else(|refused| panic!("refused: {:?}", refused.problem));
         socket.frame("welcome").await;
@@ -67,7 +67,7 @@ impl Socket {
         self.socket.send(Message::text(frame.to_string())).await.expect("the connection is open");
     }
 
-    async fn next(&mut self) -> Next {
+    pub(crate) async fn next(&mut self) -> Next {
         loop {
             match within("a frame", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
@@ -114,14 +114,14 @@ impl Socket {
     }
 
     /// The problem of the next frame, which is an `error` with this id.
-    async fn error(&mut self, id: Option<&str>) -> Problem {
+    pub(crate) async fn error(&mut self, id: Option<&str>) -> Problem {
         let frame = self.frame("error").await;
         assert_eq!(frame.id.as_deref(), id, "{}", frame.text);
         frame.problem.expect("an error has a problem")
     }
 
     /// The code with which the server closes, after an `error` with this code.
-    async fn closed_after(&mut self, code: ErrorCode) -> Option<u16> {
+    pub(crate) async fn closed_after(&mut self, code: ErrorCode) -> Option<u16> {
         let problem = self.error(None).await;
         assert_eq!(problem.code, code, "{problem:?}");
         self.closed().await
@@ -148,7 +148,7 @@ impl Socket {
     }
 
     /// Fails when anything but markers of the tail has come before the answer to a ping.
-    async fn hears_nothing(&mut self) {
+    pub(crate) async fn hears_nothing(&mut self) {
         self.send(json!({"type": "ping", "id": "quiet"})).await;
         assert_eq!(self.past_caught_up("pong").await.id.as_deref(), Some("quiet"));
     }

@@ -1,18 +1,40 @@
 //! What tenants and keys use, and what they may use at most.
 //!
-//! Each tenant has a [`Meter`], and each key with quotas one more. Nothing here takes a lock.
+//! Each tenant has a [`Meter`], and each key with quotas one more. It counts what is used and holds the quotas to it: so
+//! much per second by buckets, so much at one moment by counters. Nothing here takes a lock, and a quota that changes acts
+//! on the next call. What is taken and then refused by another quota is given back.
 
+mod bucket;
+mod limits;
+mod pace;
 mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::{ArcSwapOption, Guard};
+use plinth_api::quotas::{Quota, Quotas};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::bucket::{Bucket, Level};
+use self::limits::RATES;
+pub use self::limits::{Exceeded, Limits, Whose};
+pub(super) use self::pace::Pace;
 use self::usage::{OpenThing, Usage};
 pub use self::usage::{Opened, UsageFigures};
 
-/// What one tenant, or one key with quotas, has used.
-#[derive(Debug, Default)]
+/// What one tenant, or one key with quotas, has used and may use.
+#[derive(Debug)]
 pub struct Meter {
     usage: Usage,
+    /// None while nothing is limited.
+    limits: ArcSwapOption<Limits>,
+    buckets: [Bucket; RATES],
+    /// The buckets count time from here.
+    began: Instant,
+    /// Grows when the limits change.
+    changes: watch::Sender<u64>,
 }
 
 /// The meters that a call counts on: that of its tenant, and that of its key if the key has one.
@@ -24,67 +46,275 @@ pub struct Meters<'a> {
     pub key: Option<&'a Arc<Meter>>,
 }
 
+/// How much of a quota is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Which one.
+    pub quota: Quota,
+    /// Whose.
+    pub whose: Whose,
+    /// How much it is.
+    pub limit: u64,
+    /// How much is used now.
+    pub used: u64,
+    /// How much may be used now.
+    pub remaining: u64,
+    /// Until all of it may be used, if nothing is; only of a quota per second.
+    pub full_in: Option<Duration>,
+}
+
+/// What was taken of the quotas of a second, to be given back if it is not used.
+type Taken = [(Quota, u64); 2];
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            usage: Usage::default(),
+            limits: ArcSwapOption::empty(),
+            buckets: Default::default(),
+            began: Instant::now(),
+            changes: watch::Sender::new(0),
+        }
+    }
+}
+
 impl Meter {
+    /// A meter with quotas.
+    #[must_use]
+    pub fn new(quotas: &Quotas) -> Self {
+        let meter = Self::default();
+        meter.set(quotas);
+        meter
+    }
+
+    /// Sets the quotas. What is owed for more than a second by the ones before is forgiven.
+    pub fn set(&self, quotas: &Quotas) {
+        let limits = Limits::of(quotas);
+        if self.limits.load().as_deref() == limits.as_ref() {
+            return;
+        }
+        self.limits.store(limits.map(Arc::new));
+        let now = self.at(Instant::now());
+        self.buckets.iter().for_each(|bucket| bucket.settle(now));
+        self.changes.send_modify(|version| *version += 1);
+    }
+
     /// What was used since the start of the node, and what is open.
     #[must_use]
     pub fn usage(&self) -> UsageFigures {
         self.usage.figures()
     }
+
+    /// The quotas that are set; none while nothing is limited.
+    pub fn limits(&self) -> Guard<Option<Arc<Limits>>> {
+        self.limits.load()
+    }
+
+    /// What is left of each quota that is set.
+    pub fn left(&self, whose: Whose) -> impl Iterator<Item = Left> + '_ {
+        let (limits, now) = (self.limits.load(), self.at(Instant::now()));
+        Quota::ALL.into_iter().filter_map(move |quota| {
+            let limit = limits.as_ref()?.get(quota)?;
+            if quota.is_rate() {
+                let Level { remaining, used, full_in } = self.bucket(quota).level(now, limit);
+                return Some(Left {
+                    quota,
+                    whose,
+                    limit,
+                    used,
+                    remaining,
+                    full_in: Some(Duration::from_nanos(full_in)),
+                });
+            }
+            let used = self.held(quota)?;
+            Some(Left { quota, whose, limit, used, remaining: limit.saturating_sub(used), full_in: None })
+        })
+    }
+
+    /// How much is held now of what is limited at one moment; none when that is not known.
+    fn held(&self, quota: Quota) -> Option<u64> {
+        let usage = self.usage();
+        match quota {
+            Quota::Connections => Some(usage.connections),
+            Quota::Followers => Some(usage.followers),
+            Quota::Topics | Quota::StorageBytes => None,
+            Quota::RequestsPerSecond
+            | Quota::PublishBytesPerSecond
+            | Quota::PublishRecordsPerSecond
+            | Quota::DeliveredBytesPerSecond
+            | Quota::DeliveredRecordsPerSecond => None,
+        }
+    }
+
+    fn take(&self, whose: Whose, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
+        let limits = self.limits.load();
+        let Some(limits) = limits.as_ref() else { return Ok(()) };
+        let now = self.at(Instant::now());
+        for (place, &(quota, amount)) in taken.iter().enumerate() {
+            let Some(limit) = limits.get(quota) else { continue };
+            if let Err(wait) = self.bucket(quota).take(now, limit, amount) {
+                self.give_back(&taken[..place]);
+                return Err(Exceeded { quota, whose, limit, wait: Duration::from_nanos(wait) });
+            }
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, taken: &[(Quota, u64)]) {
+        let limits = self.limits.load();
+        let Some(limits) = limits.as_ref() else { return };
+        for &(quota, amount) in taken {
+            if let Some(limit) = limits.get(quota) {
+                self.bucket(quota).give_back(limit, amount);
+            }
+        }
+    }
+
+    /// Refuses while what was taken of these before is not paid for.
+    fn check(&self, whose: Whose, quotas: [Quota; 2]) -> Result<(), Exceeded> {
+        let limits = self.limits.load();
+        let Some(limits) = limits.as_ref() else { return Ok(()) };
+        let now = self.at(Instant::now());
+        for quota in quotas {
+            let Some(limit) = limits.get(quota) else { continue };
+            let wait = self.bucket(quota).wait(now);
+            if wait > 0 {
+                return Err(Exceeded { quota, whose, limit, wait: Duration::from_nanos(wait) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what is delivered; gives the moment from which more may be, if that is limited.
+    fn deliver(&self, records: u64, bytes: u64) -> Option<Instant> {
+        self.usage.delivered(records, bytes);
+        let limits = self.limits.load();
+        let limits = limits.as_ref()?;
+        let now = self.at(Instant::now());
+        let owed = [(Quota::DeliveredBytesPerSecond, bytes), (Quota::DeliveredRecordsPerSecond, records)];
+        let moments = owed.into_iter().filter_map(|(quota, amount)| {
+            let limit = limits.get(quota)?;
+            Some(self.bucket(quota).owe(now, limit, amount))
+        });
+        moments.max().filter(|moment| *moment > now).and_then(|moment| {
+            // A moment that the clock cannot name is too far away to be waited for; the next change ends the wait.
+            let wait = Duration::from_nanos(moment - now);
+            Instant::now().checked_add(wait)
+        })
+    }
+
+    fn open(&self, thing: OpenThing, whose: Whose) -> Result<(), Exceeded> {
+        let quota = match thing {
+            OpenThing::Connection => Quota::Connections,
+            OpenThing::Follower => Quota::Followers,
+        };
+        let limit = self.limits.load().as_ref().and_then(|limits| limits.get(quota)).unwrap_or(u64::MAX);
+        if self.usage.try_open(thing, limit) { Ok(()) } else { Err(Exceeded::held(quota, whose, limit)) }
+    }
+
+    fn bucket(&self, quota: Quota) -> &Bucket {
+        &self.buckets[quota as usize]
+    }
+
+    /// Nanoseconds of the buckets' clock.
+    fn at(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
-impl Meters<'_> {
+impl<'a> Meters<'a> {
+    /// Whether any quota is set.
+    #[must_use]
+    pub fn are_limited(&self) -> bool {
+        self.each().any(|(meter, _)| meter.limits.load().is_some())
+    }
+
     /// Counts a request.
-    pub fn request(&self) {
-        self.each(|meter| meter.usage.request());
+    ///
+    /// # Errors
+    /// The quota that is used up.
+    pub fn request(&self) -> Result<(), Exceeded> {
+        self.each().for_each(|(meter, _)| meter.usage.request());
+        self.take(&[(Quota::RequestsPerSecond, 1)])
+    }
+
+    /// Refuses a publish of which nothing is known yet, while no record at all could be published.
+    ///
+    /// # Errors
+    /// The quota that is used up.
+    pub fn check_publish(&self) -> Result<(), Exceeded> {
+        let quotas = [Quota::PublishBytesPerSecond, Quota::PublishRecordsPerSecond];
+        self.each().try_for_each(|(meter, whose)| meter.check(whose, quotas))
+    }
+
+    /// Takes what a publish will use.
+    ///
+    /// # Errors
+    /// The quota that is used up; nothing is taken then.
+    pub fn take_publish(&self, records: u64, bytes: u64) -> Result<(), Exceeded> {
+        self.take(&of_publish(records, bytes))
+    }
+
+    /// Gives back what a publish did not use.
+    pub fn give_back_publish(&self, records: u64, bytes: u64) {
+        self.each().for_each(|(meter, _)| meter.give_back(&of_publish(records, bytes)));
     }
 
     /// Counts records that were stored, and their payload bytes.
     pub fn published(&self, records: u64, bytes: u64) {
-        self.each(|meter| meter.usage.published(records, bytes));
+        self.each().for_each(|(meter, _)| meter.usage.published(records, bytes));
     }
 
-    /// Counts records that are sent to a reader, and about how many bytes they have as they are stored.
-    pub fn delivered(&self, records: u64, bytes: u64) {
-        self.each(|meter| meter.usage.delivered(records, bytes));
+    /// Refuses while what was delivered before is not paid for.
+    ///
+    /// # Errors
+    /// The quota that is used up.
+    pub fn check_delivery(&self) -> Result<(), Exceeded> {
+        let quotas = [Quota::DeliveredBytesPerSecond, Quota::DeliveredRecordsPerSecond];
+        self.each().try_for_each(|(meter, whose)| meter.check(whose, quotas))
+    }
+
+    /// Counts records that are sent to a reader, and about how many bytes they have as they are stored; gives the moment
+    /// from which more may be sent, if that is limited.
+    pub fn delivered(&self, records: u64, bytes: u64) -> Option<Instant> {
+        self.each().filter_map(|(meter, _)| meter.deliver(records, bytes)).max()
     }
 
     /// Counts a connection until the guard is dropped.
-    #[must_use]
-    pub fn connection(&self) -> Opened {
+    ///
+    /// # Errors
+    /// The quota that is used up.
+    pub fn connection(&self) -> Result<Opened, Exceeded> {
         Opened::count(*self, OpenThing::Connection)
     }
 
     /// Counts a live stream or subscription until the guard is dropped.
-    #[must_use]
-    pub fn follower(&self) -> Opened {
+    ///
+    /// # Errors
+    /// The quota that is used up.
+    pub fn follower(&self) -> Result<Opened, Exceeded> {
         Opened::count(*self, OpenThing::Follower)
     }
 
-    fn each(&self, count: impl Fn(&Meter)) {
-        count(self.tenant);
-        if let Some(key) = self.key {
-            count(key);
-        }
+    /// What is left of each quota that is set.
+    pub fn left(&self) -> impl Iterator<Item = Left> + use<'a> {
+        self.each().flat_map(|(meter, whose)| meter.left(whose))
     }
+
+    fn take(&self, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
+        self.tenant.take(Whose::Tenant, taken)?;
+        let Some(key) = self.key else { return Ok(()) };
+        key.take(Whose::Key, taken).inspect_err(|_| self.tenant.give_back(taken))
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&'a Arc<Meter>, Whose)> + use<'a> {
+        [Some((self.tenant, Whose::Tenant)), self.key.map(|key| (key, Whose::Key))].into_iter().flatten()
+    }
+}
+
+fn of_publish(records: u64, bytes: u64) -> Taken {
+    [(Quota::PublishRecordsPerSecond, records), (Quota::PublishBytesPerSecond, bytes)]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_key_uses_counts_for_its_tenant_too() {
-        let (tenant, key) = (Arc::<Meter>::default(), Arc::<Meter>::default());
-        let of_key = Meters { tenant: &tenant, key: Some(&key) };
-        of_key.request();
-        of_key.published(2, 30);
-        Meters { tenant: &tenant, key: None }.delivered(5, 70);
-        let (stream, connection) = (of_key.follower(), of_key.connection());
-        let used = UsageFigures { requests: 1, records_published: 2, bytes_published: 30, ..UsageFigures::default() };
-        let open = UsageFigures { followers: 1, connections: 1, ..used };
-        assert_eq!(key.usage(), open);
-        assert_eq!(tenant.usage(), UsageFigures { records_delivered: 5, bytes_delivered: 70, ..open });
-        drop((stream, connection));
-        assert_eq!(key.usage(), used);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Meter, Meters};
+use super::{Exceeded, Meter, Meters, Whose};
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -82,7 +82,16 @@ impl Usage {
         }
     }
 
-    /// How many are open.
+    /// Counts one more, unless `limit` are open.
+    pub(super) fn try_open(&self, thing: OpenThing, limit: u64) -> bool {
+        let one_more = |open: u64| (open < limit).then_some(open + 1);
+        self.open(thing).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn close(&self, thing: OpenThing) {
+        self.open(thing).fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn open(&self, thing: OpenThing) -> &AtomicU64 {
         match thing {
             OpenThing::Connection => &self.connections,
@@ -92,18 +101,20 @@ impl Usage {
 }
 
 impl Opened {
-    pub(super) fn count(meters: Meters<'_>, thing: OpenThing) -> Self {
-        meters.each(|meter| {
-            meter.usage.open(thing).fetch_add(1, Ordering::Relaxed);
-        });
-        Self { tenant: Arc::clone(meters.tenant), key: meters.key.cloned(), thing }
+    pub(super) fn count(meters: Meters<'_>, thing: OpenThing) -> Result<Self, Exceeded> {
+        meters.tenant.open(thing, Whose::Tenant)?;
+        if let Some(key) = meters.key {
+            key.open(thing, Whose::Key).inspect_err(|_| meters.tenant.usage.close(thing))?;
+        }
+        Ok(Self { tenant: Arc::clone(meters.tenant), key: meters.key.cloned(), thing })
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        Meters { tenant: &self.tenant, key: self.key.as_ref() }.each(|meter| {
-            meter.usage.open(self.thing).fetch_sub(1, Ordering::Relaxed);
-        });
+        self.tenant.usage.close(self.thing);
+        if let Some(key) = &self.key {
+            key.usage.close(self.thing);
+        }
     }
 }

@@ -45,6 +45,17 @@ fn of_schema(name: &str) -> Option<Value> {
             "name": "acme", "created_at": 1_780_000_000_000_u64,
             "quotas": {"requests_per_second": 500, "topics": 1000}, "allowed_origins": ["https://app.example.com"],
         }),
+        "QuotaReport" => json!({
+            "tenant": "acme",
+            "quotas": [
+                {"quota": "requests_per_second", "limit": 500, "used": 12, "total": 81_000},
+                {"quota": "connections", "used": 3},
+            ],
+            "limits": [{
+                "name": "record_bytes_max", "value": 1_048_576, "unit": "bytes", "error": "too_large",
+                "description": "Largest payload of one record, in bytes, unless the topic sets less.",
+            }],
+        }),
         "KeyRequest" => json!({"name": "shop", "scopes": ["publish:orders.*", "subscribe:**"], "expires_in": "90d"}),
         "Key" => json!({
             "id": KEY_ID, "name": "shop", "scopes": ["publish:orders.*", "subscribe:**"],

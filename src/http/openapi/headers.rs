@@ -28,6 +28,19 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
     ("Retry-After", Type::Integer, "Seconds after which to try again; each answer draws its own", |status, _| {
         matches!(status, "408" | "429" | "500" | "503" | "504")
     }),
+    (
+        "RateLimit-Policy",
+        Type::String,
+        "Where the tenant or the key has quotas: each of them, by draft-ietf-httpapi-ratelimit-headers-10; those of the key \
+         begin with `key.`",
+        |_, route| route.needs != Needs::Nothing,
+    ),
+    (
+        "RateLimit",
+        Type::String,
+        "Where the tenant or the key has quotas: what is left of each, and in how many seconds all of it will be",
+        |_, route| route.needs != Needs::Nothing,
+    ),
     ("WWW-Authenticate", Type::String, "`Bearer`, by RFC 6750", |status, _| matches!(status, "401" | "403")),
     (
         "Set-Cookie",

@@ -116,6 +116,12 @@ export interface components {
             request_id?: string | null;
             /**
              * Format: int64
+             * @description After how many milliseconds it may succeed, where that is known; with a random part, so that not all come back at
+             *     once.
+             */
+            retry_after_ms?: number | null;
+            /**
+             * Format: int64
              * @description For `offset_trimmed`: the first offset that is kept.
              */
             start?: number | null;
@@ -133,6 +139,8 @@ export interface components {
             title: string;
             /** @description A URL that explains the code, relative to the server. */
             type: string;
+            /** @description For `quota_exceeded`: the quotas that are used up, by their names in `RateLimit-Policy`. */
+            "violated-policies"?: string[] | null;
         };
         /** @description One publish of a producer, which counts them. */
         Producer: {

@@ -161,6 +161,21 @@ export interface components {
             /** @description What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`. */
             scopes: components["schemas"]["Scope"][];
         };
+        /** @description One limit as the API shows it. */
+        LimitInfo: {
+            /** @description What it bounds. */
+            description: string;
+            error?: components["schemas"]["ErrorCode"] | null;
+            /** @description Its name, stable. */
+            name: string;
+            /** @description What `value` counts. */
+            unit: components["schemas"]["Unit"];
+            /**
+             * Format: int64
+             * @description How much it is on this node.
+             */
+            value: number;
+        };
         /** @description One page of a list. */
         ListPage_Key: {
             /** @description The items, in the list's own order. */
@@ -321,6 +336,12 @@ export interface components {
             request_id?: string | null;
             /**
              * Format: int64
+             * @description After how many milliseconds it may succeed, where that is known; with a random part, so that not all come back at
+             *     once.
+             */
+            retry_after_ms?: number | null;
+            /**
+             * Format: int64
              * @description For `offset_trimmed`: the first offset that is kept.
              */
             start?: number | null;
@@ -338,6 +359,8 @@ export interface components {
             title: string;
             /** @description A URL that explains the code, relative to the server. */
             type: string;
+            /** @description For `quota_exceeded`: the quotas that are used up, by their names in `RateLimit-Policy`. */
+            "violated-policies"?: string[] | null;
         };
         /** @description One publish of a producer, which counts them. */
         Producer: {
@@ -426,10 +449,26 @@ export interface components {
         /** @enum {string} */
         PublishType: "publish";
         /**
+         * @description Each quota, by its name on the wire.
+         * @enum {string}
+         */
+        Quota: "requests_per_second" | "publish_bytes_per_second" | "publish_records_per_second" | "delivered_bytes_per_second" | "delivered_records_per_second" | "connections" | "followers" | "topics" | "storage_bytes";
+        /**
          * Format: int64
          * @description The number of a quota: 1 to 2^53 - 1.
          */
         QuotaNumber: number;
+        /** @description What `GET /v1/quotas` shows. */
+        QuotaReport: {
+            /** @description Every quota of the key that asks, if it has some of its own. */
+            key_quotas?: components["schemas"]["QuotaUse"][] | null;
+            /** @description What is limited for everyone. */
+            limits: components["schemas"]["LimitInfo"][];
+            /** @description Every quota of the tenant, in use by all its credentials. */
+            quotas: components["schemas"]["QuotaUse"][];
+            /** @description The tenant. */
+            tenant: components["schemas"]["TenantName"];
+        };
         /** @description What may be used at most. What is left out is not limited. */
         Quotas: {
             connections?: components["schemas"]["QuotaNumber"] | null;
@@ -441,6 +480,27 @@ export interface components {
             requests_per_second?: components["schemas"]["QuotaNumber"] | null;
             storage_bytes?: components["schemas"]["QuotaNumber"] | null;
             topics?: components["schemas"]["QuotaNumber"] | null;
+        };
+        /** @description One quota with its limit and its use. */
+        QuotaUse: {
+            /**
+             * Format: int64
+             * @description How much it is; absent where nothing is limited.
+             */
+            limit?: number | null;
+            /** @description Which one. */
+            quota: components["schemas"]["Quota"];
+            /**
+             * Format: int64
+             * @description Of a quota per second: all that was used since the node started.
+             */
+            total?: number | null;
+            /**
+             * Format: int64
+             * @description Of a quota per second: what is used of it at this moment, and not yet back, which may be more than the limit after
+             *     a large batch; absent where nothing is limited. Of the others: what is held.
+             */
+            used?: number | null;
         };
         /** @description The answer to a publish whose records are in one partition. */
         Receipt: {
@@ -802,6 +862,11 @@ export interface components {
         };
         /** @description The place before which records are deleted: an offset, `time:<RFC 3339>` or `latest`. */
         TrimPlace: string;
+        /**
+         * @description What a limit counts.
+         * @enum {string}
+         */
+        Unit: "bytes" | "bytes_per_second" | "milliseconds" | "count";
         /** @description Stop following. */
         UnsubscribeFrame: {
             /** @description The subscription. */
