@@ -82,22 +82,22 @@ enum Form {
     params(
         ("topic" = TopicName, Path, description = "The name; a `/` in it is written `%2F`"),
         ("partition" = Option<u32>, Query, maximum = 1023, description = "The partition; default by the key, or the connection's own"),
-        ("record-key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
-        ("record-ttl" = Option<String>, Header,
+        ("Record-Key" = Option<String>, Header, max_length = 1024, description = "The key of the one record"),
+        ("Record-TTL" = Option<String>, Header,
             pattern = "^([1-9][0-9]{3,10}ms|[1-9][0-9]{0,7}s|[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}h|[1-9][0-9]{0,2}d|[1-9]y|10y)$",
             description = "How long the one record is delivered, such as `30s`, `1h` or `7d`: 1 s to \
             10 years"),
-        ("durability" = Option<Durability>, Header, description = "The least durability class to answer for; not a weaker one than \
+        ("Durability" = Option<Durability>, Header, description = "The least durability class to answer for; not a weaker one than \
             the topic's"),
-        ("idempotency-key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
+        ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
             24 hours, by 1 to 255 visible ASCII characters, quoted or bare; with other content it is refused"),
-        ("producer-id" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Names the producer, 1 to 255 visible ASCII characters. \
+        ("Producer-Id" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Names the producer, 1 to 255 visible ASCII characters. \
             Records without a key go to a partition by it"),
-        ("producer-epoch" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The producer's incarnation; a later one ends the others"),
-        ("producer-seq" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The number of the publish within the epoch, from 0"),
-        ("expected-tail" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the first record gets this offset; in a \
+        ("Producer-Epoch" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The producer's incarnation; a later one ends the others"),
+        ("Producer-Seq" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "The number of the publish within the epoch, from 0"),
+        ("Expected-Tail" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the first record gets this offset; in a \
             topic of several partitions name one"),
-        ("fencing-token" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the partition has seen no higher token, \
+        ("Fencing-Token" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "Store only if the partition has seen no higher token, \
             and remember it. A publish without one is not concerned; in a topic of several partitions name one"),
     ),
     request_body(

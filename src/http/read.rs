@@ -65,7 +65,7 @@ const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
         ("format" = Option<EventFormat>, Query, description = "Events: what their data is; default the record"),
         ("unnamed" = Option<bool>, Query, description = "Events: records without an event name, for `onmessage`"),
         ("last_event_id" = Option<String>, Query, description = "Streams: as the header, for clients that cannot set it"),
-        ("last-event-id" = Option<String>, Header, description = "The cursor of the last event that was seen"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The cursor of the last event that was seen"),
         ("__Secure-plinth" = Option<String>, Cookie, description = "Events: what a ticket left; beside the spent ticket, \
             from a page of the server's own origin, it opens the same address again"),
     ),
