@@ -14,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -50,28 +53,41 @@ def call(url: str, key: str, body: dict, tenant: str | None = None) -> dict:
         return json.load(answer)
 
 
+@dataclass
+class Node:
+    """A running node, the operator's key, and a key of the tenant `contract` that may do everything in it."""
+
+    url: str
+    root_key: str
+    key: str
+
+
+@contextmanager
+def node_with_a_key(server: str, directory: str) -> Iterator[Node]:
+    """A node until the block ends; it must end as it should and must not have panicked."""
+    root_key = "root-" + secrets.token_hex(32)
+    process, url = start(server, root_key, directory)
+    try:
+        call(f"{url}/v1/tenants", root_key, {"name": TENANT})
+        made = call(f"{url}/v1/keys", root_key, {"name": "contract", "scopes": SCOPES}, TENANT)
+        yield Node(url, root_key, made["key"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        ended = process.wait(timeout=60)
+    log = Path(directory, "log").read_text(errors="replace")
+    if "panicked" in log or ended != 0:
+        sys.exit(f"the server ended with {ended}:\n{log[-5000:]}")
+
+
 def main() -> int:
     server, schemathesis, *arguments = sys.argv[1:]
-    root_key = "root-" + secrets.token_hex(32)
-    with tempfile.TemporaryDirectory() as directory:
-        node, url = start(server, root_key, directory)
-        try:
-            call(f"{url}/v1/tenants", root_key, {"name": TENANT})
-            made = call(f"{url}/v1/keys", root_key, {"name": "contract", "scopes": SCOPES}, TENANT)
-            environment = os.environ | {
-                "PLINTH_URL": url, "KEY": made["key"], "ROOT_KEY": root_key, "TENANT": TENANT, "PYTHONPATH": str(HERE),
-                "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "127.0.0.1",
-            }
-            command = [schemathesis, "--config-file", str(HERE / "schemathesis.toml"), "run", f"{url}/openapi.json"]
-            code = subprocess.run([*command, *arguments], env=environment, cwd=directory).returncode
-        finally:
-            node.send_signal(signal.SIGTERM)
-            ended = node.wait(timeout=60)
-        log = Path(directory, "log").read_text(errors="replace")
-    if "panicked" in log or ended != 0:
-        print(f"the server ended with {ended}:\n{log[-5000:]}", file=sys.stderr)
-        return 1
-    return code
+    with tempfile.TemporaryDirectory() as directory, node_with_a_key(server, directory) as node:
+        environment = os.environ | {
+            "PLINTH_URL": node.url, "KEY": node.key, "ROOT_KEY": node.root_key, "TENANT": TENANT,
+            "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "127.0.0.1",
+        }
+        command = [schemathesis, "--config-file", str(HERE / "schemathesis.toml"), "run", f"{node.url}/openapi.json"]
+        return subprocess.run([*command, *arguments], env=environment, cwd=directory).returncode
 
 
 if __name__ == "__main__":
