@@ -41,6 +41,8 @@ USER 10001:10001
 WORKDIR /var/lib/plinth
 VOLUME /var/lib/plinth
 EXPOSE 8080
+# Other machines reach 0.0.0.0, so a start needs PLINTH_TLS_CERT and PLINTH_TLS_KEY, or PLINTH_PLAIN_HTTP=true where a proxy
+# ends TLS.
 # `/livez`: a store that is away is no reason to kill the node, which recovers by itself.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["plinth", "healthcheck"]
 ENTRYPOINT ["plinth"]

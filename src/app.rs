@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, FirstStart};
 use crate::broker::{Broker, BrokerOptions};
 use crate::http::{self, Front, ROUTES};
-use crate::server::{self, ServerLimits, Service};
+use crate::server::{self, ServerLimits, Service, Tls};
 use crate::telemetry::Metrics;
 
 /// What a node is made of.
@@ -27,6 +27,8 @@ pub struct AppOptions {
     pub root_key: Option<String>,
     /// The bounds of connections and requests.
     pub limits: ServerLimits,
+    /// Certificate and key; without them the node speaks plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Why a node did not start, or stopped by itself.
@@ -55,6 +57,7 @@ pub struct App {
     local_addr: SocketAddr,
     log: Log,
     front: Front,
+    tls: Option<Tls>,
     first_start: FirstStart,
 }
 
@@ -64,14 +67,14 @@ impl App {
     /// # Errors
     /// When the store, its content or the listener do not allow it.
     pub async fn start(options: AppOptions) -> Result<Self, AppError> {
-        let AppOptions { listener, log, root_key, limits } = options;
+        let AppOptions { listener, log, root_key, limits, tls } = options;
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
         let (auth, first_start) = Auth::open(log.clone(), root_key).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
         let front = Front::new(auth, broker, Arc::new(metrics), limits);
-        Ok(Self { listener, local_addr, log, front, first_start })
+        Ok(Self { listener, local_addr, log, front, tls, first_start })
     }
 
     /// The keys that were made at the first start; they are shown this once.
@@ -91,13 +94,17 @@ impl App {
     /// # Errors
     /// `Stopped` when the log ended its session by itself, `Listener` and `Close` for what failed at either end.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, log, front, .. } = self;
+        let Self { listener, log, front, tls, .. } = self;
+        if let Some(tls) = tls.clone() {
+            front.tasks.spawn(tls.keep_current(front.shutdown.clone()));
+        }
         let service = Service {
             answer: http::Door::new(front.clone()),
             limits: front.limits,
             shutdown: front.shutdown.clone(),
             ended: front.ended.clone(),
             tasks: front.tasks.clone(),
+            tls,
             metrics: Arc::clone(&front.metrics),
         };
         let mut upkeep = JoinSet::new();

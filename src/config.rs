@@ -31,6 +31,12 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// The root key; without one the first start makes it.
     pub root_key: Option<RootKey>,
+    /// The certificate for TLS and those that lead to a root, a file in PEM; needs `tls_key`.
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, a file in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Whether plain HTTP may be spoken on an address that other machines reach.
+    pub plain_http: bool,
     /// How clients reach this node, when that is not the listening address.
     pub public_url: Option<String>,
     /// How long to collect records before an object is written; without it the store decides.
@@ -64,6 +70,9 @@ impl Default for Settings {
             store: "./plinth-data/objects".to_owned(),
             cache_dir: PathBuf::from("./plinth-data/cache"),
             root_key: None,
+            tls_cert: None,
+            tls_key: None,
+            plain_http: false,
             public_url: None,
             flush_interval: None,
             cache_bytes: 8 << 30,
@@ -105,6 +114,21 @@ pub struct Given {
     /// makes one and prints it once.
     #[arg(long, env = "PLINTH_ROOT_KEY", value_name = "KEY", hide_env_values = true)]
     pub root_key: Option<RootKey>,
+    /// The certificate for TLS, a file in PEM
+    ///
+    /// First the node's own, then those that lead to a root. Read again when it changes, and on SIGHUP. Without it the node
+    /// speaks plain HTTP, and only on loopback.
+    #[arg(long, env = "PLINTH_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, a file in PEM
+    #[arg(long, env = "PLINTH_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Speak plain HTTP on any address [default: false]
+    ///
+    /// For a node behind a proxy that ends TLS: keys and records cross the network as they are.
+    #[arg(long, env = "PLINTH_PLAIN_HTTP", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub plain_http: Option<bool>,
     /// How clients reach this node, if not by its address
     ///
     /// Shown in the start-up lines.
@@ -177,6 +201,9 @@ impl Settings {
             store: given.store.unwrap_or(default.store),
             cache_dir: given.cache_dir.unwrap_or(default.cache_dir),
             root_key: given.root_key.or(default.root_key),
+            tls_cert: given.tls_cert.or(default.tls_cert),
+            tls_key: given.tls_key.or(default.tls_key),
+            plain_http: given.plain_http.unwrap_or(default.plain_http),
             public_url: given.public_url.or(default.public_url),
             flush_interval: given.flush_interval.map_or(default.flush_interval, |interval| interval.0),
             cache_bytes: given.cache_bytes.map_or(default.cache_bytes, |bytes| bytes.0),
@@ -206,6 +233,9 @@ impl Settings {
             ("pending_bytes", (16 << 20..=1 << 40).contains(&self.pending_bytes), "from 16MiB, two batches, to 1TiB"),
             ("segment_bytes", (1 << 20..=1 << 30).contains(&self.segment_bytes), "from 1MiB to 1GiB"),
             ("public_url", self.public_url.as_deref().is_none_or(is_http), "a URL such as https://plinth.example.com"),
+            ("tls_key", self.tls_cert.is_none() || self.tls_key.is_some(), "given with tls_cert"),
+            ("tls_cert", self.tls_key.is_none() || self.tls_cert.is_some(), "given with tls_key"),
+            ("plain_http", !self.plain_http || self.tls_cert.is_none(), "false with tls_cert"),
             ("drain_time", self.drain_time <= Duration::from_secs(3600), "at most 1h"),
             (
                 "flush_interval",
@@ -232,6 +262,9 @@ impl Given {
             store: self.store.or(lower.store),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             root_key: self.root_key.or(lower.root_key),
+            tls_cert: self.tls_cert.or(lower.tls_cert),
+            tls_key: self.tls_key.or(lower.tls_key),
+            plain_http: self.plain_http.or(lower.plain_http),
             public_url: self.public_url.or(lower.public_url),
             flush_interval: self.flush_interval.or(lower.flush_interval),
             cache_bytes: self.cache_bytes.or(lower.cache_bytes),

@@ -2,11 +2,13 @@
 //!
 //! `axum::serve` sets no time limit at all, so this is our own loop over hyper. It knows nothing of routes. A connection
 //! over a cap is closed unanswered, on purpose: a browser's `EventSource` comes back after a broken connection and gives
-//! up for ever after an error status. TLS ends in front of the node.
+//! up for ever after an error status.
 
 mod connection;
 mod gate;
 mod lasting;
+mod tls;
+mod transport;
 mod watch;
 
 use std::convert::Infallible;
@@ -19,8 +21,8 @@ use std::time::Duration;
 use axum::http::{Request, Response};
 use axum::{Router, body::Body};
 use plinth_api::limits::{
-    BODY_MS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_MS_MAX, HEAD_MS_MAX, IDLE_MS_MAX, Limit,
-    Setting,
+    BODY_MS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_MS_MAX, HANDSHAKE_MS_MAX, HEAD_MS_MAX,
+    IDLE_MS_MAX, Limit, Setting,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +35,7 @@ use crate::telemetry::{Metrics, Refusal};
 
 use gate::Gates;
 pub use lasting::Lasting;
+pub use tls::{Tls, TlsError, TlsFiles};
 pub use watch::{Connection, RequestBody};
 
 /// How long the loop waits when the process has no descriptor left: time for some connection to end.
@@ -51,7 +54,9 @@ pub struct ServerLimits {
     pub connections_max: usize,
     /// Most connections of one client address.
     pub connections_per_address_max: usize,
-    /// How long a new connection may send nothing.
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a new connection may send nothing; with TLS, after its handshake.
     pub first_byte_timeout: Duration,
     /// How long a request's head may take from its first byte.
     pub header_timeout: Duration,
@@ -68,6 +73,7 @@ impl Default for ServerLimits {
         Self {
             connections_max: CONNECTIONS_MAX,
             connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
+            handshake_timeout: Duration::from_millis(HANDSHAKE_MS_MAX),
             first_byte_timeout: Duration::from_millis(FIRST_BYTE_MS_MAX),
             header_timeout: Duration::from_millis(HEAD_MS_MAX),
             idle_timeout: Duration::from_millis(IDLE_MS_MAX),
@@ -136,6 +142,8 @@ pub struct Service<A> {
     pub ended: CancellationToken,
     /// Owns every connection, and every session that outlives its connection's task.
     pub tasks: TaskTracker,
+    /// With it every connection begins with a handshake; without it all is plain.
+    pub tls: Option<Tls>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
 }

@@ -62,6 +62,8 @@ pub enum Beyond {
     Close(u16),
     /// The connection ends without an answer.
     Ended,
+    /// No failure: it waits for its turn.
+    Queued,
     /// No failure: a list or page ends before, and goes on where it ended.
     Continued,
 }
@@ -120,7 +122,12 @@ impl Limit {
     pub fn info(&self) -> LimitInfo {
         let error = match self.beyond {
             Beyond::Refused(code) => Some(code),
-            Beyond::Status(_) | Beyond::Reset | Beyond::Close(_) | Beyond::Ended | Beyond::Continued => None,
+            Beyond::Status(_)
+            | Beyond::Reset
+            | Beyond::Close(_)
+            | Beyond::Ended
+            | Beyond::Queued
+            | Beyond::Continued => None,
         };
         LimitInfo { name: self.name(), value: self.value, unit: self.unit, description: self.description(), error }
     }
@@ -152,7 +159,7 @@ macro_rules! setting {
     };
 }
 
-use Beyond::{Close, Continued, Ended, Refused, Reset, Status};
+use Beyond::{Close, Continued, Ended, Queued, Refused, Reset, Status};
 use ErrorCode::{InvalidRequest, InvalidTopicName, RequestTimeout, TooLarge, Unauthenticated, Unprocessable};
 
 limits! {
@@ -240,7 +247,11 @@ limits! {
     CONNECTIONS_MAX: usize = 20_000; Count, Ended, MaxConnections;
     /// Most open connections of one client address.
     CONNECTIONS_PER_ADDRESS_MAX: usize = 10_000; Count, Ended, MaxConnectionsPerAddress;
-    /// How long a new connection may send nothing, in milliseconds.
+    /// Most TLS handshakes of a node under way; more wait.
+    HANDSHAKES_MAX: usize = 2048; Count, Queued;
+    /// How long a TLS handshake may take, in milliseconds, the wait for its turn included.
+    HANDSHAKE_MS_MAX: u64 = 10_000; Milliseconds, Ended;
+    /// How long a new connection may send nothing, in milliseconds; with TLS, after its handshake.
     FIRST_BYTE_MS_MAX: u64 = 10_000; Milliseconds, Ended;
     /// How long the head of a request may take from its first byte, in milliseconds.
     HEAD_MS_MAX: u64 = 10_000; Milliseconds, Ended;

@@ -1,5 +1,7 @@
 //! The commands' HTTP client: address and credential, problem documents, and what a failed request may have done.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -8,6 +10,11 @@ use plinth_api::ListPage;
 use plinth_api::error::{ErrorCode, Problem, PublishOutcome, Retry};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::Connector;
 use url::Url;
 
 use super::output;
@@ -35,6 +42,9 @@ pub(super) struct Connect {
     /// With the root key: the tenant to act in
     #[arg(long, env = "PLINTH_TENANT", value_name = "NAME")]
     pub(super) tenant: Option<String>,
+    /// Trust the certificates in this file, in PEM, and no others: for a node whose certificate is not of a known authority
+    #[arg(long, env = "PLINTH_CA_CERT", value_name = "FILE")]
+    pub(super) ca_cert: Option<PathBuf>,
 }
 
 /// Sends requests to one node.
@@ -44,6 +54,7 @@ pub(super) struct Client {
     base: String,
     key: String,
     tenant: Option<String>,
+    trusted: Option<Arc<ClientConfig>>,
 }
 
 impl Client {
@@ -65,11 +76,17 @@ impl Client {
             .read_timeout(READ_TIMEOUT)
             .retry(reqwest::retry::never());
         let builder = if loopback { builder.no_proxy() } else { builder };
+        let authorities = connect.ca_cert.as_deref().map(authorities).transpose()?;
+        let builder = match &authorities {
+            Some(pem) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?),
+            None => builder,
+        };
         Ok(Self {
             http: builder.build()?,
             base: connect.url.as_str().trim_end_matches('/').to_owned(),
             key,
             tenant: connect.tenant.clone(),
+            trusted: authorities.as_deref().map(trusting).transpose()?,
         })
     }
 
@@ -83,6 +100,11 @@ impl Client {
     pub(super) fn headers(&self) -> Vec<(&'static str, String)> {
         let tenant = self.tenant.as_ref().map(|tenant| ("plinth-tenant", tenant.clone()));
         [("authorization", format!("Bearer {}", self.key))].into_iter().chain(tenant).collect()
+    }
+
+    /// TLS for a WebSocket, where other authorities are trusted than the known ones.
+    pub(super) fn trusted(&self) -> Option<Connector> {
+        self.trusted.clone().map(Connector::Rustls)
     }
 
     /// The URL of `path` for a WebSocket.
@@ -110,6 +132,26 @@ impl Client {
             }
         }
     }
+}
+
+/// The certificates in a file.
+fn authorities(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unreadable = |error| super::Usage(format!("{} cannot be read: {error}", path.display()));
+    let pem = std::fs::read(path).map_err(unreadable)?;
+    if CertificateDer::pem_slice_iter(&pem).next().is_none_or(|first| first.is_err()) {
+        return Err(super::Usage(format!("{} holds no certificate in PEM", path.display())).into());
+    }
+    Ok(pem)
+}
+
+fn trusting(pem: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pem) {
+        roots.add(authority?)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions()?.with_root_certificates(roots);
+    Ok(Arc::new(config.with_no_client_auth()))
 }
 
 /// `name` as one path segment.

@@ -1,6 +1,7 @@
 //! `plinth healthcheck`: asks the node of this machine whether it is alive, for images that have no curl.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,9 @@ pub(super) struct Args {
     /// Where the node accepts connections
     #[arg(long, env = "PLINTH_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     listen: String,
+    /// The node speaks TLS, with this certificate; it is not checked, since nothing secret is sent
+    #[arg(long, env = "PLINTH_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
     /// Ask whether it takes requests (/readyz) instead of whether it is alive (/livez)
     #[arg(long)]
     ready: bool,
@@ -23,8 +27,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         args.listen.to_socket_addrs().map_err(|error| super::Usage(format!("{}: {error}", args.listen)))?;
     let address = addresses.next().with_context(|| format!("{} has no address", args.listen))?;
     let path = if args.ready { "readyz" } else { "livez" };
-    let url = format!("http://{}/{path}", reachable(address));
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(args.timeout_ms)).build()?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}/{path}", reachable(address));
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(args.timeout_ms));
+    // The certificate is for the name that clients use, and this is an address of the machine itself.
+    let client = client.tls_danger_accept_invalid_certs(args.tls_cert.is_some()).build()?;
     let status = client.get(&url).send().await.with_context(|| format!("no answer from {url}"))?.status();
     anyhow::ensure!(status.is_success(), "{url} answers {status}");
     Ok(())

@@ -218,6 +218,8 @@ mod tests {
             "PLINTH_KEY",
             "PLINTH_TENANT",
             "PLINTH_LOG",
+            "PLINTH_TLS_CERT",
+            "PLINTH_CA_CERT",
         ] {
             assert!(help.contains(name), "{name}");
         }
@@ -228,7 +230,7 @@ mod tests {
         let mut command = command();
         let serve = command.find_subcommand_mut("serve").expect("there is one");
         let help = serve.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        let shown = |line: &&str| !line.starts_with("#root_key") && !line.starts_with("#public_url");
+        let shown = |line: &&str| !["#root_key", "#public_url", "#tls_"].iter().any(|unset| line.starts_with(unset));
         let example = include_str!("../../plinth.toml");
         for line in example.lines().filter(|line| line.starts_with('#') && line.contains(" = ")).filter(shown) {
             let Some((_, value)) = line.split_once(" = ") else { continue };

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use plinth_storage::error::Chain;
 use plinth_storage::log::{LogOptions, StopReason};
 use plinth_storage::{Kind, store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,7 +18,7 @@ use super::{Fenced, Usage, limits, opened, output};
 use crate::app::{App, AppError, AppOptions};
 use crate::auth::FirstStart;
 use crate::config::{Given, LogFormat, RootKey, Settings};
-use crate::server::{ServerLimits, bind};
+use crate::server::{ServerLimits, Tls, TlsFiles, bind};
 use crate::telemetry::logs::{self, LogError};
 
 #[derive(Debug, clap::Args)]
@@ -37,9 +38,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     limits::raise_open_files();
     limits::without_huge_pages();
     let mut signals = Signals::open()?;
-    let listener = listen(&settings.listen)?;
+    let tls = tls(&settings).await?;
+    let listener = listen(&settings, tls.is_some())?;
     let app = tokio::select! {
-        app = App::start(options(&settings, listener)?) => app.map_err(classify)?,
+        app = App::start(options(&settings, listener, tls)?) => app.map_err(classify)?,
         () = signals.next() => {
             tracing::info!("asked to stop before the start was done");
             return Ok(());
@@ -80,7 +82,7 @@ impl Signals {
     }
 }
 
-fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOptions> {
+fn options(settings: &Settings, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<AppOptions> {
     let stores = opened(store::open(&settings.store))?;
     let mut log = LogOptions::new(stores);
     log.cache_dir = Some(settings.cache_dir.clone());
@@ -100,13 +102,27 @@ fn options(settings: &Settings, listener: TcpListener) -> anyhow::Result<AppOpti
             drain: settings.drain_time,
             ..ServerLimits::default()
         },
+        tls,
     })
 }
 
-fn listen(text: &str) -> anyhow::Result<TcpListener> {
+/// Certificate and key, if they are set.
+async fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    let (Some(certificate), Some(key)) = (settings.tls_cert.clone(), settings.tls_key.clone()) else { return Ok(None) };
+    let loaded = Tls::load(TlsFiles { certificate, key }).await;
+    loaded.map(Some).map_err(|error| Usage(Chain(&error).to_string()).into())
+}
+
+fn listen(settings: &Settings, tls: bool) -> anyhow::Result<TcpListener> {
+    let text = &settings.listen;
     let mut addresses =
         text.to_socket_addrs().map_err(|error| Usage(format!("{text} is not an address to listen on: {error}")))?;
     let address = addresses.next().with_context(|| format!("{text} has no address"))?;
+    if !tls && !settings.plain_http && !address.ip().to_canonical().is_loopback() {
+        let why = "other machines reach it, and keys and records would cross the network as they are";
+        let ways = "give --tls-cert and --tls-key, or --plain-http if a proxy in front ends TLS";
+        return Err(Usage(format!("plain HTTP is not spoken on {address} unasked: {why}; {ways}")).into());
+    }
     bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
@@ -135,11 +151,12 @@ fn log_lines(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn greet(settings: &Settings, address: SocketAddr, first: &FirstStart) {
+    let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
     let url = match &settings.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{}", reachable(address)),
+        None => format!("{scheme}://{}", reachable(address)),
     };
-    let mut text = format!("plinth {} listens on http://{address}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("plinth {} listens on {scheme}://{address}\n", env!("CARGO_PKG_VERSION"));
     text.push_str(&format!("  console   {url}/console\n  API       {url}/docs\n"));
     if let Some(key) = &first.root_key {
         text.push_str(&format!(

@@ -32,9 +32,12 @@ fn the_example_file_lists_every_setting_with_its_default() {
     for key in keys_of(&Given::default()) {
         assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
     }
-    let settings = Settings::complete(Given { root_key: None, public_url: None, ..given.clone() });
+    let unset = Given { root_key: None, public_url: None, tls_cert: None, tls_key: None, ..given.clone() };
+    let settings = Settings::complete(unset);
     assert_eq!(settings, Settings::default());
-    assert!(given.root_key.is_some() && given.public_url.is_some());
+    assert!(
+        given.root_key.is_some() && given.public_url.is_some() && given.tls_cert.is_some() && given.tls_key.is_some()
+    );
 }
 
 #[test]

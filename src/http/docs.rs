@@ -135,6 +135,7 @@ fn beyond(limit: &Limit) -> String {
         Beyond::Reset => "the request is reset".to_owned(),
         Beyond::Close(code) => format!("the WebSocket is closed with {code}"),
         Beyond::Ended => "the connection ends without an answer".to_owned(),
+        Beyond::Queued => "it waits for its turn".to_owned(),
         Beyond::Continued => "the list goes on in the next page".to_owned(),
     };
     match limit.setting {

@@ -1,16 +1,16 @@
-//! One connection: HTTP/1.1 or HTTP/2, by its first bytes, until it ends, is too slow or is told to end. A live stream
+//! One connection: HTTP/1.1 or HTTP/2, by its handshake or its first bytes, until it ends, is too slow or is told to end. A live stream
 //! goes on without hyper while it rests.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::http::{Request, Version};
+use axum::http::header::STRICT_TRANSPORT_SECURITY;
+use axum::http::{HeaderValue, Request, Version};
 use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -18,15 +18,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use plinth_api::limits::{HEAD_BYTES_MAX, HTTP2_HEADERS_BYTES_MAX, HTTP2_STREAMS_MAX};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::RecvFlags;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lasting::{Live, WatchedBody};
+use super::transport::Transport;
 use super::watch::{RequestBody, Watch, WatchedSocket};
 use super::{Answer, ConnectionId, ServerLimits, Service};
 use crate::telemetry::Closed;
@@ -37,11 +35,10 @@ const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// The same for one request.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+/// A browser that has come over TLS comes over nothing else for a year.
+const HSTS: &str = "max-age=31536000";
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it has to say so.
 const HTTP2_PING: Duration = Duration::from_secs(20);
-
-/// What HTTP/2 begins with. No request of HTTP/1.1 does.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Io<G> = TokioIo<WatchedSocket<G>>;
 
@@ -60,8 +57,10 @@ where
     G: Send + Unpin + 'static,
     A: Answer,
 {
-    let Service { answer, limits, shutdown, ended, tasks, metrics } = service;
-    let watch = Watch::new();
+    let Service { answer, limits, shutdown, ended, tasks, tls, metrics } = service;
+    let secure = tls.is_some();
+    let watch = Watch::new(secure);
+    let stream = Transport::new(stream, tls.as_ref());
     let socket = WatchedSocket { stream, watch: Arc::clone(&watch), _held: held };
     // While the node ends, a new connection gets one answer.
     let late = shutdown.is_cancelled();
@@ -73,7 +72,12 @@ where
         let watch = Arc::clone(&answered);
         let answer = answer.answer(id, request.map(|body| RequestBody { body, watch }));
         let alone = version == Version::HTTP_11;
-        answer.map(move |answer| Ok::<_, Infallible>(WatchedBody::of(answer, under_way, alone)))
+        answer.map(move |mut answer| {
+            if secure {
+                answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+            }
+            Ok::<_, Infallible>(WatchedBody::of(answer, under_way, alone))
+        })
     });
     let mut stage = Stage::Begins(Some((socket, answer)));
     let tasks = Tasks { tracker: tasks, ended: ended.clone() };
@@ -129,7 +133,8 @@ where
             let next = match self {
                 Self::Begins(begins) => {
                     let Some((socket, _)) = begins else { return Poll::Ready(Ok(())) };
-                    let http2 = ready!(poll_is_http2(&socket.stream, cx))?;
+                    let http2 = ready!(socket.stream.poll_is_http2(cx))?;
+                    watch.established();
                     let Some((socket, answer)) = begins.take() else { return Poll::Ready(Ok(())) };
                     if http2 { Self::http2(socket, answer, tasks) } else { Self::http1(socket, answer, keep_alive) }
                 }
@@ -189,36 +194,6 @@ where
             .serve_connection(TokioIo::new(socket), answer);
         Self::Http2(Box::pin(connection))
     }
-}
-
-/// Whether the client begins as HTTP/2 does. Ready as soon as its bytes tell; they are left to be read, so that hyper gets
-/// them in one piece.
-fn poll_is_http2(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-    let look = || {
-        let mut begin = [0; HTTP2_PREFACE.len()];
-        let (_, count) = rustix::net::recv(stream, &mut begin[..], RecvFlags::PEEK)?;
-        let seen = &begin[..count];
-        match seen == HTTP2_PREFACE {
-            false if count > 0 && HTTP2_PREFACE.starts_with(seen) && !is_ended(stream)? => {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-            http2 => Ok(http2),
-        }
-    };
-    loop {
-        ready!(stream.poll_read_ready(cx))?;
-        match stream.try_io(Interest::READABLE, look) {
-            // Until more comes: what is there does not tell.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            looked => return Poll::Ready(looked),
-        }
-    }
-}
-
-/// Whether no more will come than is there.
-fn is_ended(stream: &TcpStream) -> io::Result<bool> {
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(rustix::event::poll(&mut [PollFd::new(stream, PollFlags::RDHUP)], Some(&at_once))? > 0)
 }
 
 /// Ready when the connection is to be given up. The timer is only moved when it has rung or must ring earlier: most

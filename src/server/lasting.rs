@@ -152,6 +152,8 @@ impl<G: Unpin> Live<G> {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
             }
+            // TLS may hold the end of it back.
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             if self.over {
                 return Pin::new(&mut self.socket).poll_shutdown(cx);
             }

@@ -7,9 +7,15 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rcgen::generate_simple_self_signed;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::*;
 
@@ -19,6 +25,7 @@ const FAR: Duration = Duration::from_secs(3600);
 const UNBOUND: ServerLimits = ServerLimits {
     connections_max: 100,
     connections_per_address_max: 100,
+    handshake_timeout: FAR,
     first_byte_timeout: FAR,
     header_timeout: FAR,
     idle_timeout: FAR,
@@ -39,6 +46,10 @@ fn start(limits: ServerLimits) -> Server {
 }
 
 fn start_with<A: Answer>(limits: ServerLimits, answer: impl FnOnce(Router) -> A) -> Server {
+    start_over(None, limits, answer)
+}
+
+fn start_over<A: Answer>(tls: Option<Tls>, limits: ServerLimits, answer: impl FnOnce(Router) -> A) -> Server {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let end_stream = CancellationToken::new();
@@ -53,6 +64,7 @@ fn start_with<A: Answer>(limits: ServerLimits, answer: impl FnOnce(Router) -> A)
         shutdown: CancellationToken::new(),
         ended: CancellationToken::new(),
         tasks: TaskTracker::new(),
+        tls,
         metrics: Arc::new(Metrics::new([], |_| {})),
     };
     let shutdown = service.shutdown.clone();
@@ -74,12 +86,12 @@ impl Server {
     }
 }
 
-async fn send(socket: &mut TcpStream, text: &str) {
+async fn send(socket: &mut (impl AsyncWrite + Unpin), text: &str) {
     socket.write_all(text.as_bytes()).await.unwrap();
 }
 
 /// What comes up to and including `end`.
-async fn receive(socket: &mut TcpStream, end: &str) -> String {
+async fn receive(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
         text.push(char::from(socket.read_u8().await.unwrap()));
@@ -88,7 +100,7 @@ async fn receive(socket: &mut TcpStream, end: &str) -> String {
 }
 
 /// What comes until the server closes.
-async fn receive_all(socket: &mut TcpStream) -> String {
+async fn receive_all(socket: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = String::new();
     socket.read_to_string(&mut text).await.unwrap();
     text
@@ -272,4 +284,76 @@ async fn the_version_is_known_however_its_first_bytes_come() {
     send(&mut socket, "PRI").await;
     socket.shutdown().await.unwrap();
     receive_all(&mut socket).await;
+}
+
+/// TLS with a certificate of its own, and a client's side of it.
+async fn tls() -> (Tls, TlsConnector) {
+    let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = TlsFiles { certificate: dir.path().join("cert"), key: dir.path().join("key") };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    (Tls::load(files).await.unwrap(), TlsConnector::from(Arc::new(config.with_no_client_auth())))
+}
+
+impl Server {
+    async fn shake(&self, connector: &TlsConnector) -> TlsStream<TcpStream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        connector.connect(name, self.connect().await).await.unwrap()
+    }
+}
+
+// Fails if the time of the handshake were not bounded: the reads would not end.
+#[tokio::test]
+async fn a_handshake_that_does_not_begin_or_go_on_is_given_up() {
+    let (tls, _) = tls().await;
+    let server = start_over(Some(tls), ServerLimits { handshake_timeout: SHORT, ..UNBOUND }, |router| router);
+    assert_eq!(receive_all(&mut server.connect().await).await, "");
+    let mut half = server.connect().await;
+    // A record that says to be longer than it is.
+    half.write_all(&[22, 3, 1, 1, 0, 1]).await.unwrap();
+    assert_eq!(receive_all(&mut half).await, "");
+}
+
+// Fails if the first byte of the handshake counted as that of a request.
+#[tokio::test]
+async fn after_its_handshake_a_connection_that_sends_nothing_is_closed() {
+    let (tls, connector) = tls().await;
+    let server = start_over(Some(tls), ServerLimits { first_byte_timeout: SHORT, ..UNBOUND }, |router| router);
+    let mut silent = server.shake(&connector).await;
+    // The end comes without a farewell of TLS.
+    assert!(silent.read(&mut [0]).await.is_err());
+}
+
+// Fails without the turn in `handshake`: the second one would be done, too.
+#[tokio::test]
+async fn a_handshake_over_the_bound_waits_until_another_one_ends() {
+    let (tls, connector) = tls().await;
+    let handshakes = Arc::clone(&tls.handshakes);
+    let turns = handshakes.acquire_many(u32::try_from(plinth_api::limits::HANDSHAKES_MAX).unwrap()).await.unwrap();
+    let server = start_over(Some(tls), UNBOUND, |router| router);
+    let mut shaking = pin!(server.shake(&connector));
+    assert!(timeout(SHORT, &mut shaking).await.is_err());
+    drop(turns);
+    let mut socket = shaking.await;
+    send(&mut socket, HELLO).await;
+    receive(&mut socket, "hello").await;
+}
+
+// Fails without the flush in `Live::poll`, or if the TLS state were lost on the way out of hyper.
+#[tokio::test]
+async fn over_tls_a_lasting_answer_leaves_hyper_too_and_comes_to_its_end() {
+    let (tls, connector) = tls().await;
+    let (dropped, mut hears) = channel(8);
+    let server = start_over(Some(tls), UNBOUND, |router| Heard { router, dropped });
+    let mut socket = server.shake(&connector).await;
+    send(&mut socket, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(receive(&mut socket, "first\r\n").await.contains("strict-transport-security: max-age=31536000\r\n"));
+    hears.recv().await.unwrap();
+    server.end_stream.cancel();
+    assert_eq!(receive_all(&mut socket).await, "4\r\nlast\r\n0\r\n\r\n");
 }

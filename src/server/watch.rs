@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::lasting::Rest;
+use super::transport::Transport;
 use super::{ConnectionId, ServerLimits};
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
@@ -40,6 +41,8 @@ pub(super) struct Watch {
     began: Instant,
     requests: AtomicUsize,
     multiplexed: AtomicBool,
+    /// When its client could begin to send requests.
+    established: AtomicU64,
     first_byte: AtomicU64,
     head: AtomicU64,
     resting: AtomicU64,
@@ -53,11 +56,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new() -> Arc<Self> {
+    /// A watch of a connection that begins now, with a handshake or without one.
+    pub(super) fn new(handshake: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             requests: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
+            established: AtomicU64::new(if handshake { NEVER } else { 0 }),
             first_byte: AtomicU64::new(NEVER),
             head: AtomicU64::new(NEVER),
             resting: AtomicU64::new(0),
@@ -77,8 +82,11 @@ impl Watch {
         if self.lingering.load(Ordering::Relaxed) != NEVER {
             return after(&self.lingering, LINGER);
         }
+        if self.established.load(Ordering::Relaxed) == NEVER {
+            return self.began + limits.handshake_timeout;
+        }
         if self.first_byte.load(Ordering::Relaxed) == NEVER {
-            return self.began + limits.first_byte_timeout;
+            return after(&self.established, limits.first_byte_timeout);
         }
         if self.requests.load(Ordering::Relaxed) > 0 {
             return after(&self.moved, STALL_TIMEOUT);
@@ -87,6 +95,13 @@ impl Watch {
             return after(&self.head, limits.header_timeout);
         }
         after(&self.resting, limits.idle_timeout)
+    }
+
+    /// The handshake is done, if there was one.
+    pub(super) fn established(&self) {
+        if self.established.load(Ordering::Relaxed) == NEVER {
+            self.established.store(self.now(), Ordering::Relaxed);
+        }
     }
 
     /// A request has arrived; it is under way until the guard is dropped.
@@ -207,9 +222,8 @@ impl Drop for RequestBody {
 }
 
 /// A socket that reports to a watch. `G` is held for as long as the socket is open, also after an upgrade.
-#[derive(Debug)]
 pub(super) struct WatchedSocket<G> {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     pub(super) watch: Arc<Watch>,
     pub(super) _held: G,
 }
@@ -246,7 +260,8 @@ impl<G: Unpin> AsyncWrite for WatchedSocket<G> {
             }
             self.watch.lingering.store(self.watch.now(), Ordering::Relaxed);
         }
-        poll_to_end(&mut self.stream, cx)
+        // As it comes, not deciphered: nobody will look at it.
+        poll_to_end(self.stream.socket()?, cx)
     }
 
     fn poll_write_vectored(

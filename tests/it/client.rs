@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use tokio_util::io::StreamReader;
 
+use crate::authority::AUTHORITY;
 use crate::contract;
 use crate::harness::DEADLINE;
 
@@ -114,8 +115,15 @@ pub(crate) struct Frame {
 impl Client {
     /// A client of the server at `base`.
     pub(crate) fn new(base: &str, token: Option<&str>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().read_timeout(DEADLINE).build();
-        let http = http.expect("a client without certificates of its own can be made");
+        let http = reqwest::Client::builder().no_proxy().read_timeout(DEADLINE);
+        let http = if base.starts_with("https") {
+            let authority = reqwest::Certificate::from_pem(AUTHORITY.pem().as_bytes()).expect("it is one");
+            // As EventSource does it in a browser without HTTP/2: the stream is alone on its connection.
+            http.tls_certs_only([authority]).http1_only()
+        } else {
+            http
+        };
+        let http = http.build().expect("a client without certificates of its own can be made");
         Self { http, base: base.to_owned(), token: token.map(str::to_owned), tenant: None }
     }
 
@@ -263,7 +271,10 @@ impl Client {
         let mut request = url.into_client_request().expect("the address is valid");
         let protocols = format!("plinth.v1.json, bearer.{}", URL_SAFE_NO_PAD.encode(token));
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocols.parse().expect("base64url is a token"));
-        let opened = tokio::time::timeout(DEADLINE, tokio_tungstenite::connect_async(request)).await;
+        let trusted =
+            if self.base.starts_with("https") { Connector::Rustls(AUTHORITY.http1()) } else { Connector::Plain };
+        let opened =
+            tokio::time::timeout(DEADLINE, connect_async_tls_with_config(request, None, false, Some(trusted))).await;
         let (socket, _) = opened.expect("an upgrade is answered in time").ok()?;
         Some(Ws { socket })
     }

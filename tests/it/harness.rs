@@ -265,9 +265,11 @@ async fn capture<R: tokio::io::AsyncRead + Unpin>(mut lines: Lines<BufReader<R>>
 /// The first address that the server names on its standard output.
 async fn address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     while let Ok(Some(line)) = lines.next_line().await {
-        if let Some((_, rest)) = line.split_once("http://127.0.0.1:") {
+        // What listens on all addresses says so first, and then how this machine reaches it.
+        if let Some((before, rest)) = line.split_once("://127.0.0.1:") {
+            let scheme = if before.ends_with("https") { "https" } else { "http" };
             let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            return Some(format!("http://127.0.0.1:{port}"));
+            return Some(format!("{scheme}://127.0.0.1:{port}"));
         }
     }
     None

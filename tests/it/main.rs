@@ -4,6 +4,7 @@
 
 mod abuse;
 mod auth_matrix;
+mod authority;
 mod bad_input;
 mod batch;
 mod bucket;
@@ -29,5 +30,6 @@ mod retention;
 mod store_faults;
 mod telemetry;
 mod tidy;
+mod tls;
 mod ttl;
 mod ws;

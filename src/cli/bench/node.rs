@@ -111,5 +111,10 @@ impl Node {
 }
 
 fn client(url: &url::Url, key: &str, tenant: Option<&str>) -> anyhow::Result<Client> {
-    Client::new(&Connect { url: url.clone(), key: Some(key.to_owned()), tenant: tenant.map(str::to_owned) })
+    Client::new(&Connect {
+        url: url.clone(),
+        key: Some(key.to_owned()),
+        tenant: tenant.map(str::to_owned),
+        ca_cert: None,
+    })
 }

@@ -11,6 +11,7 @@ use plinth_api::frames::SUBPROTOCOL;
 use plinth_api::records::Gap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_tungstenite::connect_async_tls_with_config;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -40,14 +41,14 @@ struct Frame {
 }
 
 pub(super) fn open(client: &Client, args: &Args, position: &Position) -> Stream {
-    let request = request(client);
+    let (request, trusted) = (request(client), client.trusted());
     let subscribe = serde_json::json!({
         "type": "subscribe", "id": SUBSCRIPTION, "topics": args.topics, "from": position.from(),
     });
     try_stream! {
         let request = request?;
         let address = request.uri().to_string();
-        let connected = tokio_tungstenite::connect_async(request).await;
+        let connected = connect_async_tls_with_config(request, None, false, trusted).await;
         let (mut socket, _) = connected.map_err(|error| not_connected(&address, error))?;
         socket.send(Message::text(subscribe.to_string())).await.map_err(fault)?;
         loop {
