@@ -19,6 +19,7 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
         |_, _| true,
     ),
     ("X-Content-Type-Options", Type::String, "`nosniff`", |_, _| true),
+    ("Strict-Transport-Security", Type::String, "`max-age=31536000`, over TLS alone", |_, _| true),
     (
         "Cache-Control",
         Type::String,
