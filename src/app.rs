@@ -109,6 +109,7 @@ impl App {
         };
         let mut upkeep = JoinSet::new();
         upkeep.spawn(front.auth.clone().free_what_is_left());
+        upkeep.spawn(front.auth.clone().store_uses());
         let mut serving = pin!(server::serve(listener, service));
         let stopped = tokio::select! {
             served = &mut serving => return served.map_err(AppError::Listener),

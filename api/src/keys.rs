@@ -41,9 +41,39 @@ pub struct Key {
     pub expires_at: Option<u64>,
     /// The last four characters of the key.
     pub last_four: String,
+    /// When it got the secret that it has, if that is not its first, ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<u64>,
+    /// Until when secrets before that one are accepted, too, if they are, ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_until: Option<u64>,
+    /// When it was last used, to the minute, ms since the Unix epoch. An open connection is a use. After a crash of the node
+    /// the last minute is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<u64>,
 }
 
-/// A key that was just made; `key` is shown this once.
+/// What `PATCH /v1/keys/{id}` changes; what is left out stays. Scopes and the end of a key do not change: make another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPatch {
+    /// A name for people, at most 255 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255)]
+    pub name: Option<String>,
+}
+
+/// What `POST /v1/keys/{id}/rotate` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotation {
+    /// How long the secret before is accepted, too, such as `"1h"`, at most 30 days. Without it all secrets before end at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|[1-9][0-9]{0,2}h|[12]?[0-9]d|30d)$")]
+    pub overlap: Option<String>,
+}
+
+/// A key that was just made, or has a new secret; `key` is shown this once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewKey {
     /// The key as it goes into `Authorization: Bearer`.

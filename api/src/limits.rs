@@ -226,6 +226,8 @@ limits! {
     KEY_NAME_BYTES_MAX: usize = 255; Bytes, Refused(Unprocessable);
     /// Most scopes of one API key.
     KEY_SCOPES_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// Longest time for which the secret before a rotation is accepted beside the new one, in milliseconds.
+    KEY_OVERLAP_MS_MAX: u64 = 30 * 86_400_000; Milliseconds, Refused(Unprocessable);
     /// Most origins that a tenant allows.
     ALLOWED_ORIGINS_MAX: usize = 100; Count, Refused(Unprocessable);
     /// Life of a one-time ticket, in milliseconds.

@@ -75,7 +75,14 @@ struct Credentials {
 #[derive(Debug)]
 enum Grant {
     Everything,
-    Scopes { key: Box<str>, scopes: Vec<Scope> },
+    Scopes { key: KeyRef, scopes: Vec<Scope> },
+}
+
+/// An API key, and by which of its secrets the caller came: how many it had had before.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRef {
+    pub(super) id: Box<str>,
+    pub(super) secret: u32,
 }
 
 impl fmt::Display for Denied {
@@ -101,8 +108,8 @@ impl Caller {
     }
 
     /// The holder of an API key.
-    pub(super) fn key(key: &str, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
-        let (id, grant) = (format!("key:{key}").into(), Grant::Scopes { key: key.into(), scopes });
+    pub(super) fn key(key: KeyRef, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
+        let (id, grant) = (format!("key:{}", key.id).into(), Grant::Scopes { key, scopes });
         Self(Arc::new(Credentials { id, account: Some(tenant.into()), grant, expires_at }))
     }
 
@@ -117,6 +124,11 @@ impl Caller {
 
     /// The id of the API key; none for the root key.
     pub(super) fn key_id(&self) -> Option<&str> {
+        self.key_ref().map(|key| &*key.id)
+    }
+
+    /// The API key and the secret; none for the root key.
+    pub(super) fn key_ref(&self) -> Option<&KeyRef> {
         match &self.0.grant {
             Grant::Everything => None,
             Grant::Scopes { key, .. } => Some(key),

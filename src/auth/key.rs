@@ -1,8 +1,12 @@
-//! API keys of a tenant: make, list, delete. A change is answered after it is durable.
+//! API keys of a tenant: make, view, list, change, rotate, delete. A change is answered after it is durable.
+//!
+//! A rotation gives a key a new secret under the same id; the one before may go on for a while. Nothing else of the key
+//! changes, and who came by the old secret ends with it.
 
 use std::time::Duration;
 
-use plinth_api::limits::{KEY_NAME_BYTES_MAX, KEY_SCOPES_MAX};
+use bytes::Bytes;
+use plinth_api::limits::{KEY_NAME_BYTES_MAX, KEY_OVERLAP_MS_MAX, KEY_SCOPES_MAX};
 use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard};
 use plinth_storage::{Kind, Log};
@@ -11,7 +15,10 @@ use super::caller::Admin;
 use super::scope::Scope;
 use super::{Auth, secret};
 use crate::broker::Error;
-use crate::broker::documents::{self, ApiKeyDoc};
+use crate::broker::documents::{self, ApiKeyDoc, PreviousSecretDoc};
+
+/// Most secrets of one key that are accepted beside the newest.
+const PREVIOUS_MAX: usize = 4;
 
 /// What a key is to be.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +46,22 @@ pub struct KeyView {
     pub expires_at: Option<Timestamp>,
     /// The last four characters.
     pub last_four: String,
+    /// When it got the secret that it has, if that is not its first.
+    pub rotated_at: Option<Timestamp>,
+    /// Until when secrets before that one are accepted, too, if they are.
+    pub previous_until: Option<Timestamp>,
+    /// When it was last used, to the minute, as far as it is known.
+    pub last_used_at: Option<Timestamp>,
 }
 
-/// A key that was just made.
+/// What is to change of a key; what is not given stays.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    /// The name for people.
+    pub name: Option<String>,
+}
+
+/// A key that was just made, or has a new secret.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     /// The key itself; it is not stored and cannot be shown again.
@@ -80,8 +100,9 @@ impl Auth {
             let rows = self.0.log.scan(&prefix, after.as_deref(), limit)?;
             for (row, _) in rows.iter().take(limit - keys.len()) {
                 let id = String::from_utf8_lossy(&row[prefix.len()..]).into_owned();
-                let doc = documents::load::<ApiKeyDoc>(&self.0.log, &documents::api_key(&id))?;
-                keys.extend(doc.map(|doc| view(id, doc)));
+                if let Some(doc) = documents::load::<ApiKeyDoc>(&self.0.log, &documents::api_key(&id))? {
+                    keys.push(self.view(id, doc)?);
+                }
             }
             match rows.last() {
                 Some((last, _)) if rows.len() == limit => after = Some(last.clone()),
@@ -91,6 +112,51 @@ impl Auth {
         Ok(keys)
     }
 
+    /// A key of the administrator's tenant.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a key of another tenant.
+    pub fn get_key(&self, admin: &Admin, id: &str) -> Result<KeyView, Error> {
+        let (doc, _) = self.stored_key(admin.tenant().id(), id)?;
+        self.view(id.to_owned(), doc)
+    }
+
+    /// Changes a key of the administrator's tenant. Cancel safe: a caller that stops waiting does not undo it.
+    ///
+    /// # Errors
+    /// `Unprocessable` for the name; `NotFound`; `Conflict` when another change came in between.
+    pub async fn change_key(&self, admin: &Admin, id: &str, change: KeyChange) -> Result<KeyView, Error> {
+        check_name(change.name.as_deref().unwrap_or_default()).map_err(Error::Unprocessable)?;
+        let (auth, id, tenant) = (self.clone(), id.to_owned(), admin.tenant().id());
+        let changed = async move {
+            let (mut doc, stored) = auth.stored_key(tenant, &id)?;
+            doc.name = change.name.unwrap_or(doc.name);
+            auth.replace_key(&id, &doc, stored).await?;
+            auth.view(id, doc)
+        };
+        self.0.changes.run(changed).await
+    }
+
+    /// Gives a key of the administrator's tenant a new secret. For `overlap`, such as `1h`, the one before is accepted, too;
+    /// without it all secrets before end at once, with the connections that they have opened. Cancel safe: a caller
+    /// that stops waiting does not undo it.
+    ///
+    /// # Errors
+    /// `Unprocessable` for the overlap; `NotFound`; `Conflict` when the key has expired, has too many secrets that are still
+    /// accepted, or was changed in between.
+    pub async fn rotate_key(&self, admin: &Admin, id: &str, overlap: Option<String>) -> Result<NewKey, Error> {
+        let overlap_ms = overlap.as_deref().map_or(Ok(0), overlap_ms).map_err(Error::Unprocessable)?;
+        let (auth, id, tenant) = (self.clone(), id.to_owned(), admin.tenant().id());
+        let rotated = async move {
+            let (mut doc, stored) = auth.stored_key(tenant, &id)?;
+            let key = secret::new_api_key(&id);
+            rotate(&id, &mut doc, (&key, overlap_ms), auth.0.log.now()).map_err(Error::Conflict)?;
+            auth.replace_key(&id, &doc, stored).await?;
+            Ok(NewKey { key, about: auth.view(id, doc)? })
+        };
+        self.0.changes.run(rotated).await
+    }
+
     /// Deletes a key of the administrator's tenant; from the answer on it is good for nothing. Cancel safe: a caller
     /// that stops waiting does not undo it.
     ///
@@ -98,27 +164,51 @@ impl Auth {
     /// `NotFound`, also for a key of another tenant.
     pub async fn delete_key(&self, admin: &Admin, id: &str) -> Result<(), Error> {
         let (auth, id, tenant) = (self.clone(), id.to_owned(), admin.tenant().id());
-        self.0.changes.run(async move { auth.delete_stored_key(tenant, &id).await }).await
+        let deletion = async move {
+            auth.stored_key(tenant, &id)?;
+            let key = documents::api_key(&id);
+            let gone = [key.clone(), documents::tenant_api_key(tenant, &id), documents::key_use(tenant, &id)];
+            let docs = gone.into_iter().map(DocOp::Delete).collect();
+            let committed =
+                auth.commit_key(&id, Change { guards: vec![Guard::Present(key)], docs, topics: vec![] }).await;
+            committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&id) } else { error.into() })
+        };
+        self.0.changes.run(deletion).await
     }
 
-    async fn delete_stored_key(&self, tenant: TenantId, id: &str) -> Result<(), Error> {
-        let absent = || Error::NotFound(format!("there is no key {id:?}"));
+    /// The document of a key of the tenant, and its bytes.
+    fn stored_key(&self, tenant: TenantId, id: &str) -> Result<(ApiKeyDoc, Bytes), Error> {
         let key = documents::api_key(id);
-        let stored = self.0.log.get(&key)?.ok_or_else(absent)?;
+        let stored = self.0.log.get(&key)?.ok_or_else(|| absent(id))?;
         let doc: ApiKeyDoc = documents::decode(&key, &stored)?;
-        if TenantId(doc.tenant) != tenant {
-            return Err(absent());
-        }
-        let change = Change {
-            guards: vec![Guard::Equals(key.clone(), stored)],
-            docs: vec![DocOp::Delete(key), DocOp::Delete(documents::tenant_api_key(tenant, id))],
-            topics: vec![],
-        };
+        if TenantId(doc.tenant) == tenant { Ok((doc, stored)) } else { Err(absent(id)) }
+    }
+
+    async fn replace_key(&self, id: &str, doc: &ApiKeyDoc, stored: Bytes) -> Result<(), Error> {
+        let key = documents::api_key(id);
+        let docs = vec![DocOp::Put(key.clone(), documents::encode(doc))];
+        let change = Change { guards: vec![Guard::Equals(key, stored)], docs, topics: vec![] };
+        let meanwhile = || Error::Conflict(format!("the key {id:?} was changed by another request at the same moment"));
+        let committed = self.commit_key(id, change).await;
+        committed.map_err(|error| if error.kind() == Kind::Conflict { meanwhile() } else { error.into() })
+    }
+
+    /// Commits a change of a key. Whatever comes of it, the key is read again, and connections ask whether they still may.
+    async fn commit_key(&self, id: &str, change: Change) -> plinth_storage::Result<()> {
         let committed = self.0.log.commit(change).await;
         self.0.keys.remove(id);
         self.announce_revocation();
-        committed.map_err(|error| if error.kind() == Kind::Conflict { absent() } else { error.into() })
+        committed
     }
+
+    fn view(&self, id: String, doc: ApiKeyDoc) -> Result<KeyView, Error> {
+        let last_used_at = self.last_use(TenantId(doc.tenant), &id)?;
+        Ok(KeyView { last_used_at, ..view(id, doc, self.0.log.now()) })
+    }
+}
+
+fn absent(id: &str) -> Error {
+    Error::NotFound(format!("there is no key {id:?}"))
 }
 
 /// A new key of `tenant` and the documents that make it one.
@@ -140,18 +230,19 @@ pub(super) fn compose(log: &Log, tenant: TenantId, request: KeyRequest) -> Resul
         expires_at: expires_at.map(|end| end.0),
         sha256: secret::hash(&key),
         last_four: secret::last_four(&key),
+        rotations: 0,
+        rotated_at: None,
+        previous: Vec::new(),
     };
     let docs = vec![
         DocOp::Put(documents::api_key(&id), documents::encode(&doc)),
-        DocOp::Put(documents::tenant_api_key(tenant, &id), bytes::Bytes::new()),
+        DocOp::Put(documents::tenant_api_key(tenant, &id), Bytes::new()),
     ];
-    Ok((NewKey { key, about: view(id, doc) }, docs))
+    Ok((NewKey { key, about: view(id, doc, created_at) }, docs))
 }
 
 fn check(request: &KeyRequest) -> Result<(), String> {
-    if request.name.len() > KEY_NAME_BYTES_MAX {
-        return Err(format!("name of {} bytes exceeds the limit of {KEY_NAME_BYTES_MAX}", request.name.len()));
-    }
+    check_name(&request.name)?;
     if request.scopes.is_empty() {
         return Err("a key needs at least one scope".into());
     }
@@ -161,17 +252,62 @@ fn check(request: &KeyRequest) -> Result<(), String> {
     request.scopes.iter().try_for_each(|scope| Scope::parse(scope).map(drop))
 }
 
-fn end_of_life(now: Timestamp, text: &str) -> Result<Timestamp, String> {
-    let life = humantime::parse_duration(text)
-        .map_err(|why| format!("expires_in {text:?} is not a duration such as 30d or 12h: {why}"))?;
-    if life < Duration::from_millis(1) {
-        return Err(format!("expires_in {text:?} is shorter than a millisecond"));
+fn check_name(name: &str) -> Result<(), String> {
+    if name.len() > KEY_NAME_BYTES_MAX {
+        return Err(format!("name of {} bytes exceeds the limit of {KEY_NAME_BYTES_MAX}", name.len()));
     }
-    let end = u64::try_from(life.as_millis()).ok().and_then(|life| now.0.checked_add(life));
-    end.map(Timestamp).ok_or_else(|| format!("expires_in {text:?} is too long"))
+    Ok(())
 }
 
-fn view(id: String, doc: ApiKeyDoc) -> KeyView {
+fn end_of_life(now: Timestamp, text: &str) -> Result<Timestamp, String> {
+    let life = duration_ms("expires_in", text)?;
+    now.0.checked_add(life).map(Timestamp).ok_or_else(|| format!("expires_in {text:?} is too long"))
+}
+
+fn overlap_ms(text: &str) -> Result<u64, String> {
+    let overlap = duration_ms("overlap", text)?;
+    if overlap > KEY_OVERLAP_MS_MAX {
+        let days = KEY_OVERLAP_MS_MAX / 86_400_000;
+        return Err(format!("overlap {text:?} exceeds the limit of {days} days"));
+    }
+    Ok(overlap)
+}
+
+fn duration_ms(name: &str, text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|why| format!("{name} {text:?} is not a duration such as 30d or 12h: {why}"))?;
+    if duration < Duration::from_millis(1) {
+        return Err(format!("{name} {text:?} is shorter than a millisecond"));
+    }
+    u64::try_from(duration.as_millis()).map_err(|_| format!("{name} {text:?} is too long"))
+}
+
+/// Puts a new secret into the place of the newest, which is accepted for the overlap. Others before it keep their time, so that
+/// who has had no answer may rotate once more; but none outlives a rotation without an overlap.
+fn rotate(id: &str, doc: &mut ApiKeyDoc, (key, overlap_ms): (&str, u64), now: Timestamp) -> Result<(), String> {
+    if doc.expires_at.is_some_and(|end| now.0 >= end) {
+        return Err(format!("the key {id:?} has expired; make another one"));
+    }
+    doc.previous.retain(|previous| overlap_ms > 0 && previous.ends_at > now.0);
+    if doc.previous.len() >= PREVIOUS_MAX {
+        return Err(format!(
+            "of the key {id:?} {PREVIOUS_MAX} secrets are still accepted beside the newest, which is the limit; a rotation \
+             without an overlap ends them"
+        ));
+    }
+    if overlap_ms > 0 {
+        let ends_at = now.0.saturating_add(overlap_ms);
+        doc.previous.push(PreviousSecretDoc { sha256: doc.sha256, rotations: doc.rotations, ends_at });
+    }
+    doc.rotations = doc.rotations.saturating_add(1);
+    doc.rotated_at = Some(now.0);
+    (doc.sha256, doc.last_four) = (secret::hash(key), secret::last_four(key));
+    Ok(())
+}
+
+fn view(id: String, doc: ApiKeyDoc, now: Timestamp) -> KeyView {
+    let previous = doc.previous.iter().map(|previous| previous.ends_at).filter(|end| *end > now.0).max();
+    let until = previous.map(|end| doc.expires_at.map_or(end, |key| key.min(end)));
     KeyView {
         id,
         name: doc.name,
@@ -179,5 +315,8 @@ fn view(id: String, doc: ApiKeyDoc) -> KeyView {
         created_at: Timestamp(doc.created_at),
         expires_at: doc.expires_at.map(Timestamp),
         last_four: doc.last_four,
+        rotated_at: doc.rotated_at.map(Timestamp),
+        previous_until: until.map(Timestamp),
+        last_used_at: None,
     }
 }

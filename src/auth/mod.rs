@@ -5,7 +5,9 @@
 
 mod account;
 mod caller;
+mod ended;
 mod key;
+mod known;
 mod name;
 mod purge;
 mod reconnect;
@@ -15,6 +17,7 @@ mod secret;
 mod start;
 mod tenant;
 mod ticket;
+mod uses;
 
 use std::sync::Arc;
 
@@ -25,7 +28,8 @@ use tokio::sync::{Notify, watch};
 
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
-pub use self::key::{KeyRequest, KeyView, NewKey};
+pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
+use self::known::KnownKey;
 pub use self::reconnect::Reconnect;
 use self::reconnect::ReconnectKey;
 use self::registry::Registry;
@@ -37,9 +41,10 @@ pub use self::start::FirstStart;
 pub use self::tenant::{TenantChange, TenantView};
 pub use self::ticket::Ticket;
 use self::ticket::Tickets;
+use self::uses::Uses;
 use crate::broker::Error;
 use crate::broker::changes::Changes;
-use crate::broker::documents::{self, ApiKeyDoc, TenantDoc};
+use crate::broker::documents::{self, TenantDoc};
 
 /// API keys held in memory.
 const KEYS_MAX: usize = 10_000;
@@ -71,15 +76,11 @@ struct Shared {
     keys: Cache<String, Arc<KnownKey>>,
     tickets: Tickets,
     tenants: Registry,
+    uses: Uses,
     revoked: watch::Sender<u64>,
     /// A tenant was deleted.
     deleted: Notify,
     changes: Changes,
-}
-
-struct KnownKey {
-    caller: Caller,
-    sha256: SecretHash,
 }
 
 enum Miss {
@@ -104,9 +105,7 @@ impl Auth {
             },
             Credential::Bearer(_) => return Err(Denied::Unauthenticated("the credential is not valid".into())),
         };
-        if let Some(suspended) = caller.tenant().filter(|tenant| tenant.is_suspended()) {
-            return Err(Denied::Suspended(format!("the tenant {} is suspended", suspended.name())));
-        }
+        caller.check_suspended()?;
         match tenant {
             Some(_) => Err(Denied::Forbidden("the header plinth-tenant is for the root key only".into())),
             None => Ok(caller),
@@ -118,8 +117,8 @@ impl Auth {
     #[must_use]
     pub fn is_live(&self, caller: &Caller) -> bool {
         let expired = caller.expires_at().is_some_and(|end| self.0.log.now() >= end);
-        let known = match (caller.key_id(), caller.tenant()) {
-            (Some(id), Some(tenant)) => self.known_key(id).is_ok() && !tenant.is_suspended(),
+        let known = match (caller.key_ref(), caller.tenant()) {
+            (Some(key), Some(tenant)) => !tenant.is_suspended() && self.is_live_key(caller, key),
             (Some(_), None) => false,
             (None, Some(tenant)) => self.is_live_tenant(tenant.id()).unwrap_or(false),
             (None, None) => true,
@@ -148,33 +147,17 @@ impl Auth {
         Ok(self.0.tickets.issue(caller, &self.0.reconnect.tag(caller), self.0.log.now()))
     }
 
-    /// Waits for the changes under way; before the log is closed. Cancel safe.
+    /// Stores what waits to be, and waits for the changes under way; before the log is closed. Cancel safe.
     pub async fn close(&self) {
+        self.store_noted_uses().await;
         self.0.changes.finish().await;
     }
 
     fn redeem(&self, ticket: &str) -> Result<Caller, Denied> {
-        let caller = self.0.tickets.redeem(ticket, self.0.log.now());
-        caller.filter(|caller| self.is_live(caller)).ok_or_else(|| {
-            Denied::Unauthenticated("the ticket is not valid: it is good once and for 30 seconds".into())
-        })
-    }
-
-    fn api_key(&self, key: &str) -> Result<Caller, Denied> {
-        let invalid = || Denied::Unauthenticated("the API key is not valid".into());
-        let id = secret::api_key_id(key)
-            .ok_or_else(|| Denied::Unauthenticated("the API key is mistyped: it does not have its checksum".into()))?;
-        let known = self.known_key(id).map_err(|miss| match miss {
-            Miss::Absent => invalid(),
-            Miss::Failed(error) => Denied::Unavailable(format!("the credential cannot be checked now: {error}")),
-        })?;
-        if !secret::verify(key, &known.sha256) {
-            return Err(invalid());
-        }
-        if known.caller.expires_at().is_some_and(|end| self.0.log.now() >= end) {
-            return Err(Denied::Unauthenticated("the API key has expired".into()));
-        }
-        Ok(known.caller.clone())
+        let invalid = || Denied::Unauthenticated("the ticket is not valid: it is good once and for 30 seconds".into());
+        let caller = self.0.tickets.redeem(ticket, self.0.log.now()).ok_or_else(invalid)?;
+        caller.check_suspended()?;
+        if self.is_live(&caller) { Ok(caller) } else { Err(invalid()) }
     }
 
     fn root_inside(&self, name: &str) -> Result<Caller, Denied> {
@@ -183,20 +166,6 @@ impl Auth {
             Ok(None) => Err(Denied::NotFound(format!("there is no tenant {name:?}"))),
             Err(error) => Err(Denied::Unavailable(format!("the tenant cannot be looked up now: {error}"))),
         }
-    }
-
-    /// The key as it is stored. A key that is removed while it is being read is not kept: the cache refuses the entry.
-    fn known_key(&self, id: &str) -> Result<Arc<KnownKey>, Miss> {
-        self.0.keys.get_or_insert_with(id, || self.load_key(id).map(Arc::new))
-    }
-
-    fn load_key(&self, id: &str) -> Result<KnownKey, Miss> {
-        let doc: ApiKeyDoc = self.load(&documents::api_key(id))?;
-        let tenant = self.0.tenants.get(TenantId(doc.tenant)).map_err(Miss::Failed)?.ok_or(Miss::Absent)?;
-        // A scope that this build cannot read allows nothing.
-        let scopes = doc.scopes.iter().filter_map(|text| scope::Scope::parse(text).ok()).collect();
-        let caller = Caller::key(id, tenant, scopes, doc.expires_at.map(plinth_storage::ids::Timestamp));
-        Ok(KnownKey { caller, sha256: doc.sha256 })
     }
 
     fn load<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<T, Miss> {

@@ -5,7 +5,8 @@
 //! ticket of the same caller, while the caller's key lives, and for reading alone. Knows nothing of cookies.
 //!
 //! Base64url without padding of: version u8 · the tenant's id 16 bytes · the end, milliseconds since the Unix epoch,
-//! u64 little-endian · the API key's id · the keyed BLAKE3 of a `T` and all of that.
+//! u64 little-endian · the API key's id · the keyed BLAKE3 of a `T` and all of that. Version 2, of a key that was rotated, has
+//! the number of the caller's secret before the id, u32 little-endian; it ends with that secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,9 +20,11 @@ use super::{Auth, Miss};
 use crate::broker::cursor::CursorKey;
 
 const VERSION: u8 = 1;
+const VERSION_ROTATED: u8 = 2;
 const MAC_BYTES: usize = 32;
 const TENANT_BYTES: usize = 16;
 const END_BYTES: usize = 8;
+const SECRET_BYTES: usize = 4;
 /// What the key is derived for; never change it.
 const PURPOSE: &str = "plinth 2026-11-24 reconnect token";
 
@@ -43,6 +46,8 @@ pub(super) struct ReconnectKey([u8; 32]);
 struct Claims {
     tenant: TenantId,
     key: String,
+    /// Which of the key's secrets the caller had: how many there were before.
+    secret: u32,
     ends_at: Timestamp,
 }
 
@@ -51,11 +56,12 @@ impl Auth {
     /// behind in a browser.
     #[must_use]
     pub fn reconnect_token(&self, caller: &Caller) -> Option<Reconnect> {
-        let (tenant, key) = (caller.tenant()?.id(), caller.key_id()?.to_owned());
+        let (tenant, key) = (caller.tenant()?.id(), caller.key_ref()?);
         let now = self.0.log.now();
         let ends_at = Timestamp(now.0.saturating_add(RECONNECT_TTL_MS));
         let ends_at = caller.expires_at().map_or(ends_at, |end| end.min(ends_at));
-        let token = self.0.reconnect.write(&Claims { tenant, key, ends_at });
+        let claims = Claims { tenant, key: key.id.to_string(), secret: key.secret, ends_at };
+        let token = self.0.reconnect.write(&claims);
         Some(Reconnect { token, ttl_ms: ends_at.0.saturating_sub(now.0) })
     }
 
@@ -74,11 +80,12 @@ impl Auth {
             Miss::Absent => refused("its API key has ended"),
             Miss::Failed(error) => Denied::Unavailable(format!("the credential cannot be checked now: {error}")),
         })?;
-        let caller = &known.caller;
+        let caller = known.holder(claims.secret).ok_or_else(|| refused("the secret of its API key was replaced"))?;
         let same_tenant = caller.tenant().is_some_and(|tenant| tenant.id() == claims.tenant);
         if !same_tenant || secret::ticket_tag(ticket) != Some(self.0.reconnect.tag(caller).as_str()) {
             return Err(refused("the ticket is of another caller"));
         }
+        caller.check_suspended()?;
         if !self.is_live(caller) {
             return Err(refused("its API key has ended"));
         }
@@ -101,9 +108,11 @@ impl ReconnectKey {
     }
 
     fn write(&self, claims: &Claims) -> String {
-        let mut body = vec![VERSION];
+        let rotated = (claims.secret > 0).then(|| claims.secret.to_le_bytes());
+        let mut body = vec![if rotated.is_some() { VERSION_ROTATED } else { VERSION }];
         body.extend_from_slice(&claims.tenant.0.to_bytes());
         body.extend_from_slice(&claims.ends_at.0.to_le_bytes());
+        body.extend(rotated.into_iter().flatten());
         body.extend_from_slice(claims.key.as_bytes());
         let mac = self.mac(b'T', &body);
         body.extend_from_slice(mac.as_bytes());
@@ -119,10 +128,18 @@ impl ReconnectKey {
         }
         let (&version, rest) = body.split_first()?;
         let (tenant, rest) = rest.split_first_chunk::<TENANT_BYTES>()?;
-        let (ends_at, key) = rest.split_first_chunk::<END_BYTES>()?;
+        let (ends_at, rest) = rest.split_first_chunk::<END_BYTES>()?;
+        let (secret, key) = match version {
+            VERSION => (0, rest),
+            VERSION_ROTATED => {
+                let (secret, key) = rest.split_first_chunk::<SECRET_BYTES>()?;
+                (u32::from_le_bytes(*secret), key)
+            }
+            _ => return None,
+        };
         let key = String::from_utf8(key.to_vec()).ok()?;
         let (tenant, ends_at) = (TenantId(Ulid::from_bytes(*tenant)), Timestamp(u64::from_le_bytes(*ends_at)));
-        (version == VERSION).then_some(Claims { tenant, key, ends_at })
+        Some(Claims { tenant, key, secret, ends_at })
     }
 
     fn mac(&self, what: u8, body: &[u8]) -> blake3::Hash {
@@ -140,7 +157,8 @@ mod tests {
 
     fn claims() -> Claims {
         let tenant = TenantId(Ulid::from_parts(1, 1));
-        Claims { tenant, key: "01arz3ndektsv4rrffq69g5fav".into(), ends_at: Timestamp(1_700_000_000_000) }
+        let ends_at = Timestamp(1_700_000_000_000);
+        Claims { tenant, key: "01arz3ndektsv4rrffq69g5fav".into(), secret: 0, ends_at }
     }
 
     /// A token as the first version wrote it. Browsers hold it over an update of the node; never change it.
@@ -151,6 +169,13 @@ mod tests {
     }
 
     const GOLDEN: &str = "AQAAAAAAAQAAAAAAAAAAAAEAaOXPiwEAADAxYXJ6M25kZWt0c3Y0cnJmZnE2OWc1ZmF2D90B6qgPUg6tFAop45EewwhjAQPWORCNH--Odo55eTQ";
+
+    #[test]
+    fn a_token_of_a_rotated_key_names_the_secret() {
+        let claims = Claims { secret: 7, ..claims() };
+        let token = key().write(&claims);
+        assert_eq!((key().read(&token), token.starts_with("Ag")), (Some(claims), true));
+    }
 
     #[test]
     fn a_token_can_stand_in_a_cookie() {

@@ -14,6 +14,7 @@ use super::registry::{Registry, TenantSettings};
 use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
 use super::tenant;
 use super::ticket::Tickets;
+use super::uses::Uses;
 use super::{Auth, KEYS_MAX, Shared};
 use crate::broker::changes::Changes;
 use crate::broker::documents::{self, RootKeyDoc};
@@ -62,6 +63,7 @@ impl Auth {
             reconnect,
             keys: Cache::new(KEYS_MAX),
             tickets: Tickets::new(),
+            uses: Uses::default(),
             revoked: watch::Sender::new(0),
             deleted: Notify::new(),
             changes: Changes::default(),

@@ -250,9 +250,10 @@ async fn delete_keys(log: &Log, tenant: TenantId) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut docs = Vec::with_capacity(2 * rows.len());
+        let mut docs = Vec::with_capacity(3 * rows.len());
         for (row, _) in rows {
-            docs.push(DocOp::Delete(documents::api_key(&String::from_utf8_lossy(&row[prefix.len()..]))));
+            let id = String::from_utf8_lossy(&row[prefix.len()..]);
+            docs.extend([documents::api_key(&id), documents::key_use(tenant, &id)].map(DocOp::Delete));
             docs.push(DocOp::Delete(row));
         }
         log.commit(Change { docs, ..Change::default() }).await?;

@@ -1,3 +1,5 @@
+mod rotation;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -67,6 +67,11 @@ pub(crate) fn tenant_api_key(tenant: TenantId, id: &str) -> Bytes {
     Bytes::from(format!("tenant-key/{}/{id}", tenant.0))
 }
 
+/// When a key of a tenant was last used.
+pub(crate) fn key_use(tenant: TenantId, id: &str) -> Bytes {
+    Bytes::from(format!("key-use/{}/{id}", tenant.0))
+}
+
 /// What the topics of a tenant whose names begin with `prefix` begin with.
 pub(crate) fn topics(tenant: TenantId, prefix: &str) -> Bytes {
     Bytes::from(format!("topic/{}/{prefix}", tenant.0))
@@ -118,6 +123,34 @@ pub(crate) struct ApiKeyDoc {
     pub(crate) expires_at: Option<u64>,
     pub(crate) sha256: [u8; 32],
     pub(crate) last_four: String,
+    /// How often it got a new secret.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) rotations: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rotated_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) previous: Vec<PreviousSecretDoc>,
+}
+
+/// A secret that a key has had and that is accepted for some time.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PreviousSecretDoc {
+    pub(crate) sha256: [u8; 32],
+    /// How many the key had had before it.
+    pub(crate) rotations: u32,
+    pub(crate) ends_at: u64,
+}
+
+/// When an API key was last used.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeyUseDoc {
+    pub(crate) v: u32,
+    pub(crate) at: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A topic.
@@ -272,6 +305,21 @@ mod tests {
         );
         let read: TenantDoc = decode(b"t", tenant.as_bytes()).expect("a tenant with settings");
         assert_eq!((read.suspended_at, read.quotas.topics, encode(&read)), (Some(8), Some(5), Bytes::from(tenant)));
+        let sha256 = format!("[{}]", ["7"; 32].join(","));
+        let key = format!(
+            r#"{{"v":1,"tenant":"{ulid}","name":"n","scopes":["admin"],"created_at":7,"expires_at":9,"sha256":{sha256},"last_four":"abcd"}}"#
+        );
+        let read: ApiKeyDoc = decode(b"k", key.as_bytes()).expect("a key");
+        assert_eq!((read.expires_at, read.rotations, encode(&read)), (Some(9), 0, Bytes::from(key.clone())));
+        let rotated = format!(
+            r#"{},"rotations":2,"rotated_at":8,"previous":[{{"sha256":{sha256},"rotations":1,"ends_at":10}}]}}"#,
+            key.trim_end_matches('}')
+        );
+        let read: ApiKeyDoc = decode(b"k", rotated.as_bytes()).expect("a key that was rotated");
+        assert_eq!((read.rotations, read.previous[0].ends_at, encode(&read)), (2, 10, Bytes::from(rotated)));
+        let used = r#"{"v":1,"at":60000}"#;
+        let read: KeyUseDoc = decode(b"k", used.as_bytes()).expect("a use");
+        assert_eq!((read.at, encode(&read)), (60_000, Bytes::from(used)));
         let topic = format!(r#"{{"v":1,"id":"{ulid}","partitions":4,"max_record_bytes":1024,"created_at":9}}"#);
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic");
         assert_eq!((read.partitions, read.max_record_bytes, encode(&read)), (4, 1024, Bytes::from(topic)));

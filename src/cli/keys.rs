@@ -1,6 +1,6 @@
-//! `plinth keys`: list, create and delete the API keys of a tenant.
+//! `plinth keys`: list, view, create, rename, rotate and delete the API keys of a tenant.
 
-use plinth_api::keys::{Key, KeyRequest, NewKey};
+use plinth_api::keys::{Key, KeyPatch, KeyRequest, KeyRotation, NewKey};
 use reqwest::Method;
 
 use super::client::{Client, Connect, segment, send};
@@ -14,10 +14,18 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Every key of the tenant, without its secret, one JSON object per line
+    /// Every key of the tenant with the time of its last use, without its secret, one JSON object per line
     List {
         #[command(flatten)]
         connect: Connect,
+    },
+    /// One key
+    #[command(visible_alias = "show")]
+    Get {
+        #[command(flatten)]
+        connect: Connect,
+        /// The id of the key
+        id: String,
     },
     /// Create a key; its secret is printed this once
     Create {
@@ -32,6 +40,27 @@ enum Command {
         /// How long it lives, such as 30d; without it the key has no end
         #[arg(long, value_name = "TIME")]
         expires_in: Option<String>,
+    },
+    /// Give a key another name
+    Rename {
+        #[command(flatten)]
+        connect: Connect,
+        /// The id of the key
+        id: String,
+        /// The name for people
+        name: String,
+    },
+    /// Give a key a new secret, which is printed this once; id, scopes and end stay
+    ///
+    /// Without --overlap the old secret ends at once, with the connections that it has opened.
+    Rotate {
+        #[command(flatten)]
+        connect: Connect,
+        /// The id of the key
+        id: String,
+        /// How long the old secret is accepted, too, such as 1h; at most 30d
+        #[arg(long, value_name = "TIME")]
+        overlap: Option<String>,
     },
     /// Delete a key; connections that use it are closed
     Delete {
@@ -53,9 +82,26 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let request = Client::new(&connect)?.request(Method::POST, "/v1/keys").json(&body);
             output::object(&send(request).await?.json::<NewKey>().await?)
         }
+        Command::Get { connect, id } => {
+            let request = Client::new(&connect)?.request(Method::GET, &path(&id));
+            output::object(&send(request).await?.json::<Key>().await?)
+        }
+        Command::Rename { connect, id, name } => {
+            let patch = KeyPatch { name: Some(name) };
+            let request = Client::new(&connect)?.request(Method::PATCH, &path(&id)).json(&patch);
+            output::object(&send(request).await?.json::<Key>().await?)
+        }
+        Command::Rotate { connect, id, overlap } => {
+            let request = Client::new(&connect)?.request(Method::POST, &format!("{}/rotate", path(&id)));
+            output::object(&send(request.json(&KeyRotation { overlap })).await?.json::<NewKey>().await?)
+        }
         Command::Delete { connect, id } => {
-            send(Client::new(&connect)?.request(Method::DELETE, &format!("/v1/keys/{}", segment(&id)))).await?;
+            send(Client::new(&connect)?.request(Method::DELETE, &path(&id))).await?;
             Ok(())
         }
     }
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/keys/{}", segment(id))
 }

@@ -62,9 +62,9 @@ enum Command {
     Subscribe(subscribe::Args),
     /// List, view, create, change and delete topics
     Topics(topics::Args),
-    /// List, view, create and delete tenants (root key)
+    /// List, view, create, change, suspend, resume and delete tenants (root key)
     Tenants(tenants::Args),
-    /// List, create and delete API keys of a tenant
+    /// List, view, create, rename, rotate and delete API keys of a tenant
     Keys(keys::Args),
     /// Ask a node whether it is alive: exit code 0 or 1
     Healthcheck(healthcheck::Args),

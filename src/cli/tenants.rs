@@ -1,10 +1,12 @@
-//! `plinth tenants`: list, view, create and delete tenants, with the root key.
+//! `plinth tenants`: list, view, create, change, suspend, resume and delete tenants, with the root key.
 
-use plinth_api::tenants::{Tenant, TenantRequest};
+use plinth_api::quotas::Quotas;
+use plinth_api::tenants::{Tenant, TenantPatch, TenantRequest};
 use reqwest::Method;
+use serde_json::{Map, Value};
 
 use super::client::{Client, Connect, segment, send};
-use super::output;
+use super::{Usage, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,6 +34,34 @@ enum Command {
         connect: Connect,
         /// 1 to 63 of a-z, 0-9 and -
         name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change quotas and origins of a tenant; what is not named stays
+    Update {
+        #[command(flatten)]
+        connect: Connect,
+        /// The tenant
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Allow no origin
+        #[arg(long, conflicts_with = "origins")]
+        no_origins: bool,
+    },
+    /// Refuse all credentials of a tenant, on open connections, too; its records stay
+    Suspend {
+        #[command(flatten)]
+        connect: Connect,
+        /// The tenant
+        name: String,
+    },
+    /// Accept the credentials of a suspended tenant again
+    Resume {
+        #[command(flatten)]
+        connect: Connect,
+        /// The tenant
+        name: String,
     },
     /// Delete a tenant with its topics, records and keys
     Delete {
@@ -40,6 +70,20 @@ enum Command {
         /// The tenant
         name: String,
     },
+}
+
+/// What may be set for a tenant.
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// What it may use at most, such as topics=1000, or topics=none for no limit; may be repeated
+    ///
+    /// Names: requests_per_second, publish_bytes_per_second, publish_records_per_second, delivered_bytes_per_second,
+    /// delivered_records_per_second, connections, followers, topics, storage_bytes.
+    #[arg(long = "quota", value_name = "NAME=NUMBER")]
+    quotas: Vec<String>,
+    /// The pages whose scripts may use the API, such as https://app.example.com, in place of all before; may be repeated
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
@@ -52,13 +96,33 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let request = Client::new(&connect)?.request(Method::GET, &path(&name));
             output::object(&send(request).await?.json::<Tenant>().await?)
         }
-        Command::Create { connect, name } => {
-            let request = Client::new(&connect)?.request(Method::POST, "/v1/tenants").json(&TenantRequest {
-                name,
-                quotas: None,
-                allowed_origins: None,
-            });
+        Command::Create { connect, name, settings } => {
+            let quotas = with_quotas(&Quotas::default(), &settings.quotas)?;
+            let body = TenantRequest { name, quotas: Some(quotas), allowed_origins: Some(settings.origins) };
+            let request = Client::new(&connect)?.request(Method::POST, "/v1/tenants").json(&body);
             output::object(&send(request).await?.json::<Tenant>().await?)
+        }
+        Command::Update { connect, name, settings, no_origins } => {
+            let client = Client::new(&connect)?;
+            let quotas = if settings.quotas.is_empty() {
+                None
+            } else {
+                let before: Tenant = send(client.request(Method::GET, &path(&name))).await?.json().await?;
+                Some(with_quotas(&before.quotas, &settings.quotas)?)
+            };
+            let allowed_origins = (no_origins || !settings.origins.is_empty()).then_some(settings.origins);
+            if quotas.is_none() && allowed_origins.is_none() {
+                return Err(Usage("there is nothing to change: give --quota, --origin or --no-origins".to_owned()).into());
+            }
+            change(&client, &name, &TenantPatch { suspended: None, quotas, allowed_origins }).await
+        }
+        Command::Suspend { connect, name } => {
+            let patch = TenantPatch { suspended: Some(true), ..TenantPatch::default() };
+            change(&Client::new(&connect)?, &name, &patch).await
+        }
+        Command::Resume { connect, name } => {
+            let patch = TenantPatch { suspended: Some(false), ..TenantPatch::default() };
+            change(&Client::new(&connect)?, &name, &patch).await
         }
         Command::Delete { connect, name } => {
             send(Client::new(&connect)?.request(Method::DELETE, &path(&name))).await?;
@@ -67,6 +131,50 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
+async fn change(client: &Client, name: &str, patch: &TenantPatch) -> anyhow::Result<()> {
+    let request = client.request(Method::PATCH, &path(name)).json(patch);
+    output::object(&send(request).await?.json::<Tenant>().await?)
+}
+
+/// The quotas with these changes, `name=number` or `name=none`.
+fn with_quotas(before: &Quotas, changes: &[String]) -> anyhow::Result<Quotas> {
+    let mut quotas: Map<String, Value> = serde_json::from_value(serde_json::to_value(before)?)?;
+    for change in changes {
+        set_quota(&mut quotas, change)?;
+    }
+    serde_json::from_value(Value::Object(quotas)).map_err(|error| Usage(format!("--quota: {error}")).into())
+}
+
+fn set_quota(quotas: &mut Map<String, Value>, change: &str) -> anyhow::Result<()> {
+    let wrong = || Usage(format!("--quota {change}: it is NAME=NUMBER or NAME=none, such as topics=1000"));
+    let (name, number) = change.split_once('=').ok_or_else(wrong)?;
+    let number = match number {
+        "none" => Value::Null,
+        number => number.parse::<u64>().map_err(|_| wrong())?.into(),
+    };
+    quotas.insert(name.to_owned(), number);
+    Ok(())
+}
+
 fn path(name: &str) -> String {
     format!("/v1/tenants/{}", segment(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_set_and_taken_away_by_name_and_others_stay() {
+        let with = |changes: &[&str]| {
+            let before = Quotas { topics: Some(5), connections: Some(6), ..Quotas::default() };
+            with_quotas(&before, &changes.iter().map(|change| (*change).to_owned()).collect::<Vec<_>>())
+        };
+        let expected = Quotas { topics: Some(7), followers: Some(8), ..Quotas::default() };
+        assert_eq!(with(&["topics=7", "connections=none", "followers=8"]).expect("well formed"), expected);
+        for wrong in ["topics", "topics=", "topics=many", "topics=-1", "topic=7"] {
+            let error = with(&[wrong]).expect_err(wrong).to_string();
+            assert!(error.contains("--quota"), "{error}");
+        }
+    }
 }

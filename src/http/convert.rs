@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::extract::Params;
 use super::retention;
-use crate::auth::{KeyRequest, KeyView, NewKey, TenantChange, TenantSettings, TenantView, Ticket};
+use crate::auth::{KeyChange, KeyRequest, KeyView, NewKey, TenantChange, TenantSettings, TenantView, Ticket};
 use crate::broker::{TopicChange, TopicSettings, TopicView};
 use crate::{parse, receipt};
 
@@ -167,7 +167,14 @@ pub(super) fn key(view: KeyView) -> keys::Key {
         created_at: view.created_at.0,
         expires_at: view.expires_at.map(|at| at.0),
         last_four: view.last_four,
+        rotated_at: view.rotated_at.map(|at| at.0),
+        previous_until: view.previous_until.map(|at| at.0),
+        last_used_at: view.last_used_at.map(|at| at.0),
     }
+}
+
+pub(super) fn key_change(patch: keys::KeyPatch) -> KeyChange {
+    KeyChange { name: patch.name }
 }
 
 pub(super) fn new_key(made: NewKey) -> keys::NewKey {

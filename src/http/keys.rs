@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
-use plinth_api::keys::{Key, KeyRequest, NewKey, Ticket, TicketRequest};
+use plinth_api::keys::{Key, KeyPatch, KeyRequest, KeyRotation, NewKey, Ticket, TicketRequest};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
@@ -57,6 +57,77 @@ pub(super) async fn list(
     let views = front.auth.list_keys(&admin, wanted.after.as_deref(), wanted.fetch())?;
     let keys = views.into_iter().map(convert::key).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(keys, |key: &Key| &key.id)))
+}
+
+/// View an API key, without its secret.
+#[utoipa::path(
+    get,
+    path = "/v1/keys/{id}",
+    operation_id = "view_key",
+    tag = "keys",
+    params(("id" = String, Path, description = "The id")),
+    responses((status = 200, description = "The key", body = Key))
+)]
+pub(super) async fn view(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(id): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    extract::no_params(&request.into_parts().0)?;
+    Ok(convert::json(StatusCode::OK, &convert::key(front.auth.get_key(&admin, &id)?)))
+}
+
+/// Change the name of an API key.
+#[utoipa::path(
+    patch,
+    path = "/v1/keys/{id}",
+    operation_id = "change_key",
+    tag = "keys",
+    params(("id" = String, Path, description = "The id")),
+    request_body(content = KeyPatch, content_type = "application/json"),
+    responses((status = 200, description = "The key as it is now", body = Key))
+)]
+pub(super) async fn change(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(id): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let patch: KeyPatch = extract::json(&front, &parts, body).await?;
+    let changed = front.auth.change_key(&admin, &id, convert::key_change(patch)).await?;
+    Ok(convert::json(StatusCode::OK, &convert::key(changed)))
+}
+
+/// Give an API key a new secret. The answer is the only place where it is shown; id, scopes and end stay.
+///
+/// For the `overlap` the secret before is accepted, too. Without one all secrets before are refused from the answer on, and
+/// the connections that they have opened end. A key that rotates itself should ask for an overlap: if the answer is lost, it can ask again.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/{id}/rotate",
+    operation_id = "rotate_key",
+    tag = "keys",
+    params(("id" = String, Path, description = "The id")),
+    request_body(content = KeyRotation, content_type = "application/json"),
+    responses((status = 200, description = "The key with its new secret", body = NewKey))
+)]
+pub(super) async fn rotate(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(id): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let admin = caller.admin()?;
+    let (parts, body) = request.into_parts();
+    extract::no_params(&parts)?;
+    let wanted = extract::optional_json::<KeyRotation>(&front, &parts, body).await?.unwrap_or_default();
+    let rotated = front.auth.rotate_key(&admin, &id, wanted.overlap).await?;
+    Ok(convert::json(StatusCode::OK, &convert::new_key(rotated)))
 }
 
 /// End an API key. Its open connections end within a minute.

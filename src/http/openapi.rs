@@ -37,7 +37,7 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// Operations whose body may be left out.
-const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
+const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -65,6 +65,9 @@ const BODY_OPTIONAL: [&str; 2] = ["ensure_topic", "create_ticket"];
         tenants::remove,
         keys::create,
         keys::list,
+        keys::view,
+        keys::change,
+        keys::rotate,
         keys::remove,
         keys::create_ticket,
         health::livez,

@@ -46,6 +46,7 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     match (route.method, route.path) {
         ("PUT", _) => request.json(&json!({})),
         ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),
+        ("PATCH", "/v1/keys/{id}") => request.json(&json!({"name": "another"})),
         ("PATCH", _) => request.json(&json!({"max_record_bytes": 1000})),
         ("POST", "/v1/topics/{topic}/records") => request.header("Content-Type", "text/plain").body("x"),
         ("POST", "/v1/tenants") => request.json(&json!({"name": names.tenant})),
@@ -165,6 +166,28 @@ fn check_401(route: &Route, token: &str, seen: &Seen) {
     let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
     assert_eq!(problem["code"], "unauthenticated", "{at}");
     assert!(!seen.body.contains("CANARY") && !seen.body.contains("plk_"), "an error repeats no credential: {at}");
+}
+
+/// Fails when a route lets a suspended tenant in, or tells its credential from one that was never good.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credential_of_a_suspended_tenant_is_refused_on_every_route_as_such() {
+    let server = Server::start().await;
+    let held = server.tenant("held").await;
+    held.make_topic("zz-here", 1).await;
+    let names = Names { topic: "zz-here".into(), tenant: "held".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    let suspended = answer(server.root().patch("/v1/tenants/held").json(&json!({"suspended": true}))).await;
+    assert_eq!(suspended.status, 200, "{}", suspended.text());
+    for route in guarded() {
+        let seen = send(request(&held, route, &names)).await;
+        let at = format!("{} {}: {seen:?}", route.method, route.path);
+        assert_eq!(seen.status, 403, "{at}");
+        let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
+        assert_eq!(problem["code"], "tenant_suspended", "{at}");
+        let by_nobody = send(request(&Client::new(server.url(), Some("plk_")), route, &names)).await;
+        assert_eq!(by_nobody.status, 401, "{} {}: {by_nobody:?}", route.method, route.path);
+    }
+    let topic = answer(server.root().acting_in("held").get("/v1/topics/zz-here")).await;
+    assert_eq!(topic.json()["records"], 0, "nothing was stored");
 }
 
 /// Fails when another handler than those of live streams looks at tickets and cookies.

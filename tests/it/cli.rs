@@ -184,8 +184,25 @@ async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
     assert_eq!(key.code, 0, "{}", key.stderr);
     let id = key.json()["id"].as_str().expect("a key has an id").to_owned();
     assert!(run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
+    let rotated = run(&["keys", "rotate", &id, "--overlap", "1h"], &inside, b"").await.json();
+    assert!(rotated["id"] == id && rotated["key"].is_string() && rotated["previous_until"].is_u64(), "{rotated}");
+    assert_eq!(run(&["keys", "rename", &id, "shop"], &inside, b"").await.json()["name"], "shop");
+    assert_eq!(run(&["keys", "show", &id], &inside, b"").await.json()["name"], "shop");
     assert_eq!(run(&["keys", "delete", &id], &inside, b"").await.code, 0);
     assert!(!run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
+    let set = ["tenants", "update", "acme", "--quota", "topics=7", "--origin", "https://app.example.com"];
+    let updated = run(&set, &root, b"").await.json();
+    assert_eq!(
+        (&updated["quotas"], &updated["allowed_origins"][0]),
+        (&json!({"topics": 7}), &json!("https://app.example.com"))
+    );
+    let updated =
+        run(&["tenants", "update", "acme", "--quota", "topics=none", "--no-origins"], &root, b"").await.json();
+    assert_eq!((&updated["quotas"], &updated["allowed_origins"]), (&json!({}), &json!([])));
+    assert_eq!(run(&["tenants", "update", "acme", "--quota", "topic=7"], &root, b"").await.code, 2);
+    assert_eq!(run(&["tenants", "update", "acme"], &root, b"").await.code, 2);
+    assert!(run(&["tenants", "suspend", "acme"], &root, b"").await.json()["suspended_at"].is_u64());
+    assert_eq!(run(&["tenants", "resume", "acme"], &root, b"").await.json().get("suspended_at"), None);
     assert_eq!(run(&["tenants", "delete", "acme"], &root, b"").await.code, 0);
     assert_eq!(run(&["tenants", "get", "acme"], &root, b"").await.code, 1);
 }

@@ -17,6 +17,7 @@ mod debian;
 mod disks;
 mod durability;
 mod harness;
+mod keys;
 mod kill_loop;
 mod live;
 mod once;

@@ -127,7 +127,7 @@ impl Socket {
         self.closed().await
     }
 
-    async fn closed(&mut self) -> Option<u16> {
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
         match self.next().await {
             Next::Closed(code) => code,
             Next::Frame(frame) => panic!("instead of the end: {}", frame.text),

@@ -60,7 +60,10 @@ fn of_schema(name: &str) -> Option<Value> {
         "Key" => json!({
             "id": KEY_ID, "name": "shop", "scopes": ["publish:orders.*", "subscribe:**"],
             "created_at": 1_780_000_000_000_u64, "expires_at": 1_787_776_000_000_u64, "last_four": "x7Qa",
+            "last_used_at": 1_780_000_020_000_u64,
         }),
+        "KeyPatch" => json!({"name": "shop, web"}),
+        "KeyRotation" => json!({"overlap": "1h"}),
         "NewKey" => {
             let mut key = of_schema("Key")?;
             key["key"] = Value::from("plk_…");

@@ -17,6 +17,9 @@ const OWN: &[(&str, &[Code])] = &[
     ("follow_topics", &[Code::NotAcceptable, Code::Unprocessable]),
     ("trim_records", &[Code::OffsetAboveTail]),
     ("create_tenant", &[Code::Conflict]),
+    ("change_tenant", &[Code::Conflict]),
+    ("change_key", &[Code::Conflict]),
+    ("rotate_key", &[Code::Conflict]),
     ("readyz", &[Code::StoreUnavailable, Code::ShuttingDown]),
 ];
 
