@@ -112,7 +112,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             };
             let allowed_origins = (no_origins || !settings.origins.is_empty()).then_some(settings.origins);
             if quotas.is_none() && allowed_origins.is_none() {
-                return Err(Usage("there is nothing to change: give --quota, --origin or --no-origins".to_owned()).into());
+                return Err(
+                    Usage("there is nothing to change: give --quota, --origin or --no-origins".to_owned()).into()
+                );
             }
             change(&client, &name, &TenantPatch { suspended: None, quotas, allowed_origins }).await
         }

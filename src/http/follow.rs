@@ -16,11 +16,14 @@ use super::front::Front;
 use super::visit::RequestId;
 use crate::auth::Caller;
 use crate::broker::{Error, Event, Follower};
-use crate::problem::problem_of;
+use crate::problem::{problem_of, problem_of_denied};
 use crate::telemetry::{Open, Transport};
 
 /// How often a silent stream says that it is there. The credential's end is looked at as often.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Why a stream ends, when it is not a code of an error.
+const CREDENTIAL_ENDED: &str = "credential_ended";
 
 /// A live stream.
 pub(super) struct Stream {
@@ -82,6 +85,10 @@ impl Stream {
         match self.state {
             State::Over => return None,
             State::New => {
+                // What ended between the check of the credential and here was not told to this stream.
+                if let Some(last) = self.ended() {
+                    return Some(last);
+                }
                 self.state = State::Open;
                 return Some(self.encoder.preamble(&self.follower.cursor()));
             }
@@ -91,16 +98,14 @@ impl Stream {
             match self.woken().await {
                 Woken::ToldToGo => return Some(self.goaway(ErrorCode::ShuttingDown.as_str())),
                 Woken::Revoked(told) => {
-                    if !told || !self.front.auth.is_live(&self.caller) {
-                        return Some(self.goaway("credential_ended"));
+                    if let Some(last) = self.ended() {
+                        return Some(last);
+                    }
+                    if !told {
+                        return Some(self.goaway(CREDENTIAL_ENDED));
                     }
                 }
-                Woken::Heartbeat => {
-                    if !self.front.auth.is_live(&self.caller) {
-                        return Some(self.goaway("credential_ended"));
-                    }
-                    return Some(self.encoder.heartbeat());
-                }
+                Woken::Heartbeat => return Some(self.ended().unwrap_or_else(|| self.encoder.heartbeat())),
                 Woken::Broker(Ok(event)) => return Some(self.event(event, transport)),
                 Woken::Broker(Err(error)) => return self.failed(&error, transport),
             }
@@ -148,6 +153,13 @@ impl Stream {
         let (request_id, caller) = (self.request_id.as_str(), self.caller.id());
         tracing::warn!(request_id, code = code.as_str(), %error, caller, "a live stream ends");
         Some(self.goaway(code.as_str()))
+    }
+
+    /// The last chunk, when the credential has ended or its tenant is suspended.
+    fn ended(&mut self) -> Option<Bytes> {
+        let code = problem_of_denied(&self.front.auth.ended(&self.caller)?).code;
+        let suspended = code == ErrorCode::TenantSuspended;
+        Some(self.goaway(if suspended { code.as_str() } else { CREDENTIAL_ENDED }))
     }
 
     fn goaway(&mut self, reason: &str) -> Bytes {

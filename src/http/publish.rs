@@ -139,12 +139,15 @@ where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
     let began = Instant::now();
-    let topic = extract::caller(front, visit, &parts.headers)?.authorize(Action::Publish, name)?;
+    let caller = extract::caller(front, visit, &parts.headers)?;
+    let topic = caller.authorize(Action::Publish, name)?;
     topic.account().meters().check_publish()?;
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     let (durability, terms) = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
+    // The body may have taken its time.
+    caller.check_suspended()?;
     let (records, stored) = records(form, &parts.headers, body)?;
     let (count, bytes) = (records.len(), records.iter().map(|record| record.payload.len() as u64).sum());
     let publish = Publish { partition, sticky: visit.connection().id().0, records, stored, durability, terms };

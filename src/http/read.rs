@@ -24,7 +24,7 @@ use super::error::ApiError;
 use super::extract::{Name, Params, visit};
 use super::front::Front;
 use super::live::{self, LiveRequest};
-use crate::auth::{Action, TopicRef};
+use crate::auth::{Action, Caller, Denied, TopicRef};
 use crate::broker::{From as Start, Page, PageGap, PageRequest, Unit};
 use crate::telemetry::Transport;
 
@@ -96,11 +96,11 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     let topic = access.caller.authorize(Action::Subscribe, &name)?;
     match media_type? {
         MediaType::Json => {
-            let page = page(&front, page_request(topic, params, Unit::Record)?).await?;
+            let page = page(&front, &access.caller, page_request(topic, params, Unit::Record)?).await?;
             Ok(page_answer(&page))
         }
         MediaType::Batch => {
-            let page = page(&front, page_request(topic, params, Unit::Batch)?).await?;
+            let page = page(&front, &access.caller, page_request(topic, params, Unit::Batch)?).await?;
             Ok(batches_answer(&page))
         }
         media_type @ (MediaType::Ndjson | MediaType::EventStream) => {
@@ -112,16 +112,30 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     }
 }
 
-async fn page(front: &Front, request: PageRequest) -> Result<Page, ApiError> {
-    let at_once = PageRequest { wait: None, ..request.clone() };
+async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<Page, ApiError> {
+    let (at_once, waits) = (PageRequest { wait: None, ..request.clone() }, request.wait.is_some());
     let page = tokio::select! {
         page = front.broker.page(request) => page?,
         // A node that ends answers its long-polls with what there is.
         () = front.shutdown.cancelled() => front.broker.page(at_once).await?,
+        denied = refused(front, caller), if waits => return Err(denied.into()),
     };
     let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
     front.metrics.delivered(Transport::Page, records);
     Ok(page)
+}
+
+/// Resolves when the caller may not go on: a long-poll must not outlive its credential.
+async fn refused(front: &Front, caller: &Caller) -> Denied {
+    let mut revoked = front.auth.revoked();
+    loop {
+        if let Some(denied) = front.auth.ended(caller) {
+            return denied;
+        }
+        if revoked.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn page_request(topic: TopicRef, mut params: Params<'_>, unit: Unit) -> Result<PageRequest, ApiError> {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::auth::Caller;
 use crate::http::{Front, Visit};
-use crate::problem::problem_of;
+use crate::problem::{problem_of, problem_of_denied};
 use crate::telemetry::Transport;
 
 use super::outbox::Outbox;
@@ -251,8 +251,13 @@ impl Session {
     /// Ends the connection when its credential has ended; warns once before.
     fn check_credential(&mut self) -> Option<Ending> {
         let caller = self.caller.as_ref()?;
-        if !self.front.auth.is_live(caller) {
-            return Some(Ending::Close(close::CREDENTIAL_ENDED, "credential ended"));
+        if let Some(denied) = self.front.auth.ended(caller) {
+            let problem = problem_of_denied(&denied);
+            if problem.code != ErrorCode::TenantSuspended {
+                return Some(Ending::Close(close::CREDENTIAL_ENDED, "credential ended"));
+            }
+            self.outbox.push_error(None, problem);
+            return Some(Ending::Close(close::CREDENTIAL_ENDED, "tenant suspended"));
         }
         let now = self.front.broker.log().now();
         let left = caller.expires_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));

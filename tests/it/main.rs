@@ -30,6 +30,7 @@ mod restart;
 mod retention;
 mod store_faults;
 mod telemetry;
+mod tenants;
 mod tidy;
 mod tls;
 mod ttl;

@@ -147,10 +147,31 @@ export interface components {
             id: string;
             /** @description The last four characters of the key. */
             last_four: string;
+            /**
+             * Format: int64
+             * @description When it was last used, to the minute, ms since the Unix epoch. An open connection is a use. After a crash of the node
+             *     the last minute is missing.
+             */
+            last_used_at?: number | null;
             /** @description The name for people. */
             name: string;
+            /**
+             * Format: int64
+             * @description Until when secrets before that one are accepted, too, if they are, ms since the Unix epoch.
+             */
+            previous_until?: number | null;
+            /**
+             * Format: int64
+             * @description When it got the secret that it has, if that is not its first, ms since the Unix epoch.
+             */
+            rotated_at?: number | null;
             /** @description What it may do. */
             scopes: string[];
+        };
+        /** @description What `PATCH /v1/keys/{id}` changes; what is left out stays. Scopes and the end of a key do not change: make another one. */
+        KeyPatch: {
+            /** @description A name for people, at most 255 bytes. */
+            name?: string | null;
         };
         /** @description What `POST /v1/keys` asks for. */
         KeyRequest: {
@@ -160,6 +181,11 @@ export interface components {
             name?: string;
             /** @description What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`. */
             scopes: components["schemas"]["Scope"][];
+        };
+        /** @description What `POST /v1/keys/{id}/rotate` asks for. */
+        KeyRotation: {
+            /** @description How long the secret before is accepted, too, such as `"1h"`, at most 30 days. Without it all secrets before end at once. */
+            overlap?: string | null;
         };
         /** @description One limit as the API shows it. */
         LimitInfo: {
@@ -194,8 +220,24 @@ export interface components {
                 id: string;
                 /** @description The last four characters of the key. */
                 last_four: string;
+                /**
+                 * Format: int64
+                 * @description When it was last used, to the minute, ms since the Unix epoch. An open connection is a use. After a crash of the node
+                 *     the last minute is missing.
+                 */
+                last_used_at?: number | null;
                 /** @description The name for people. */
                 name: string;
+                /**
+                 * Format: int64
+                 * @description Until when secrets before that one are accepted, too, if they are, ms since the Unix epoch.
+                 */
+                previous_until?: number | null;
+                /**
+                 * Format: int64
+                 * @description When it got the secret that it has, if that is not its first, ms since the Unix epoch.
+                 */
+                rotated_at?: number | null;
                 /** @description What it may do. */
                 scopes: string[];
             }[];
@@ -268,7 +310,7 @@ export interface components {
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
         };
-        /** @description A key that was just made; `key` is shown this once. */
+        /** @description A key that was just made, or has a new secret; `key` is shown this once. */
         NewKey: components["schemas"]["Key"] & {
             /** @description The key as it goes into `Authorization: Bearer`. */
             key: string;
