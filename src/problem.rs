@@ -49,6 +49,11 @@ pub fn problem_of(error: &Error) -> Problem {
 pub fn problem_of_denied(denied: &Denied) -> Problem {
     match denied {
         Denied::Unauthenticated(detail) => Problem::new(ErrorCode::Unauthenticated, detail),
+        Denied::Token(fault) => {
+            let mut problem = Problem::new(ErrorCode::Unauthenticated, fault.to_string());
+            problem.reason = Some(fault.fault.as_str().to_owned());
+            problem
+        }
         Denied::Forbidden(detail) => Problem::new(ErrorCode::Forbidden, detail),
         Denied::Suspended(detail) => Problem::new(ErrorCode::TenantSuspended, detail),
         Denied::InvalidTopicName(detail) => Problem::new(ErrorCode::InvalidTopicName, detail),

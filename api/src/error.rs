@@ -294,6 +294,9 @@ pub struct Problem {
     /// For a publish: what is known about the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<PublishOutcome>,
+    /// For `unauthenticated` with a token: what is wrong with it, one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// For `offset_above_tail` and `tail_mismatch`: the tail of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
@@ -330,6 +333,7 @@ impl Problem {
             code,
             request_id: None,
             outcome: None,
+            reason: None,
             tail: None,
             start: None,
             expected_seq: None,

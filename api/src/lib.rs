@@ -6,12 +6,14 @@
 pub mod batch;
 pub mod error;
 pub mod frames;
+pub mod issuers;
 pub mod keys;
 pub mod limits;
 mod object;
 pub mod quotas;
 pub mod records;
 pub mod tenants;
+pub mod tokens;
 pub mod topics;
 
 use serde::{Deserialize, Serialize};

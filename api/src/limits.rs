@@ -234,6 +234,36 @@ limits! {
     TICKET_TTL_MS: u64 = 30_000; Milliseconds, Refused(Unauthenticated);
     /// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.
     RECONNECT_TTL_MS: u64 = 12 * 60 * 60 * 1000; Milliseconds, Refused(Unauthenticated);
+    /// Longest token (JWT), in bytes.
+    TOKEN_BYTES_MAX: usize = 8 * 1024; Bytes, Refused(Unauthenticated);
+    /// Longest `kid` of a token or key, in bytes.
+    TOKEN_KEY_ID_BYTES_MAX: usize = 128; Bytes, Refused(Unauthenticated);
+    /// Longest subject and token id (`jti`) of a token, in bytes.
+    TOKEN_SUBJECT_BYTES_MAX: usize = 255; Bytes, Refused(Unauthenticated);
+    /// Most audiences of one token.
+    TOKEN_AUDIENCES_MAX: usize = 16; Count, Refused(Unauthenticated);
+    /// Shortest life that an issuer may allow its tokens, in milliseconds.
+    TOKEN_LIFETIME_MS_MIN: u64 = 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest life that an issuer may allow its tokens, in milliseconds.
+    TOKEN_LIFETIME_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// By how much an issuer's tokens may be off by its clock, in milliseconds.
+    TOKEN_LEEWAY_MS_MAX: u64 = 30 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest life of a minted token, in milliseconds.
+    TOKEN_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Largest sum of the scopes of a minted token, in bytes.
+    TOKEN_SCOPES_BYTES_MAX: usize = 4 * 1024; Bytes, Refused(Unprocessable);
+    /// Most issuers that a tenant trusts.
+    ISSUERS_MAX: usize = 20; Count, Refused(Unprocessable);
+    /// Longest name of an issuer, in bytes.
+    ISSUER_NAME_BYTES_MAX: usize = 63; Bytes, Refused(Unprocessable);
+    /// Longest `iss`, audience, address and name of a claim of an issuer, in bytes.
+    ISSUER_TEXT_BYTES_MAX: usize = 1024; Bytes, Refused(Unprocessable);
+    /// Most audiences of one issuer.
+    ISSUER_AUDIENCES_MAX: usize = 16; Count, Refused(Unprocessable);
+    /// Most keys of one issuer.
+    ISSUER_KEYS_MAX: usize = 100; Count, Refused(Unprocessable);
+    /// Longest secret of an issuer, in bytes.
+    ISSUER_SECRET_BYTES_MAX: usize = 1024; Bytes, Refused(Unprocessable);
     /// Largest body of a request that is no publish, in bytes.
     SETTINGS_BYTES_MAX: usize = 64 * 1024; Bytes, Refused(TooLarge);
     /// Largest head of a request over HTTP/1.1, in bytes.
@@ -270,6 +300,10 @@ limits! {
 
 /// Records in a page when the request names no limit.
 pub const PAGE_RECORDS_DEFAULT: usize = 1000;
+/// Longest life of an issuer's tokens when it does not say it, in milliseconds.
+pub const TOKEN_LIFETIME_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
+/// Life of a minted token when the request names none, in milliseconds.
+pub const TOKEN_TTL_MS_DEFAULT: u64 = 60 * 60 * 1000;
 /// Items in a page of a list when the request names no limit.
 pub const LIST_ITEMS_DEFAULT: usize = 100;
 

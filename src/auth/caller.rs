@@ -9,15 +9,19 @@ use std::sync::Arc;
 use plinth_storage::ids::Timestamp;
 
 use super::account::Account;
+use super::jwt::{Fingerprint, TokenFault};
 use super::name::check_topic_name;
+use super::pattern::Pattern;
 use super::registry::TenantRef;
-use super::scope::{Action, Pattern, Scope};
+use super::scope::{Action, Scope};
 
 /// Why a credential does not allow a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// There is no credential, or it is not valid.
     Unauthenticated(String),
+    /// It is a token that is not valid.
+    Token(TokenFault),
     /// The credential is valid and does not allow this.
     Forbidden(String),
     /// The credential is valid and its tenant is suspended.
@@ -75,7 +79,14 @@ struct Credentials {
 #[derive(Debug)]
 enum Grant {
     Everything,
-    Scopes { key: KeyRef, scopes: Vec<Scope> },
+    Scopes { holder: Holder, scopes: Vec<Scope> },
+}
+
+/// What the scopes of a caller come from.
+#[derive(Clone, Debug)]
+enum Holder {
+    Key(KeyRef),
+    Token(Arc<Token>),
 }
 
 /// An API key, and by which of its secrets the caller came: how many it had had before.
@@ -85,9 +96,28 @@ pub(super) struct KeyRef {
     pub(super) secret: u32,
 }
 
+/// What is kept of a token.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) subject: String,
+    pub(super) token_id: Option<String>,
+    pub(super) issued_at: Timestamp,
+    pub(super) source: Source,
+}
+
+/// What a token was verified against.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A trusted issuer of the tenant, by name, what was trusted of it, and the key.
+    Issuer { name: Box<str>, terms: Fingerprint, key: Fingerprint },
+    /// The cluster itself, for who came by this API key; without one, by the root key.
+    Minted { key: Option<KeyRef> },
+}
+
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Token(fault) => fault.fmt(f),
             Self::Unauthenticated(why)
             | Self::Forbidden(why)
             | Self::Suspended(why)
@@ -100,6 +130,12 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
+impl From<TokenFault> for Denied {
+    fn from(fault: TokenFault) -> Self {
+        Self::Token(fault)
+    }
+}
+
 impl Caller {
     /// The holder of the root key, acting inside `tenant` if there is one.
     pub(super) fn root(tenant: Option<TenantRef>) -> Self {
@@ -109,20 +145,31 @@ impl Caller {
 
     /// The holder of an API key.
     pub(super) fn key(key: KeyRef, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
-        let (id, grant) = (format!("key:{}", key.id).into(), Grant::Scopes { key, scopes });
+        let id = format!("key:{}", key.id).into();
+        let grant = Grant::Scopes { holder: Holder::Key(key), scopes };
         Self(Arc::new(Credentials { id, account: Some(tenant.into()), grant, expires_at }))
     }
 
-    /// The same holder of an API key, with no right but to read what it may read. None for the root key.
+    /// The bearer of a token.
+    pub(super) fn token(token: Token, account: Account, scopes: Vec<Scope>, expires_at: Timestamp) -> Self {
+        let id = match &token.source {
+            Source::Issuer { name, .. } => format!("token:{name}:{}", token.subject).into(),
+            Source::Minted { .. } => format!("token:plinth:{}", token.subject).into(),
+        };
+        let grant = Grant::Scopes { holder: Holder::Token(Arc::new(token)), scopes };
+        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at: Some(expires_at) }))
+    }
+
+    /// The same holder of an API key, with no right but to read what it may read. None for the root key and for tokens.
     pub(super) fn reading(&self) -> Option<Self> {
         let Credentials { id, account, grant, expires_at } = &*self.0;
-        let Grant::Scopes { key, scopes } = grant else { return None };
+        let Grant::Scopes { holder: Holder::Key(key), scopes } = grant else { return None };
         let scopes = scopes.iter().filter(|scope| matches!(scope, Scope::Topics(Action::Subscribe, _)));
-        let grant = Grant::Scopes { key: key.clone(), scopes: scopes.cloned().collect() };
+        let grant = Grant::Scopes { holder: Holder::Key(key.clone()), scopes: scopes.cloned().collect() };
         Some(Self(Arc::new(Credentials { id: id.clone(), account: account.clone(), grant, expires_at: *expires_at })))
     }
 
-    /// The id of the API key; none for the root key.
+    /// The id of the API key; none for the root key and for tokens.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key_ref().map(|key| &*key.id)
     }
@@ -130,8 +177,16 @@ impl Caller {
     /// The API key and the secret; none for the root key.
     pub(super) fn key_ref(&self) -> Option<&KeyRef> {
         match &self.0.grant {
-            Grant::Everything => None,
-            Grant::Scopes { key, .. } => Some(key),
+            Grant::Scopes { holder: Holder::Key(key), .. } => Some(key),
+            Grant::Scopes { holder: Holder::Token(_), .. } | Grant::Everything => None,
+        }
+    }
+
+    /// The token; none for keys.
+    pub(super) fn bearer(&self) -> Option<&Token> {
+        match &self.0.grant {
+            Grant::Scopes { holder: Holder::Token(token), .. } => Some(token),
+            Grant::Scopes { holder: Holder::Key(_), .. } | Grant::Everything => None,
         }
     }
 
@@ -173,6 +228,22 @@ impl Caller {
         }
     }
 
+    /// Whether it is proven that the caller may do whatever `scope` allows.
+    pub(super) fn covers(&self, scope: &Scope) -> bool {
+        match &self.0.grant {
+            Grant::Everything => true,
+            Grant::Scopes { scopes, .. } => scopes.iter().any(|own| scope.is_within(own)),
+        }
+    }
+
+    /// The scopes; none for the root key, which needs none.
+    pub(super) fn scopes(&self) -> &[Scope] {
+        match &self.0.grant {
+            Grant::Everything => &[],
+            Grant::Scopes { scopes, .. } => scopes,
+        }
+    }
+
     /// Checks that the caller may manage the keys of its tenant.
     ///
     /// # Errors
@@ -209,7 +280,7 @@ impl Caller {
         self.account().map(Account::tenant)
     }
 
-    /// `key:<id>` or `root`, for logs.
+    /// `key:<id>`, `token:<issuer>:<subject>` or `root`, for logs.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id

@@ -6,9 +6,12 @@
 mod account;
 mod caller;
 mod ended;
+mod explain;
+mod jwt;
 mod key;
 mod known;
 mod name;
+mod pattern;
 mod purge;
 mod reconnect;
 mod registry;
@@ -28,6 +31,10 @@ use tokio::sync::{Notify, watch};
 
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
+pub use self::explain::{CredentialKind, Identity, Verdict};
+use self::jwt::Jwt;
+pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, TokenFault, TokenRequest};
+pub(crate) use self::jwt::{Jwk, claim_deletions};
 pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
 use self::known::KnownKey;
 pub use self::reconnect::Reconnect;
@@ -52,7 +59,7 @@ const KEYS_MAX: usize = 10_000;
 /// What a client presents.
 #[derive(Clone, Copy)]
 pub enum Credential<'a> {
-    /// An API key or the root key.
+    /// An API key, a token or the root key.
     Bearer(&'a str),
     /// A one-time ticket.
     Ticket(&'a str),
@@ -76,6 +83,7 @@ struct Shared {
     keys: Cache<String, Arc<KnownKey>>,
     tickets: Tickets,
     tenants: Registry,
+    jwt: Jwt,
     uses: Uses,
     revoked: watch::Sender<u64>,
     /// A tenant was deleted.
@@ -99,11 +107,14 @@ impl Auth {
             Credential::Ticket(ticket) => self.redeem(ticket)?,
             Credential::Reconnect { ticket, token } => self.reconnect(ticket, token)?,
             Credential::Bearer(key) if secret::is_api_key(key) => self.api_key(key)?,
-            Credential::Bearer(key) if secret::verify(key, &self.0.root) => match tenant {
-                Some(name) => return self.root_inside(name),
-                None => return Ok(Caller::root(None)),
-            },
-            Credential::Bearer(_) => return Err(Denied::Unauthenticated("the credential is not valid".into())),
+            Credential::Bearer(token) => {
+                let hash = secret::hash(token);
+                match (secret::is_same(&hash, &self.0.root), tenant) {
+                    (true, Some(name)) => return self.root_inside(name),
+                    (true, None) => return Ok(Caller::root(None)),
+                    (false, _) => self.token(token, &hash)?,
+                }
+            }
         };
         caller.check_suspended()?;
         match tenant {
@@ -117,11 +128,15 @@ impl Auth {
     #[must_use]
     pub fn is_live(&self, caller: &Caller) -> bool {
         let expired = caller.expires_at().is_some_and(|end| self.0.log.now() >= end);
-        let known = match (caller.key_ref(), caller.tenant()) {
-            (Some(key), Some(tenant)) => !tenant.is_suspended() && self.is_live_key(caller, key),
-            (Some(_), None) => false,
-            (None, Some(tenant)) => self.is_live_tenant(tenant.id()).unwrap_or(false),
-            (None, None) => true,
+        let live_tenant = |tenant: &TenantRef| self.0.tenants.get(tenant.id()).is_ok_and(|live| live.is_some());
+        let known = match (caller.key_ref(), caller.bearer(), caller.tenant()) {
+            (Some(key), _, Some(tenant)) => !tenant.is_suspended() && self.is_live_key(caller, key),
+            (None, Some(token), Some(tenant)) => {
+                !tenant.is_suspended() && live_tenant(tenant) && self.holds(tenant.id(), token)
+            }
+            (Some(_), _, None) | (None, Some(_), None) => false,
+            (None, None, Some(tenant)) => live_tenant(tenant),
+            (None, None, None) => true,
         };
         known && !expired
     }

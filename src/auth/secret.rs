@@ -65,7 +65,12 @@ pub(super) fn hash(secret: &str) -> SecretHash {
 
 /// Whether `presented` is the secret of `stored`; takes the same time wherever they differ.
 pub(super) fn verify(presented: &str, stored: &SecretHash) -> bool {
-    hash(presented).ct_eq(stored).into()
+    is_same(&hash(presented), stored)
+}
+
+/// Whether two hashes are the same; takes the same time wherever they differ.
+pub(super) fn is_same(one: &SecretHash, other: &SecretHash) -> bool {
+    one.ct_eq(other).into()
 }
 
 /// The last four characters, by which people tell keys apart.

@@ -8,6 +8,7 @@ use plinth_storage::log::{Change, DocOp, Guard};
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
 
+use super::jwt::Jwt;
 use super::key::{self, KeyRequest};
 use super::reconnect::ReconnectKey;
 use super::registry::{Registry, TenantSettings};
@@ -41,6 +42,7 @@ impl Auth {
     pub async fn open(log: Log, root_key: Option<String>) -> Result<(Self, FirstStart), Error> {
         let mut change = Change::default();
         let mut made = FirstStart::default();
+        let given = root_key.is_some();
         let root = match root_key {
             Some(given) => chosen_root_key(&given)?,
             None => match documents::load::<RootKeyDoc>(&log, documents::ROOT_KEY)? {
@@ -55,9 +57,11 @@ impl Auth {
             log.commit(change).await?;
         }
         tenant::finish_deletions(&log).await?;
-        let reconnect = ReconnectKey::new(&cursor_key(&log).await?, &root);
+        let cursors = cursor_key(&log).await?;
+        let reconnect = ReconnectKey::new(&cursors, &root);
         let shared = Shared {
             tenants: Registry::new(log.clone()),
+            jwt: Jwt::new(&cursors, &root, given, log.cluster()),
             log,
             root,
             reconnect,

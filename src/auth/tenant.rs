@@ -233,6 +233,7 @@ pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
 
 async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
     delete_keys(log, tenant).await?;
+    delete_issuers(log, tenant).await?;
     delete_topics(log, tenant).await?;
     let docs = vec![
         DocOp::Delete(documents::tenant_name(name)),
@@ -254,6 +255,22 @@ async fn delete_keys(log: &Log, tenant: TenantId) -> Result<(), Error> {
         for (row, _) in rows {
             let id = String::from_utf8_lossy(&row[prefix.len()..]);
             docs.extend([documents::api_key(&id), documents::key_use(tenant, &id)].map(DocOp::Delete));
+            docs.push(DocOp::Delete(row));
+        }
+        log.commit(Change { docs, ..Change::default() }).await?;
+    }
+}
+
+async fn delete_issuers(log: &Log, tenant: TenantId) -> Result<(), Error> {
+    let prefix = documents::issuers(tenant);
+    loop {
+        let rows = log.scan(&prefix, None, DELETE_STEP)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut docs = Vec::new();
+        for (row, stored) in rows {
+            docs.extend(super::claim_deletions(&documents::decode(&row, &stored)?));
             docs.push(DocOp::Delete(row));
         }
         log.commit(Change { docs, ..Change::default() }).await?;

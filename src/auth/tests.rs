@@ -72,7 +72,7 @@ fn request(scopes: &[&str]) -> KeyRequest {
 }
 
 fn is_unauthenticated(denied: &Denied) -> bool {
-    matches!(denied, Denied::Unauthenticated(_))
+    matches!(denied, Denied::Unauthenticated(_) | Denied::Token(_))
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The documents of tenants, keys and topics as they are stored: their keys, their JSON, and how they are read.
 //!
-//! The only file that spells these keys. A document carries the version of its form; every later build reads the older
+//! The only place that spells these keys. A document carries the version of its form; every later build reads the older
 //! ones. No secret is stored, only its hash.
 
 use std::num::NonZeroU64;
@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+mod issuer;
+
+pub(crate) use self::issuer::{IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 use super::error::Error;
 
 /// The version of every document's form that this build writes.

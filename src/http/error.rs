@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use plinth_api::error::{ErrorCode, Problem, Retry};
 use plinth_storage::error::Chain;
 
-use crate::auth::Denied;
+use crate::auth::{Denied, Fault, TokenFault};
 use crate::broker::{self, Exceeded};
 use crate::problem::{problem_of, problem_of_denied};
 
@@ -30,6 +30,8 @@ struct Failure {
     /// Whether the connection ends with the answer.
     closes: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// What is wrong with the token, when that is why.
+    fault: Option<Fault>,
 }
 
 impl ApiError {
@@ -55,7 +57,15 @@ impl ApiError {
     /// The same, and the connection ends with the answer.
     #[must_use]
     pub(super) fn closing(self) -> Self {
-        Self(Arc::new(Failure { problem: self.0.problem.clone(), closes: true, source: None }))
+        Self(Arc::new(Failure { problem: self.0.problem.clone(), closes: true, source: None, fault: self.0.fault }))
+    }
+
+    /// A token that is not valid; `detail` is for its bearer.
+    #[must_use]
+    pub fn of_token(fault: &TokenFault, detail: &str) -> Self {
+        let mut problem = problem_of_denied(&Denied::Token(fault.clone()));
+        detail.clone_into(&mut problem.detail);
+        Self(Arc::new(Failure { problem, closes: false, source: None, fault: Some(fault.fault) }))
     }
 
     /// The document for the client.
@@ -103,8 +113,8 @@ impl ApiError {
             });
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.unwrap_or(later).div_ceil(1000)));
         }
-        if let Some(challenge) = challenge(self.code()) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if self.0.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -121,16 +131,21 @@ impl ApiError {
     fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
         // Where the body may not have been read to its end, what follows on the connection would be taken for a request.
         let closes = matches!(problem.code, ErrorCode::RequestTimeout | ErrorCode::TooLarge);
-        Self(Arc::new(Failure { problem, closes, source }))
+        Self(Arc::new(Failure { problem, closes, source, fault: None }))
     }
-}
 
-/// RFC 6750 §3.
-fn challenge(code: ErrorCode) -> Option<&'static str> {
-    match code.status() {
-        401 => Some(r#"Bearer realm="plinth""#),
-        403 => Some(r#"Bearer realm="plinth", error="insufficient_scope""#),
-        _ => None,
+    /// RFC 6750 §3.
+    fn challenge(&self) -> Option<HeaderValue> {
+        match (self.0.fault, self.code().status()) {
+            (Some(fault), 401) => {
+                let sentence = fault.sentence();
+                let text = format!(r#"Bearer realm="plinth", error="invalid_token", error_description="{sentence}""#);
+                Some(HeaderValue::try_from(text).expect("a sentence of ours is plain text"))
+            }
+            (None, 401) => Some(HeaderValue::from_static(r#"Bearer realm="plinth""#)),
+            (_, 403) => Some(HeaderValue::from_static(r#"Bearer realm="plinth", error="insufficient_scope""#)),
+            (_, _) => None,
+        }
     }
 }
 
@@ -148,7 +163,8 @@ impl From<Exceeded> for ApiError {
 
 impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
-        Self::from_parts(problem_of_denied(&denied), None)
+        let fault = if let Denied::Token(fault) = &denied { Some(fault.fault) } else { None };
+        Self(Arc::new(Failure { problem: problem_of_denied(&denied), closes: false, source: None, fault }))
     }
 }
 

@@ -15,6 +15,7 @@ pub mod extract;
 mod follow;
 mod front;
 mod health;
+mod issuers;
 mod keys;
 mod layers;
 mod live;
@@ -27,6 +28,7 @@ mod retention;
 mod routes;
 mod tenants;
 mod terms;
+mod tokens;
 mod topics;
 mod visit;
 

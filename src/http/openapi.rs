@@ -6,9 +6,11 @@
 
 use plinth_api::error::Problem;
 use plinth_api::frames::{ClientFrame, ServerFrame};
+use plinth_api::issuers::IssuerName;
 use plinth_api::quotas::QuotaNumber;
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
 use plinth_api::tenants::{AllowedOrigin, TenantName};
+use plinth_api::tokens::TopicAction;
 use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{Schema, SchemaType, Type};
@@ -18,7 +20,7 @@ use utoipa::openapi::{OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
-use super::{docs, health, keys, live, publish, quotas, read, tenants, topics};
+use super::{docs, health, issuers, keys, live, publish, quotas, read, tenants, tokens, topics};
 use crate::ws;
 
 mod examples;
@@ -32,7 +34,7 @@ const TAGS: &[(&str, &str)] = &[
     ("topics", "Named sets of partitions of a tenant."),
     ("records", "Publish, read, follow, trim."),
     ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
-    ("keys", "API keys of a tenant, and one-time tickets."),
+    ("keys", "Credentials of a tenant: API keys, trusted issuers of tokens, minted tokens, one-time tickets."),
     ("operation", "What an operator's machinery asks, and the documents about the API. Open to everyone."),
 ];
 
@@ -70,6 +72,13 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         keys::rotate,
         keys::remove,
         keys::create_ticket,
+        tokens::mint,
+        tokens::published_keys,
+        tokens::explain,
+        issuers::list,
+        issuers::ensure,
+        issuers::view,
+        issuers::remove,
         health::livez,
         health::readyz,
         health::startupz,
@@ -89,6 +98,8 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         TopicPattern,
         TrimPlace,
         TenantName,
+        IssuerName,
+        TopicAction,
         AllowedOrigin,
         QuotaNumber,
         From,

@@ -6,10 +6,11 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::front::Front;
-use super::{docs, health, keys, layers, live, publish, quotas, read, tenants, topics};
+use super::{docs, health, issuers, keys, layers, live, publish, quotas, read, tenants, tokens, topics};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
+pub(super) const JWKS: &str = "/.well-known/jwks.json";
 pub(super) const SOCKET: &str = "/v1/ws";
 
 /// What a caller needs for a route.
@@ -82,6 +83,13 @@ pub const ROUTES: &[Route] = routes! {
     delete "/v1/keys/{id}",         Admin     => keys::remove;
     post   "/v1/keys/{id}/rotate",  Admin     => keys::rotate;
     post   "/v1/tickets",           Tenant    => keys::create_ticket;
+    post   "/v1/tokens",            Tenant    => tokens::mint;
+    get    "/v1/issuers",           Admin     => issuers::list;
+    put    "/v1/issuers/{name}",    Admin     => issuers::ensure;
+    get    "/v1/issuers/{name}",    Admin     => issuers::view;
+    delete "/v1/issuers/{name}",    Admin     => issuers::remove;
+    get    "/v1/auth/explain",      Tenant    => tokens::explain;
+    get    JWKS,                    Nothing   => tokens::published_keys;
     get    "/livez",                Nothing   => health::livez;
     get    "/readyz",               Nothing   => health::readyz;
     get    "/startupz",             Nothing   => health::startupz;

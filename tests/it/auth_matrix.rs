@@ -11,6 +11,7 @@ use crate::client::{Client, SSE, answer, escape, within};
 use crate::contract;
 use crate::cookie::{Spent, spend};
 use crate::harness::{ROOT_KEY, Server};
+use crate::tokens;
 
 const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];
 
@@ -19,6 +20,7 @@ struct Names {
     topic: String,
     tenant: String,
     id: String,
+    issuer: String,
 }
 
 /// What came back: the body only when it is an error.
@@ -36,7 +38,7 @@ fn guarded() -> impl Iterator<Item = &'static Route> {
 /// A complete, valid request of the route.
 fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     let path = route.path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
-    let path = path.replace("{id}", &names.id);
+    let path = path.replace("{id}", &names.id).replace("{name}", &names.issuer);
     let path = match (route.method, route.path) {
         (_, "/v1/stream") => format!("{path}?topic={}", escape(&names.topic)),
         ("DELETE", "/v1/topics/{topic}/records") => format!("{path}?before=latest"),
@@ -44,6 +46,8 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     };
     let request = client.request(Method::from_bytes(route.method.as_bytes()).unwrap(), &path);
     match (route.method, route.path) {
+        ("PUT", "/v1/issuers/{name}") => request.json(&tokens::issuer("https://matrix.example", &[])),
+        ("POST", "/v1/tokens") => request.json(&json!({"scopes": ["subscribe:zz-here"]})),
         ("PUT", _) => request.json(&json!({})),
         ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),
         ("PATCH", "/v1/keys/{id}") => request.json(&json!({"name": "another"})),
@@ -102,7 +106,9 @@ async fn prepared(server: &Server) -> Names {
     let made =
         answer(client.post("/v1/keys").json(&json!({"name": "victim", "scopes": ["subscribe:**"]}))).await.json();
     answer(server.root().post("/v1/tenants").json(&json!({"name": "victim"}))).await;
-    Names { topic: "zz-here".into(), tenant: "victim".into(), id: made["id"].as_str().unwrap().into() }
+    answer(client.put("/v1/issuers/zz-issuer").json(&tokens::issuer("https://matrix.example", &[]))).await;
+    let id = made["id"].as_str().unwrap().into();
+    Names { topic: "zz-here".into(), tenant: "victim".into(), id, issuer: "zz-issuer".into() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,6 +122,12 @@ async fn the_right_credential_passes_on_every_route() {
         }
         let seen = send(request(&client, route, &names)).await;
         assert!(seen.status < 300, "{} {}: {seen:?}", route.method, route.path);
+        if route.needs != Needs::Operator && route.path != "/v1/tokens" {
+            let names = prepared(&server).await;
+            let token = Client::new(server.url(), Some(&tokens::with_scopes(&server, &ALL).await));
+            let seen = send(request(&token, route, &names)).await;
+            assert!(seen.status < 300, "a token: {} {}: {seen:?}", route.method, route.path);
+        }
         if route.needs != Needs::Operator {
             let names = prepared(&server).await;
             let seen = send(request(&server.root().acting_in("default"), route, &names)).await;
@@ -143,9 +155,10 @@ async fn without_a_valid_credential_every_route_answers_401_alike() {
     let other_secret = format!("plk_{}_{}", server.key().split('_').nth(1).unwrap(), "A".repeat(49));
     let wrong_root = format!("{ROOT_KEY}x");
     let long = "x".repeat(5000);
-    let bad = [&revoked, &expired, &mistyped, &other_secret, &wrong_root, "garbage", "plk_", long.as_str()];
+    let keys = [&revoked, &expired, &mistyped, &other_secret, &wrong_root, "garbage", "plk_", long.as_str()];
+    let tokens = tokens::bad(&server).await;
     for route in guarded() {
-        for token in bad {
+        for token in keys.into_iter().chain(tokens.iter().map(String::as_str)) {
             let seen = send(request(&Client::new(server.url(), Some(token)), route, &names)).await;
             check_401(route, token, &seen);
         }
@@ -165,7 +178,8 @@ fn check_401(route: &Route, token: &str, seen: &Seen) {
     assert!(seen.headers.iter().any(|(name, value)| name == "www-authenticate" && value.starts_with("Bearer")), "{at}");
     let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
     assert_eq!(problem["code"], "unauthenticated", "{at}");
-    assert!(!seen.body.contains("CANARY") && !seen.body.contains("plk_"), "an error repeats no credential: {at}");
+    let repeats = ["CANARY", "plk_", "eyJ"].iter().any(|secret| seen.body.contains(secret));
+    assert!(!repeats, "an error repeats no credential: {at}");
 }
 
 /// Fails when a route lets a suspended tenant in, or tells its credential from one that was never good.
@@ -174,7 +188,12 @@ async fn the_credential_of_a_suspended_tenant_is_refused_on_every_route_as_such(
     let server = Server::start().await;
     let held = server.tenant("held").await;
     held.make_topic("zz-here", 1).await;
-    let names = Names { topic: "zz-here".into(), tenant: "held".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    let names = Names {
+        topic: "zz-here".into(),
+        tenant: "held".into(),
+        id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
+        issuer: "nothing".into(),
+    };
     let suspended = answer(server.root().patch("/v1/tenants/held").json(&json!({"suspended": true}))).await;
     assert_eq!(suspended.status, 200, "{}", suspended.text());
     for route in guarded() {
@@ -225,7 +244,12 @@ async fn the_cookie_of_a_ticket_opens_again_what_a_browser_opens_and_nothing_els
 async fn a_credential_without_the_scope_gets_403_whether_or_not_the_thing_exists() {
     let server = Server::start().await;
     let names = prepared(&server).await;
-    let absent = Names { topic: "zz-none".into(), tenant: "nobody".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    let absent = Names {
+        topic: "zz-none".into(),
+        tenant: "nobody".into(),
+        id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
+        issuer: "nothing".into(),
+    };
     for route in guarded() {
         for wrong in wrong_credentials(&server, route).await {
             let there = send(request(&wrong, route, &names)).await;
@@ -248,7 +272,8 @@ async fn a_credential_without_the_scope_gets_403_whether_or_not_the_thing_exists
 impl Seen {
     fn anonymous(self, names: &Names) -> Self {
         let seen = anonymous(self, &names.topic);
-        Self { body: seen.body.replace(&names.tenant, "TENANT").replace(&names.id, "ID"), ..seen }
+        let body = seen.body.replace(&names.tenant, "TENANT").replace(&names.id, "ID").replace(&names.issuer, "ISSUER");
+        Self { body, ..seen }
     }
 }
 
@@ -271,6 +296,7 @@ async fn wrong_credentials(server: &Server, route: &Route) -> Vec<Client> {
     let mut clients = Vec::new();
     for scopes in scopes {
         clients.push(server.with_scopes(scopes).await);
+        clients.push(Client::new(server.url(), Some(&tokens::with_scopes(server, scopes).await)));
     }
     clients
 }
@@ -296,7 +322,12 @@ async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist(
     let careful = Client::new(server.url(), Some(&key));
     server.client().publish("zz-here", "text/plain", "secret").await;
     let names = prepared(&server).await;
-    let absent = Names { topic: "zz-none".into(), tenant: "nobody".into(), id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into() };
+    let absent = Names {
+        topic: "zz-none".into(),
+        tenant: "nobody".into(),
+        id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
+        issuer: "nothing".into(),
+    };
     let named = |route: &&Route| route.path.contains('{') || route.path == "/v1/stream";
     for route in guarded().filter(named).filter(|route| route.method != "PUT") {
         let client = if route.needs == Needs::Manage { &full } else { &careful };

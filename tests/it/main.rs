@@ -33,5 +33,6 @@ mod telemetry;
 mod tenants;
 mod tidy;
 mod tls;
+mod tokens;
 mod ttl;
 mod ws;

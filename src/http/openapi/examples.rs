@@ -72,6 +72,41 @@ fn of_schema(name: &str) -> Option<Value> {
         "TicketRequest" => json!({}),
         "Ticket" => json!({"ticket": "one-time-ticket", "expires_at": 1_780_000_030_000_u64}),
         "Version" => json!({"name": "plinth", "version": "0.1.0", "api": "v1"}),
+        _ => return of_token_schema(name),
+    };
+    Some(example)
+}
+
+/// The same for what is about tokens.
+fn of_token_schema(name: &str) -> Option<Value> {
+    // RFC 7517, appendix A.1.
+    let key = json!({
+        "kty": "EC", "crv": "P-256", "kid": "1", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    });
+    let example = match name {
+        "IssuerRequest" => json!({
+            "issuer": "https://id.example.com/", "algorithms": ["ES256"], "jwks": {"keys": [key]},
+            "default_scopes": ["subscribe:users/{sub}/**"], "max_lifetime": "1h",
+        }),
+        "Issuer" => json!({
+            "name": "id", "issuer": "https://id.example.com/", "audiences": ["plinth:acme"], "algorithms": ["ES256"],
+            "jwks": {"keys": [key]}, "has_secret": false, "scope_claim": "scope", "subject_claim": "sub",
+            "default_scopes": ["subscribe:users/{sub}/**"], "max_lifetime": "1h", "leeway": "30s",
+            "created_at": 1_780_000_000_000_u64,
+        }),
+        "TokenRequest" => json!({"scopes": ["subscribe:users/{sub}/**"], "ttl": "15m", "subject": "u-7"}),
+        "Token" => json!({"token": "eyJ…", "expires_at": 1_780_000_900_000_u64}),
+        "JsonWebKeySet" => json!({"keys": [
+            {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "0f4c1a2b3d4e5f60",
+             "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+        ]}),
+        "Explanation" => json!({
+            "kind": "token", "tenant": "acme", "issuer": "id", "subject": "u-7", "issued_at": 1_780_000_000_000_u64,
+            "expires_at": 1_780_000_900_000_u64, "scopes": ["subscribe:users/u-7/**"],
+            "decision": {"action": "subscribe", "topic": "users/u-8/inbox", "allowed": false,
+                "reason": "the credential does not allow subscribe on topic users/u-8/inbox"},
+        }),
         _ => return None,
     };
     Some(example)

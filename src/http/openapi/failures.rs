@@ -20,6 +20,7 @@ const OWN: &[(&str, &[Code])] = &[
     ("change_tenant", &[Code::Conflict]),
     ("change_key", &[Code::Conflict]),
     ("rotate_key", &[Code::Conflict]),
+    ("ensure_issuer", &[Code::Conflict]),
     ("readyz", &[Code::StoreUnavailable, Code::ShuttingDown]),
 ];
 

@@ -5,7 +5,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::{Components, Ref, RefOr};
 
-use super::super::routes::{Needs, Route, SOCKET};
+use super::super::routes::{JWKS, Needs, Route, SOCKET};
 
 /// Whether a header comes with a status of a route.
 type Comes = fn(&str, &Route) -> bool;
@@ -23,8 +23,8 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
     (
         "Cache-Control",
         Type::String,
-        "`private, no-store`; of a stream that goes on `no-cache, no-transform`",
-        |_, route| route.path.starts_with("/v1/"),
+        "`private, no-store`; of a stream that goes on `no-cache, no-transform`; of published keys `public, max-age=300`",
+        |_, route| route.path.starts_with("/v1/") || route.path == JWKS,
     ),
     ("Retry-After", Type::Integer, "Seconds after which to try again; each answer draws its own", |status, _| {
         matches!(status, "408" | "429" | "500" | "503" | "504")

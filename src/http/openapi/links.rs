@@ -15,6 +15,7 @@ const MAKERS: &[(&str, &str, &str)] = &[
     ("publish_records", "topic", "$request.path.topic"),
     ("create_tenant", "tenant", "$response.body#/name"),
     ("create_key", "id", "$response.body#/id"),
+    ("ensure_issuer", "name", "$response.body#/name"),
 ];
 
 pub(super) fn add(paths: &mut Paths) {

@@ -21,7 +21,10 @@ pub(super) fn add_schemes(components: &mut Components) {
         SecurityScheme::Http(scheme)
     };
     let value = ApiKeyValue::with_description::<String>;
-    components.add_security_scheme(BEARER, bearer("An API key of a tenant, `plk_…`."));
+    components.add_security_scheme(
+        BEARER,
+        bearer("An API key of a tenant, `plk_…`, or a token (JWT) of an issuer that it trusts or of its own."),
+    );
     components.add_security_scheme(ROOT, bearer("The operator's key. It acts inside a tenant with `Plinth-Tenant`."));
     let tenant = value("Plinth-Tenant".to_owned(), "Beside the root key: the tenant in which it acts.".to_owned());
     components.add_security_scheme(TENANT, SecurityScheme::ApiKey(ApiKey::Header(tenant)));

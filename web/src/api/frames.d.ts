@@ -112,6 +112,8 @@ export interface components {
              */
             fencing_token?: number | null;
             outcome?: components["schemas"]["PublishOutcome"] | null;
+            /** @description For `unauthenticated` with a token: what is wrong with it, one word. */
+            reason?: string | null;
             /** @description The id of the request, also in `X-Request-Id` and in the log. */
             request_id?: string | null;
             /**

@@ -73,6 +73,11 @@ export interface components {
             /** @description The topic. */
             topic: string;
         };
+        /**
+         * @description What kind of credential it is.
+         * @enum {string}
+         */
+        CredentialKind: "root" | "key" | "token";
         /** @description Allow more records. */
         CreditFrame: {
             /**
@@ -87,6 +92,17 @@ export interface components {
         };
         /** @enum {string} */
         CreditType: "credit";
+        /** @description Whether something is allowed. */
+        Decision: {
+            /** @description What was asked for. */
+            action: components["schemas"]["TopicAction"];
+            /** @description Whether it is allowed. */
+            allowed: boolean;
+            /** @description Why, in a sentence. */
+            reason: string;
+            /** @description The topic or pattern. */
+            topic: string;
+        };
         /**
          * @description Where the bytes are when a publish is acknowledged. A request may ask for more than its topic's class, not for less.
          * @enum {string}
@@ -102,6 +118,34 @@ export interface components {
          * @enum {string}
          */
         EventFormat: "value";
+        /** @description Who the caller is, and whether something is allowed. */
+        Explanation: {
+            decision?: components["schemas"]["Decision"] | null;
+            /**
+             * Format: int64
+             * @description When the credential ends, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /**
+             * Format: int64
+             * @description When the token was issued, ms since the Unix epoch.
+             */
+            issued_at?: number | null;
+            /** @description The name of the trusted issuer. */
+            issuer?: string | null;
+            /** @description The API key, or the one that minted the token. */
+            key_id?: string | null;
+            /** @description What kind of credential it is. */
+            kind: components["schemas"]["CredentialKind"];
+            /** @description What it may do; empty for the root key, which may do everything. */
+            scopes: string[];
+            /** @description The subject of a token. */
+            subject?: string | null;
+            /** @description The tenant. */
+            tenant: string;
+            /** @description The id (`jti`) of a token. */
+            token_id?: string | null;
+        };
         /** @description Where reading begins: `earliest`, `latest`, `offset:N`, `-N` for the last N, `time:<RFC 3339>` or `cursor:<token>`. */
         From: string;
         /** @description A place where reading could not continue and where it went on. */
@@ -130,6 +174,87 @@ export interface components {
             resumed_at: number;
             /** @description The topic. */
             topic: string;
+        };
+        /** @description A trusted issuer. */
+        Issuer: {
+            /** @description The algorithms that its tokens may have. */
+            algorithms: string[];
+            /** @description The audiences of which a token must have one. */
+            audiences: string[];
+            /**
+             * Format: int64
+             * @description When it was first trusted, ms since the Unix epoch.
+             */
+            created_at: number;
+            /** @description The scopes of a token without that claim. */
+            default_scopes: string[];
+            /** @description Whether it has a secret, which is not shown. */
+            has_secret: boolean;
+            /** @description The `iss` of its tokens. */
+            issuer: string;
+            jwks?: components["schemas"]["JsonWebKeySet"] | null;
+            /** @description By how much its clock may be wrong. */
+            leeway: string;
+            /** @description The longest life of its tokens, such as `1day`. */
+            max_lifetime: string;
+            /** @description Its name in the tenant. */
+            name: string;
+            /** @description The claim with the scopes. */
+            scope_claim: string;
+            /** @description The claim with the subject. */
+            subject_claim: string;
+        };
+        /** @description The name of an issuer in its tenant: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
+        IssuerName: string;
+        /** @description What `PUT /v1/issuers/{name}` asks for. */
+        IssuerRequest: {
+            /** @description The algorithms that its tokens may have. */
+            algorithms: components["schemas"]["TokenAlgorithm"][];
+            /**
+             * @description The audiences of which a token must have one; default `["plinth:<tenant>"]`. Others than that and those that begin
+             *     with `plinth:<tenant>/` need the root key. A pair of issuer and audience belongs to one tenant.
+             */
+            audiences?: string[];
+            /** @description The scopes of a token without that claim. `{name}` stands for a claim: `subscribe:users/{sub}/**`. */
+            default_scopes?: string[];
+            /** @description The `iss` of its tokens, 1 to 1,024 bytes. */
+            issuer: string;
+            jwks?: components["schemas"]["JsonWebKeySet"] | null;
+            /** @description By how much its clock may be wrong, at most `30s`, which is the default. */
+            leeway?: string | null;
+            /** @description The longest life of its tokens, from `iat` to `exp`: `1m` to `7d`; default `1d`. */
+            max_lifetime?: string | null;
+            /** @description The claim with the scopes, a text with spaces or a list; default `scope`. */
+            scope_claim?: string | null;
+            /** @description Its secret, for HS256 (at least 32 bytes), HS384 (48) and HS512 (64). Kept sealed and never shown. */
+            secret?: string | null;
+            /** @description The claim with the subject; default `sub`. */
+            subject_claim?: string | null;
+        };
+        /** @description A public key: RSA of 2,048 to 8,192 bits, EC on P-256 or P-384, or Ed25519. */
+        JsonWebKey: {
+            alg?: components["schemas"]["TokenAlgorithm"] | null;
+            /** @description The curve. */
+            crv?: string | null;
+            /** @description The exponent of an RSA key. */
+            e?: string | null;
+            /** @description Its id, at most 128 bytes. */
+            kid?: string | null;
+            /** @description `RSA`, `EC` or `OKP`. */
+            kty: string;
+            /** @description The modulus of an RSA key. */
+            n?: string | null;
+            /** @description What it is for: `sig`. */
+            use?: string | null;
+            /** @description A coordinate of an EC key, or an Ed25519 key. */
+            x?: string | null;
+            /** @description The other coordinate of an EC key. */
+            y?: string | null;
+        };
+        /** @description A JSON Web Key Set (RFC 7517). Further members of keys are allowed and not kept; those of private keys are refused. */
+        JsonWebKeySet: {
+            /** @description At most 100 keys; each of several needs its `kid`. */
+            keys: components["schemas"]["JsonWebKey"][];
         };
         /** @description An API key, without its secret. */
         Key: {
@@ -201,6 +326,40 @@ export interface components {
              * @description How much it is on this node.
              */
             value: number;
+        };
+        /** @description One page of a list. */
+        ListPage_Issuer: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /** @description The algorithms that its tokens may have. */
+                algorithms: string[];
+                /** @description The audiences of which a token must have one. */
+                audiences: string[];
+                /**
+                 * Format: int64
+                 * @description When it was first trusted, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /** @description The scopes of a token without that claim. */
+                default_scopes: string[];
+                /** @description Whether it has a secret, which is not shown. */
+                has_secret: boolean;
+                /** @description The `iss` of its tokens. */
+                issuer: string;
+                jwks?: components["schemas"]["JsonWebKeySet"] | null;
+                /** @description By how much its clock may be wrong. */
+                leeway: string;
+                /** @description The longest life of its tokens, such as `1day`. */
+                max_lifetime: string;
+                /** @description Its name in the tenant. */
+                name: string;
+                /** @description The claim with the scopes. */
+                scope_claim: string;
+                /** @description The claim with the subject. */
+                subject_claim: string;
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
         };
         /** @description One page of a list. */
         ListPage_Key: {
@@ -374,6 +533,8 @@ export interface components {
              */
             fencing_token?: number | null;
             outcome?: components["schemas"]["PublishOutcome"] | null;
+            /** @description For `unauthenticated` with a token: what is wrong with it, one word. */
+            reason?: string | null;
             /** @description The id of the request, also in `X-Request-Id` and in the log. */
             request_id?: string | null;
             /**
@@ -824,6 +985,31 @@ export interface components {
         };
         /** @description What `POST /v1/tickets` asks for: there is nothing to choose. */
         TicketRequest: Record<string, never>;
+        /** @description A token that was just minted. */
+        Token: {
+            /**
+             * Format: int64
+             * @description When it ends, ms since the Unix epoch.
+             */
+            expires_at: number;
+            /** @description A JWT for `Authorization: Bearer`. */
+            token: string;
+        };
+        /**
+         * @description The algorithms of signatures that are offered. Those with a secret (HS) and those with a public key are not of one
+         *     issuer.
+         * @enum {string}
+         */
+        TokenAlgorithm: "HS256" | "HS384" | "HS512" | "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512" | "ES256" | "ES384" | "EdDSA";
+        /** @description What `POST /v1/tokens` asks for. */
+        TokenRequest: {
+            /** @description What the token may do: each within one scope of the caller, and not `admin`. `{sub}` stands for the subject. */
+            scopes: string[];
+            /** @description Who is to hold it, 1 to 255 bytes; default the caller. */
+            subject?: string | null;
+            /** @description How long it lives, `1s` to `1d`; default `1h`. It does not outlive the caller's credential. */
+            ttl?: string | null;
+        };
         /** @description A topic. */
         Topic: {
             /**
@@ -861,6 +1047,11 @@ export interface components {
             records: number;
             retention?: components["schemas"]["RetentionShown"] | null;
         };
+        /**
+         * @description What a credential can be asked to do with a topic.
+         * @enum {string}
+         */
+        TopicAction: "publish" | "subscribe" | "manage" | "view";
         /**
          * @description The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
          *     no `..`. A `/` in it is written `%2F` in a path.
