@@ -16,6 +16,7 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::http::{self, Front, ROUTES};
 use crate::server::{self, ServerLimits, Service, Tls};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Sampling;
 
 /// What a node is made of.
 pub struct AppOptions {
@@ -29,6 +30,8 @@ pub struct AppOptions {
     pub limits: ServerLimits,
     /// Certificate and key; without them the node speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// Which requests are traced; without it none is.
+    pub sampling: Option<Arc<Sampling>>,
 }
 
 /// Why a node did not start, or stopped by itself.
@@ -67,13 +70,13 @@ impl App {
     /// # Errors
     /// When the store, its content or the listener do not allow it.
     pub async fn start(options: AppOptions) -> Result<Self, AppError> {
-        let AppOptions { listener, log, root_key, limits, tls } = options;
+        let AppOptions { listener, log, root_key, limits, tls, sampling } = options;
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
         let (auth, first_start) = Auth::open(log.clone(), root_key).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
-        let front = Front::new(auth, broker, Arc::new(metrics), limits);
+        let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits);
         Ok(Self { listener, local_addr, log, front, tls, first_start })
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use plinth_api::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 use serde::Deserialize;
 
-use crate::units;
+mod values;
+
+pub use values::{ByteSize, FlushInterval, Ratio, Span};
 
 /// Fewest characters of a root key.
 pub const ROOT_KEY_CHARS_MIN: usize = 32;
@@ -61,6 +63,10 @@ pub struct Settings {
     pub log: String,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// The collector that traces go to; without it there are none.
+    pub otlp_endpoint: Option<String>,
+    /// How many requests are traced that their clients do not trace.
+    pub trace_ratio: Option<Ratio>,
 }
 
 impl Default for Settings {
@@ -85,6 +91,8 @@ impl Default for Settings {
             drain_time: Duration::from_secs(5),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
+            trace_ratio: None,
         }
     }
 }
@@ -180,6 +188,17 @@ pub struct Given {
     /// The form of log lines on stderr [default: text]
     #[arg(long, env = "PLINTH_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// The collector that traces go to, by OTLP over HTTP, such as http://localhost:4318
+    ///
+    /// Without it nothing is traced. Of the standard variables OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES are
+    /// read then, too.
+    #[arg(long, env = "PLINTH_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Which part of the requests is traced that their clients do not trace [default: 0.01]
+    ///
+    /// From 0 to 1. One whose header `traceparent` says that its trace is recorded is always traced, up to 200 per second.
+    #[arg(long, env = "PLINTH_TRACE_RATIO", value_name = "RATIO")]
+    pub trace_ratio: Option<Ratio>,
 }
 
 impl Settings {
@@ -218,6 +237,8 @@ impl Settings {
             drain_time: given.drain_time.map_or(default.drain_time, |span| span.0),
             log: given.log.unwrap_or(default.log),
             log_format: given.log_format.unwrap_or(default.log_format),
+            otlp_endpoint: given.otlp_endpoint,
+            trace_ratio: given.trace_ratio,
         }
     }
 
@@ -236,6 +257,16 @@ impl Settings {
             ("tls_key", self.tls_cert.is_none() || self.tls_key.is_some(), "given with tls_cert"),
             ("tls_cert", self.tls_key.is_none() || self.tls_cert.is_some(), "given with tls_key"),
             ("plain_http", !self.plain_http || self.tls_cert.is_none(), "false with tls_cert"),
+            (
+                "otlp_endpoint",
+                self.otlp_endpoint.as_deref().is_none_or(is_bare_http),
+                "a URL such as http://localhost:4318, without user, password and query",
+            ),
+            (
+                "trace_ratio",
+                self.trace_ratio.is_none() || self.otlp_endpoint.is_some(),
+                "given only beside otlp_endpoint: without that nothing is traced",
+            ),
             ("drain_time", self.drain_time <= Duration::from_secs(3600), "at most 1h"),
             (
                 "flush_interval",
@@ -252,6 +283,14 @@ impl Settings {
 
 fn is_http(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// It goes into log lines.
+fn is_bare_http(text: &str) -> bool {
+    let has_more = |url: url::Url| {
+        !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some()
+    };
+    is_http(text) && !url::Url::parse(text).is_ok_and(has_more)
 }
 
 impl Given {
@@ -277,6 +316,8 @@ impl Given {
             drain_time: self.drain_time.or(lower.drain_time),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
+            trace_ratio: self.trace_ratio.or(lower.trace_ratio),
         }
     }
 
@@ -411,69 +452,6 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
 }
-
-/// A number of bytes: `1048576`, `64MiB`, `4GiB`, `500MB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Text")]
-pub struct ByteSize(pub u64);
-
-impl FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        units::parse_bytes(text).map(Self)
-    }
-}
-
-/// A length of time: `250ms`, `10s`, `1m 30s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Text")]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self).map_err(|error| format!("{error}; write a time such as 250ms or 10s"))
-    }
-}
-
-/// A length of time, or `auto`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Text")]
-pub struct FlushInterval(pub Option<Duration>);
-
-impl FromStr for FlushInterval {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "auto" { Ok(Self(None)) } else { text.parse::<Span>().map(|span| Self(Some(span.0))) }
-    }
-}
-
-/// A TOML string or number that is then parsed as a flag would be.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a string such as \"64MiB\" or \"10s\", or a number")]
-enum Text {
-    Text(String),
-    Number(u64),
-}
-
-macro_rules! parsed_as_a_flag {
-    ($($kind:ty),*) => {$(
-        impl TryFrom<Text> for $kind {
-            type Error = String;
-
-            fn try_from(text: Text) -> Result<Self, Self::Error> {
-                match text {
-                    Text::Text(text) => text.parse(),
-                    Text::Number(number) => number.to_string().parse(),
-                }
-            }
-        }
-    )*};
-}
-parsed_as_a_flag!(ByteSize, Span, FlushInterval);
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,10 @@
 //! transports. No label ever holds the name of a tenant, topic or key, so the text is as long after a million of them. The
 //! log core brings its own metrics, `process` those of the process; they are registered beside these.
 
+pub mod context;
 pub mod logs;
 mod process;
+pub mod traces;
 
 use std::collections::HashMap;
 

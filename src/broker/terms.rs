@@ -16,7 +16,7 @@ use super::error::Error;
 use super::publish::Publish;
 
 /// Differs with each try of the same request, so it is not part of its content.
-const TRACEPARENT: &[u8] = b"traceparent";
+const TRACE: [&[u8]; 2] = [b"traceparent", b"tracestate"];
 
 /// The terms of a publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,7 +149,7 @@ fn content(partition: Option<u32>, records: &[NewRecord]) -> u128 {
         part(&mut hash, &record.content_type);
         // What is between client and server may change the order of headers, and the case of their names.
         let headers = record.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), &value[..]));
-        let mut headers: Vec<_> = headers.filter(|(name, _)| name != TRACEPARENT).collect();
+        let mut headers: Vec<_> = headers.filter(|(name, _)| !TRACE.contains(&&name[..])).collect();
         let ttl = record.ttl_ms.map(|ttl| ttl.get().to_le_bytes());
         headers.extend(ttl.as_ref().map(|ttl| (Vec::new(), &ttl[..])));
         headers.sort_unstable();

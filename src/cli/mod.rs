@@ -230,7 +230,8 @@ mod tests {
         let mut command = command();
         let serve = command.find_subcommand_mut("serve").expect("there is one");
         let help = serve.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        let shown = |line: &&str| !["#root_key", "#public_url", "#tls_"].iter().any(|unset| line.starts_with(unset));
+        let unset = ["#root_key", "#public_url", "#tls_", "#otlp_endpoint"];
+        let shown = |line: &&str| !unset.iter().any(|unset| line.starts_with(unset));
         let example = include_str!("../../plinth.toml");
         for line in example.lines().filter(|line| line.starts_with('#') && line.contains(" = ")).filter(shown) {
             let Some((_, value)) = line.split_once(" = ") else { continue };

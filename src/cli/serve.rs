@@ -5,6 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use plinth_storage::error::Chain;
@@ -20,6 +21,7 @@ use crate::auth::FirstStart;
 use crate::config::{Given, LogFormat, RootKey, Settings};
 use crate::server::{ServerLimits, Tls, TlsFiles, bind};
 use crate::telemetry::logs::{self, LogError};
+use crate::telemetry::traces::{Sampling, TraceOptions, Traces};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,20 +36,29 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let settings = Settings::load(args.given, args.config.as_deref())?;
-    log_lines(&settings)?;
+    let traces = traces(&settings)?;
+    log_lines(&settings, traces.as_ref())?;
+    let ended = serve(&settings, traces.as_ref().map(Traces::sampling)).await;
+    if let Some(traces) = traces {
+        tokio::task::spawn_blocking(move || traces.close()).await?;
+    }
+    ended
+}
+
+async fn serve(settings: &Settings, sampling: Option<Arc<Sampling>>) -> anyhow::Result<()> {
     limits::raise_open_files();
     limits::without_huge_pages();
     let mut signals = Signals::open()?;
-    let tls = tls(&settings).await?;
-    let listener = listen(&settings, tls.is_some())?;
+    let tls = tls(settings).await?;
+    let listener = listen(settings, tls.is_some())?;
     let app = tokio::select! {
-        app = App::start(options(&settings, listener, tls)?) => app.map_err(classify)?,
+        app = App::start(AppOptions { sampling, ..options(settings, listener, tls)? }) => app.map_err(classify)?,
         () = signals.next() => {
             tracing::info!("asked to stop before the start was done");
             return Ok(());
         }
     };
-    greet(&settings, app.local_addr(), app.first_start());
+    greet(settings, app.local_addr(), app.first_start());
     let shutdown = CancellationToken::new();
     let run = app.run(shutdown.clone());
     tokio::pin!(run);
@@ -103,6 +114,7 @@ fn options(settings: &Settings, listener: TcpListener, tls: Option<Tls>) -> anyh
             ..ServerLimits::default()
         },
         tls,
+        sampling: None,
     })
 }
 
@@ -138,13 +150,20 @@ fn classify(error: AppError) -> anyhow::Error {
     if kind == Some(Kind::Fenced) { Fenced(format!("{error:#}")).into() } else { error }
 }
 
+/// The way of traces, if there is a collector.
+fn traces(settings: &Settings) -> anyhow::Result<Option<Traces>> {
+    let Some(endpoint) = settings.otlp_endpoint.clone() else { return Ok(None) };
+    let per_million = settings.trace_ratio.unwrap_or_default().per_million;
+    Ok(Some(Traces::open(&TraceOptions { endpoint, per_million })?))
+}
+
 /// Log lines go to stderr: stdout is for what the node says at its start.
-fn log_lines(settings: &Settings) -> anyhow::Result<()> {
+fn log_lines(settings: &Settings, traces: Option<&Traces>) -> anyhow::Result<()> {
     let form = match settings.log_format {
         LogFormat::Text => logs::Form::Text,
         LogFormat::Json => logs::Form::Json,
     };
-    logs::install(&settings.log, form).map_err(|error| match error {
+    logs::install(&settings.log, form, traces).map_err(|error| match error {
         LogError::Filter { .. } => Usage(error.to_string()).into(),
         LogError::Taken => error.into(),
     })

@@ -33,11 +33,12 @@ fn the_example_file_lists_every_setting_with_its_default() {
         assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
     }
     let unset = Given { root_key: None, public_url: None, tls_cert: None, tls_key: None, ..given.clone() };
-    let settings = Settings::complete(unset);
-    assert_eq!(settings, Settings::default());
+    let unset = Given { otlp_endpoint: None, trace_ratio: None, ..unset };
+    assert_eq!(Settings::complete(unset), Settings::default());
     assert!(
         given.root_key.is_some() && given.public_url.is_some() && given.tls_cert.is_some() && given.tls_key.is_some()
     );
+    assert!(given.otlp_endpoint.is_some() && given.trace_ratio == Some(Ratio::default()));
 }
 
 #[test]
@@ -93,4 +94,31 @@ fn sizes_and_times_say_their_units() {
         assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
     }
     assert!("10".parse::<Span>().is_err());
+}
+
+#[test]
+fn a_ratio_is_a_part_of_all_also_in_the_file() {
+    for (text, per_million) in [("0", 0), ("0.01", 10_000), ("1", 1_000_000), ("0.000001", 1)] {
+        assert_eq!(text.parse(), Ok(Ratio { per_million }));
+        let given = Given::parse(&format!("trace_ratio = {text}")).expect("parses");
+        assert_eq!(given.trace_ratio, Some(Ratio { per_million }));
+    }
+    for bad in ["", "-0.1", "1.1", "NaN", "1%"] {
+        assert!(bad.parse::<Ratio>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_address_of_the_collector_has_no_secret_and_a_ratio_needs_one() {
+    let with = |endpoint: Option<&str>, ratio| {
+        let given = Given { otlp_endpoint: endpoint.map(str::to_owned), trace_ratio: ratio, ..Given::default() };
+        Settings::load(given, None)
+    };
+    assert!(with(Some("http://localhost:4318"), Some(Ratio::default())).is_ok());
+    assert!(with(Some("https://collector.example/otlp"), None).is_ok());
+    for bad in ["localhost:4318", "grpc://host", "http://user:pw@host", "http://host/?key=x", "http://host/#x"] {
+        let error = with(Some(bad), None).expect_err("refused").to_string();
+        assert!(error.starts_with("setting otlp_endpoint must be") && !error.contains("pw"), "{error}");
+    }
+    assert!(with(None, Some(Ratio::default())).expect_err("refused").to_string().contains("otlp_endpoint"));
 }

@@ -8,10 +8,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
 use futures::future::Either;
+use tracing::Instrument;
 
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::routes::{RECORDS, router};
+use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use super::{publish, rate_limit};
 use crate::server::{Answer, Connection, ConnectionId, RequestBody};
@@ -47,6 +49,7 @@ impl Answer for Door {
 async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
     let edge = Edge::of(&request);
     let id = RequestId::of(&front, request.headers());
+    let traced = Traced::begin(&front, &request, Some(RECORDS), &id);
     let visit = Visit::new(Connection::of(connection, request.body()), id);
     let answer = async {
         check_host(&request)?;
@@ -54,9 +57,11 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
         let name = name_in(parts.uri.path()).unwrap_or_default();
         publish::answer(&front, &visit, name, (&parts, body)).await
     };
-    let mut response = around(answer).await;
+    let mut response = around(answer).instrument(traced.span()).await;
     rate_limit::tell(visit.account(), response.headers_mut());
-    edge.finish(&front, Some(RECORDS), visit.into_request_id(), response)
+    let mut response = edge.finish(&front, Some(RECORDS), visit.into_request_id(), response);
+    traced.end(&mut response);
+    response
 }
 
 /// The topic, if the request is a publish and its name is spelled without percent.

@@ -13,6 +13,7 @@ use crate::auth::Auth;
 use crate::broker::Broker;
 use crate::server::ServerLimits;
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Sampling;
 
 /// Shortest time after which a client that was sent away comes back.
 const RECONNECT_MS_MIN: u64 = 200;
@@ -39,6 +40,8 @@ pub struct Inner {
     pub tasks: TaskTracker,
     /// The bounds of connections and requests.
     pub limits: ServerLimits,
+    /// Which requests are traced; without it none is.
+    pub sampling: Option<Arc<Sampling>>,
     request_prefix: String,
     requests: AtomicU64,
 }
@@ -54,7 +57,12 @@ impl Deref for Front {
 impl Front {
     /// A front over `auth` and `broker` of the same log.
     #[must_use]
-    pub fn new(auth: Auth, broker: Broker, metrics: Arc<Metrics>, limits: ServerLimits) -> Self {
+    pub fn new(
+        auth: Auth,
+        broker: Broker,
+        (metrics, sampling): (Arc<Metrics>, Option<Arc<Sampling>>),
+        limits: ServerLimits,
+    ) -> Self {
         let session = broker.log().session().to_string();
         let request_prefix = session[session.len().saturating_sub(10)..].to_ascii_lowercase();
         Self(Arc::new(Inner {
@@ -65,6 +73,7 @@ impl Front {
             ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
             limits,
+            sampling,
             request_prefix,
             requests: AtomicU64::new(0),
         }))

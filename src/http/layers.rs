@@ -20,6 +20,7 @@ use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
 use super::routes::RECORDS;
+use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use crate::server::Connection;
 use crate::telemetry::Transport;
@@ -44,15 +45,19 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     if let Some(visit) = &visit {
         request.extensions_mut().insert(Arc::clone(visit));
     }
-    let span = tracing::info_span!("request", request_id = id.as_str(), route = route.unwrap_or(OTHER));
+    let traced = Traced::begin(&front, &request, route, &id);
+    let line = tracing::info_span!("request", request_id = id.as_str(), route = route.unwrap_or(OTHER));
     let mut response = around(async move {
         check_host(&request)?;
         Ok(next.run(request).await)
     })
-    .instrument(span)
+    .instrument(line)
+    .instrument(traced.span())
     .await;
     rate_limit::tell(visit.as_ref().and_then(|visit| visit.account()), response.headers_mut());
-    edge.finish(&front, route, id, response)
+    let mut response = edge.finish(&front, route, id, response);
+    traced.end(&mut response);
+    response
 }
 
 /// What is known of a request before it is answered and needed after.

@@ -30,6 +30,7 @@ mod tenants;
 mod terms;
 mod tokens;
 mod topics;
+pub mod traced;
 mod visit;
 
 pub use asyncapi::asyncapi;

@@ -29,6 +29,7 @@ use super::extract::{self, Name, Params};
 use super::front::Front;
 use super::routes::RECORDS;
 use super::terms;
+use super::traced;
 use super::visit::{RequestId, Visit};
 use crate::auth::Action;
 use crate::broker::{Publish, Published, Terms};
@@ -43,7 +44,6 @@ const RECORD_KEY: &str = "record-key";
 const RECORD_TTL: &str = "record-ttl";
 const RECORD_HEADER: &str = "record-header-";
 const DURABILITY: &str = "durability";
-const TRACEPARENT: &str = "traceparent";
 
 /// How the body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,8 @@ enum Form {
             10 years"),
         ("Durability" = Option<Durability>, Header, description = "The least durability class to answer for; not a weaker one than \
             the topic's"),
+        ("Traceparent" = Option<String>, Header, description = "The trace that the publish is part of (W3C Trace Context). A \
+            record that is published alone keeps it, and `tracestate`, among its headers; one that breaks a rule is passed over"),
         ("Idempotency-Key" = Option<String>, Header, pattern = r#"^("[!-~]{1,255}"|[!-~]{1,255})$"#, description = "Recognizes the request when it is sent again within \
             24 hours, by 1 to 255 visible ASCII characters, quoted or bare; with other content it is refused"),
         ("Producer-Id" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Names the producer, 1 to 255 visible ASCII characters. \
@@ -289,8 +291,10 @@ fn records(form: Form, headers: &HeaderMap, body: Bytes) -> Result<(Vec<NewRecor
 
 fn one_record(headers: &HeaderMap, payload: Bytes) -> Result<NewRecord, ApiError> {
     let owned = |value: &axum::http::HeaderValue| Bytes::copy_from_slice(value.as_bytes());
+    let is_traced = traced::context(headers).is_some();
     let is_kept = |name: &HeaderName| match name.as_str() {
-        TRACEPARENT => Some(Bytes::from_static(TRACEPARENT.as_bytes())),
+        "traceparent" => is_traced.then_some(Bytes::from_static(b"traceparent")),
+        "tracestate" => (is_traced && traced::state(headers).is_some()).then_some(Bytes::from_static(b"tracestate")),
         name => record_header(name).map(|name| Bytes::copy_from_slice(name.as_bytes())),
     };
     let record = NewRecord {
@@ -361,6 +365,8 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     fn refusal(error: &ApiError) -> (ErrorCode, &str) {
         (error.code(), &error.problem().detail)
     }
@@ -408,7 +414,8 @@ mod tests {
             ("content-type", "text/plain"),
             ("record-key", "k"),
             ("record-header-colour", "red"),
-            ("traceparent", "00-1-2-01"),
+            ("traceparent", TRACE),
+            ("tracestate", "a=1"),
             ("user-agent", "curl"),
         ]);
         check_headers(&headers, Form::One).unwrap();
@@ -417,7 +424,20 @@ mod tests {
         assert_eq!(record.content_type, "text/plain");
         let mut pairs = record.headers;
         pairs.sort();
-        assert_eq!(pairs, [("colour".into(), "red".into()), ("traceparent".into(), Bytes::from_static(b"00-1-2-01"))]);
+        let kept = [("colour", "red"), ("traceparent", TRACE), ("tracestate", "a=1")];
+        assert_eq!(pairs, kept.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn a_trace_that_breaks_a_rule_is_not_kept() {
+        for given in
+            [headers(&[("traceparent", "00-1-2-01"), ("tracestate", "a=1")]), headers(&[("tracestate", "a=1")])]
+        {
+            assert_eq!(one_record(&given, Bytes::from_static(b"x")).unwrap().headers, []);
+        }
+        let mut twice = headers(&[("traceparent", TRACE)]);
+        twice.append("traceparent", HeaderValue::from_static(TRACE));
+        assert_eq!(one_record(&twice, Bytes::from_static(b"x")).unwrap().headers, []);
     }
 
     #[test]

@@ -9,9 +9,14 @@ use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
 
+use plinth_storage::spans;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
+
+use super::traces::Traces;
 
 /// What the targets of our own lines begin with.
 const OURS: &str = "plinth";
@@ -44,17 +49,23 @@ pub enum LogError {
     Taken,
 }
 
-/// Writes the lines of this process that `filter` lets through to stderr from now on, panics too.
+/// Writes the lines of this process that `filter` lets through to stderr from now on, panics too, and has `traces` follow
+/// its spans.
 ///
 /// # Errors
 /// `Filter` when it cannot be read; `Taken` at the second call.
-pub fn install(filter: &str, form: Form) -> Result<(), LogError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(stderr);
-    match form {
-        Form::Text => lines.with_ansi(stderr().is_terminal()).try_init(),
-        Form::Json => lines.json().try_init(),
-    }
-    .map_err(|_| LogError::Taken)?;
+pub fn install(filter: &str, form: Form, traces: Option<&Traces>) -> Result<(), LogError> {
+    let lines = fmt::layer().with_writer(stderr);
+    let lines = match form {
+        Form::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
+        Form::Json => lines.json().boxed(),
+    };
+    let lines = lines.with_filter(parse(filter)?);
+    let installed = match traces {
+        Some(traces) => registry().with(lines).with(traces.layer()).try_init(),
+        None => registry().with(lines).try_init(),
+    };
+    installed.map_err(|_| LogError::Taken)?;
     std::panic::set_hook(Box::new(panicked));
     Ok(())
 }
@@ -79,7 +90,9 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
     }
     let filter = EnvFilter::default().add_directive(all.min(LevelFilter::INFO).into());
     let ours = format!("{OURS}={all}").parse().map_err(|error| refused(&error))?;
-    Ok(rest.into_iter().fold(filter.add_directive(ours), EnvFilter::add_directive))
+    let filter = rest.into_iter().fold(filter.add_directive(ours), EnvFilter::add_directive);
+    // They are not for lines; a request that is not traced is to cost nothing for them.
+    Ok(filter.add_directive(format!("{}=off", spans::TARGET).parse().map_err(|error| refused(&error))?))
 }
 
 /// The line of a panic. A message that is part of the program is repeated; another one may hold what a client sent.
@@ -118,6 +131,7 @@ mod tests {
             let mut directives: Vec<_> = filter.split(',').collect();
             directives.sort_unstable();
             let mut expected = expected;
+            expected.push("plinth::spans=off");
             expected.sort_unstable();
             assert_eq!(directives, expected, "{text}");
         }

@@ -9,10 +9,12 @@ use plinth_api::frames::{
 use plinth_api::limits::{CONNECTION_SUBSCRIPTIONS_MAX, FRAME_ID_BYTES_MAX, STREAM_TOPICS_MAX};
 use plinth_api::records::PublishResult;
 use plinth_storage::error::Chain;
+use tracing::{Instrument, Span};
 
 use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
 use crate::http::RequestId;
+use crate::http::traced::of_frame;
 use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
 use crate::receipt::Answer;
@@ -233,14 +235,19 @@ impl Session {
         let records = new_records(records, body)?;
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
+        let span = of_frame(&self.front, &records, self.visit.request_id());
         let broker = self.front.broker.clone();
         let publish =
             Publish { partition, sticky: self.visit.connection().id().0, records, stored: None, durability, terms };
         self.request_bytes += frame_bytes;
-        self.requests.push(Box::pin(async move {
+        let answer = async move {
             let result = broker.publish(&allowed, publish).await;
+            if let Err(error) = &result {
+                Span::current().record("error.type", problem_of(error).code.as_str());
+            }
             Done::Published { id, topic, records: count, payload_bytes, frame_bytes, result }
-        }));
+        };
+        self.requests.push(Box::pin(answer.instrument(span)));
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ async fn world() -> World {
     let log = Log::open(LogOptions::new(store::open("memory://").expect("a store"))).await.expect("a log");
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     let broker = Broker::open(log, BrokerOptions::default()).await.expect("a broker");
-    let front = Front::new(auth, broker, Arc::new(Metrics::new([], |_| {})), ServerLimits::default());
+    let front = Front::new(auth, broker, (Arc::new(Metrics::new([], |_| {})), None), ServerLimits::default());
     World { router: router(front), key: made.default_key.expect("made"), connections: JoinSet::new() }
 }
 

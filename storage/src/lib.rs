@@ -36,6 +36,7 @@ mod retention;
 mod segment;
 mod shard;
 mod slot;
+pub mod spans;
 pub mod state;
 pub mod store;
 mod stretch;

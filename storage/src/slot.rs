@@ -12,9 +12,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tracing::Instrument;
 
 use crate::error::{Error, Kind, Result};
+use crate::layout;
 use crate::metrics::Health;
+use crate::spans;
 use crate::store::{LARGE_BYTES, LARGE_WRITE_TIMEOUT, ObjectStores};
 use crate::wal::format::{HEADER_BYTES, Header, ObjectKind};
 
@@ -80,7 +83,10 @@ pub(crate) async fn create(
         .build();
     let attempts = async {
         loop {
-            match try_create(stores, object).await {
+            let span = spans::put(object, layout::purpose(object.path.as_ref()));
+            let answer = try_create(stores, object).instrument(span.clone()).await;
+            spans::answered(&span, &answer);
+            match answer {
                 Ok(created) => {
                     health.put_succeeded();
                     return Ok(created);

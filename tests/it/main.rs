@@ -34,5 +34,6 @@ mod tenants;
 mod tidy;
 mod tls;
 mod tokens;
+mod traces;
 mod ttl;
 mod ws;

@@ -18,6 +18,12 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
         "The `X-Request-Id` of the request (1 to 128 visible ASCII characters), or one that was made for it",
         |_, _| true,
     ),
+    (
+        "Traceparent",
+        Type::String,
+        "Of a request that is traced (W3C Trace Context): its span in the traces of the node's operator",
+        |_, _| true,
+    ),
     ("X-Content-Type-Options", Type::String, "`nosniff`", |_, _| true),
     ("Strict-Transport-Security", Type::String, "`max-age=31536000`, over TLS alone", |_, _| true),
     (

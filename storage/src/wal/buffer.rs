@@ -20,6 +20,7 @@ use crate::record::{Batch, StoredBatch};
 use crate::shard::changes::{Change, Entry};
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
+use crate::spans::Traced;
 use crate::state::StateStore;
 use crate::terms::REMEMBERED_MAX;
 use crate::wal::journal::Journal;
@@ -73,6 +74,8 @@ pub(crate) struct OpenBuffer {
     pub(crate) outcome: watch::Sender<Outcome>,
     /// The appends that are acknowledged before the outcome is known; all else is late.
     pub(crate) early: EarlyHalf,
+    /// The appends that somebody follows.
+    pub(crate) traced: Traced,
 }
 
 /// Permits of the writer's room: for what waits to be stored, and for appends of the weaker durability classes.
@@ -145,6 +148,7 @@ impl OpenBuffer {
             opened: None,
             outcome: watch::channel(Outcome::Pending).0,
             early: EarlyHalf::new(),
+            traced: Traced::default(),
         }
     }
 

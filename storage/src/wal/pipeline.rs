@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::env::until;
 use crate::error::{Kind, Result};
@@ -36,6 +37,8 @@ struct Sealed {
     summary: SlotSummary,
     buffer: OpenBuffer,
     hash: ObjectHash,
+    /// Until it is committed, if somebody follows an append in it.
+    span: Span,
     sealed_at: Instant,
     done: bool,
 }
@@ -161,7 +164,7 @@ impl Pipeline {
         self.waiting >= GATHER_FROM && self.last_commit.elapsed() < GATHER_MAX
     }
 
-    fn seal(&mut self, buffer: OpenBuffer) {
+    fn seal(&mut self, mut buffer: OpenBuffer) {
         let options = &self.writer.options;
         let slot = self.next_slot;
         let mut body = BodyBuilder::default();
@@ -196,6 +199,7 @@ impl Pipeline {
         }
         let header = Header::new(ObjectKind::Data, options.session, slot.0).after(self.previous);
         let object = Object::new(layout::wal(options.session, slot), header, body.finish());
+        let span = std::mem::take(&mut buffer.traced).flush(&buffer, &object);
         self.previous = object.header.hash();
         self.next_slot = slot.next();
         let summary = SlotSummary {
@@ -209,12 +213,14 @@ impl Pipeline {
             summary,
             buffer,
             hash: self.previous,
+            span: span.clone(),
             sealed_at: Instant::now(),
             done: false,
         });
         self.planted_at_seal();
         let parts = Arc::clone(&self.writer.parts);
-        self.puts.spawn(async move { (slot, slot::create(&parts.stores, &object, &parts.health, None).await) });
+        let create = async move { (slot, slot::create(&parts.stores, &object, &parts.health, None).await) };
+        self.puts.spawn(create.instrument(span));
     }
 
     /// What a bug of a test does to a slot that was just sealed.
@@ -265,7 +271,7 @@ impl Pipeline {
     /// Applies a committed slot and only then tells those who wait for it and those who follow.
     fn commit(&self, sealed: Sealed) -> Result<()> {
         let writer = &self.writer;
-        let Sealed { summary, buffer, hash, sealed_at, .. } = sealed;
+        let Sealed { summary, buffer, hash, sealed_at, span: _span, .. } = sealed;
         let OpenBuffer { sequence, groups, room, outcome, early, .. } = buffer;
         let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();

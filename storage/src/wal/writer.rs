@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tracing::Span;
 
 use crate::durability::{Durability, Gap};
 use crate::env::Clock;
@@ -18,6 +19,7 @@ use crate::metrics::{Health, Lag, StorageMetrics};
 use crate::record::Batch;
 use crate::shard::changes::{Change, Entry, Receipt};
 use crate::shard::rows::PartitionRow;
+use crate::spans;
 use crate::state::StateStore;
 use crate::store::ObjectStores;
 use crate::tail::Tail;
@@ -119,6 +121,7 @@ impl Writer {
     /// undo it.
     pub(crate) async fn append(&self, mut at: At, batch: Batch) -> Result<(Receipt, Durability)> {
         let count = batch.count();
+        let span = spans::append(at.partition, &batch);
         let room = self.take_room_of(at.want, batch.len()).await?;
         let submitted = {
             let mut core = self.core();
@@ -126,6 +129,7 @@ impl Writer {
             core.roll();
             let remembered = core.open.early.entries.len();
             core.append(&*self.parts.state, at, batch).map(|submitted| {
+                core.open.traced.add(&span);
                 let shown = self.show_or_journal(&core, at.partition, &submitted, remembered);
                 (submitted, shown, core.is_news())
             })
@@ -141,11 +145,12 @@ impl Writer {
     /// undo it.
     pub(crate) async fn append_if(&self, offer: Offer<'_>, batch: Batch) -> Result<(Receipt, bool, Durability)> {
         let count = batch.count();
+        let span = spans::append(offer.partition, &batch);
         // What was accepted before needs no room and no store: it is answered while there is neither.
         let known = self.core().known(&*self.parts.state, offer)?;
         let accepted = match known {
             Some(known) => Accepted::Known(known),
-            None => self.offer(offer, batch).await?,
+            None => self.offer(offer, batch, &span).await?,
         };
         match accepted {
             Accepted::New(Submitted { base, timestamp, ack, .. }) => {
@@ -165,7 +170,7 @@ impl Writer {
         }
     }
 
-    async fn offer(&self, mut offer: Offer<'_>, batch: Batch) -> Result<Accepted> {
+    async fn offer(&self, mut offer: Offer<'_>, batch: Batch, span: &Span) -> Result<Accepted> {
         let room = self.take_room_of(offer.want, batch.len()).await?;
         let (accepted, shown, news) = {
             let mut core = self.core();
@@ -174,7 +179,10 @@ impl Writer {
             let remembered = core.open.early.entries.len();
             let accepted = core.append_if(&*self.parts.state, offer, batch);
             let shown = match &accepted {
-                Ok(Accepted::New(submitted)) => self.show_or_journal(&core, offer.partition, submitted, remembered),
+                Ok(Accepted::New(submitted)) => {
+                    core.open.traced.add(span);
+                    self.show_or_journal(&core, offer.partition, submitted, remembered)
+                }
                 Ok(Accepted::Known(_)) | Err(_) => {
                     self.give_back(room);
                     return accepted;
