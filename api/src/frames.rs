@@ -15,8 +15,10 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::error::{ErrorCode, Problem};
 use crate::records::{Durability, Gap, PublishRecord, PublishResult, Record};
 
+mod connection;
 mod schema;
 
+pub use connection::ConnectionLimits;
 pub use schema::schema;
 
 /// The subprotocol's name.
@@ -36,6 +38,8 @@ pub enum ClientFrame<'a> {
     Credit(CreditFrame),
     /// Publish records.
     Publish(PublishFrame<'a>),
+    /// A newer credential of the same holder.
+    Refresh(RefreshFrame),
     /// Ask for a `pong`.
     Ping(PingFrame),
 }
@@ -64,6 +68,7 @@ enum ClientType {
     Unsubscribe,
     Credit,
     Publish,
+    Refresh,
     Ping,
 }
 
@@ -101,6 +106,7 @@ impl<'a> ClientFrame<'a> {
             ClientType::Unsubscribe => read(text).map(Self::Unsubscribe),
             ClientType::Credit => read(text).map(Self::Credit),
             ClientType::Publish => read(text).map(Self::Publish),
+            ClientType::Refresh => read(text).map(Self::Refresh),
             ClientType::Ping => read(text).map(Self::Ping),
         };
         frame.map_err(|error| FrameError::of_body(head.id, name, &error))
@@ -197,6 +203,8 @@ frame_types! {
     CreditType = "credit";
     /// `publish`
     PublishType = "publish";
+    /// `refresh`
+    RefreshType = "refresh";
     /// `ping`
     PingType = "ping";
 }
@@ -211,7 +219,7 @@ pub struct AuthFrame {
     /// Repeated in an `error` that answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// An API key.
+    /// An API key or a token (JWT).
     pub token: String,
 }
 
@@ -335,6 +343,28 @@ pub struct Producer {
     pub seq: u64,
 }
 
+/// A newer credential of the same holder, before the one of the connection ends: same tenant, same subject of the same
+/// issuer (or same API key), and no fewer rights. When it is refused, the connection goes on with the one that it has.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshFrame {
+    /// `refresh`
+    #[serde(rename = "type")]
+    pub kind: RefreshType,
+    /// Repeated in the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// A token (JWT) or an API key.
+    pub token: String,
+}
+
+/// Never shows the credential.
+impl fmt::Debug for RefreshFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshFrame").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// Ask for a `pong`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -422,7 +452,16 @@ pub enum ServerFrame {
         /// Why.
         problem: Problem,
     },
-    /// The credential ends soon; the connection is closed then.
+    /// The answer to `refresh`.
+    Refreshed {
+        /// Of the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// When the credential of the connection ends now, ms since the Unix epoch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<u64>,
+    },
+    /// The credential ends soon; the connection is closed then, unless a `refresh` comes before.
     TokenExpiring {
         /// When.
         in_ms: u64,
@@ -442,34 +481,6 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
-}
-
-/// The limits of one connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ConnectionLimits {
-    /// Largest message from the client, in bytes.
-    pub message_bytes_max: usize,
-    /// Most subscriptions.
-    pub subscriptions_max: usize,
-    /// Most topics and patterns of one subscription.
-    pub topics_max: usize,
-    /// Most records in one publish.
-    pub batch_records_max: usize,
-    /// Largest payload of one record, in bytes.
-    pub record_bytes_max: usize,
-}
-
-impl Default for ConnectionLimits {
-    fn default() -> Self {
-        use crate::limits;
-        Self {
-            message_bytes_max: limits::FRAME_BYTES_MAX,
-            subscriptions_max: limits::CONNECTION_SUBSCRIPTIONS_MAX,
-            topics_max: limits::STREAM_TOPICS_MAX,
-            batch_records_max: limits::BATCH_RECORDS_MAX,
-            record_bytes_max: limits::RECORD_BYTES_MAX,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod limits;
 mod object;
 pub mod quotas;
 pub mod records;
+pub mod revocations;
 pub mod tenants;
 pub mod tokens;
 pub mod topics;

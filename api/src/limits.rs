@@ -252,6 +252,8 @@ limits! {
     TOKEN_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
     /// Largest sum of the scopes of a minted token, in bytes.
     TOKEN_SCOPES_BYTES_MAX: usize = 4 * 1024; Bytes, Refused(Unprocessable);
+    /// Most revocations of a tenant that still count.
+    REVOCATIONS_MAX: usize = 10_000; Count, Refused(Unprocessable);
     /// Most issuers that a tenant trusts.
     ISSUERS_MAX: usize = 20; Count, Refused(Unprocessable);
     /// Longest name of an issuer, in bytes.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use plinth_storage::ids::Timestamp;
 
@@ -103,6 +104,8 @@ pub(super) struct Token {
     pub(super) token_id: Option<String>,
     pub(super) issued_at: Timestamp,
     pub(super) source: Source,
+    /// The state of revocations under which it was last found not to be revoked.
+    pub(super) checked: AtomicU64,
 }
 
 /// What a token was verified against.
@@ -233,6 +236,17 @@ impl Caller {
         match &self.0.grant {
             Grant::Everything => true,
             Grant::Scopes { scopes, .. } => scopes.iter().any(|own| scope.is_within(own)),
+        }
+    }
+
+    /// Whether it is proven that the caller may do whatever `other` may, in the name of the same holder.
+    #[must_use]
+    pub fn succeeds(&self, other: &Self) -> bool {
+        let same = self.id() == other.id() && self.tenant() == other.tenant();
+        same && match (&self.0.grant, &other.0.grant) {
+            (Grant::Everything, _) => true,
+            (Grant::Scopes { .. }, Grant::Everything) => false,
+            (Grant::Scopes { .. }, Grant::Scopes { scopes, .. }) => scopes.iter().all(|scope| self.covers(scope)),
         }
     }
 

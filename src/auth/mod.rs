@@ -33,7 +33,7 @@ pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
 pub use self::explain::{CredentialKind, Identity, Verdict};
 use self::jwt::Jwt;
-pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, TokenFault, TokenRequest};
+pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, RevocationView, Revoked, TokenFault, TokenRequest};
 pub(crate) use self::jwt::{Jwk, claim_deletions};
 pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
 use self::known::KnownKey;

@@ -234,6 +234,7 @@ pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
 async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
     delete_keys(log, tenant).await?;
     delete_issuers(log, tenant).await?;
+    delete_revocations(log, tenant).await?;
     delete_topics(log, tenant).await?;
     let docs = vec![
         DocOp::Delete(documents::tenant_name(name)),
@@ -273,6 +274,18 @@ async fn delete_issuers(log: &Log, tenant: TenantId) -> Result<(), Error> {
             docs.extend(super::claim_deletions(&documents::decode(&row, &stored)?));
             docs.push(DocOp::Delete(row));
         }
+        log.commit(Change { docs, ..Change::default() }).await?;
+    }
+}
+
+async fn delete_revocations(log: &Log, tenant: TenantId) -> Result<(), Error> {
+    let prefix = documents::revocations(tenant);
+    loop {
+        let rows = log.scan(&prefix, None, DELETE_STEP)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let docs = rows.into_iter().map(|(row, _)| DocOp::Delete(row)).collect();
         log.commit(Change { docs, ..Change::default() }).await?;
     }
 }

@@ -1,7 +1,7 @@
 //! The documents of tenants, keys and topics as they are stored: their keys, their JSON, and how they are read.
 //!
 //! The only place that spells these keys. A document carries the version of its form; every later build reads the older
-//! ones. No secret is stored, only its hash.
+//! ones. Of keys only a hash is stored, and a secret that is needed again is sealed.
 
 use std::num::NonZeroU64;
 
@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 mod issuer;
+mod revocation;
 
 pub(crate) use self::issuer::{IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
+pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
 use super::error::Error;
 
 /// The version of every document's form that this build writes.

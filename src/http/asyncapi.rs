@@ -21,6 +21,7 @@ const REPLIES: &[(&str, &[&str])] = &[
     ("unsubscribe", &["unsubscribed", "error"]),
     ("credit", &["error"]),
     ("publish", &["published", "error"]),
+    ("refresh", &["refreshed", "error"]),
     ("ping", &["pong"]),
 ];
 

@@ -25,6 +25,7 @@ mod quotas;
 mod rate_limit;
 mod read;
 mod retention;
+mod revocations;
 mod routes;
 mod tenants;
 mod terms;

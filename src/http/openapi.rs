@@ -20,7 +20,7 @@ use utoipa::openapi::{OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
-use super::{docs, health, issuers, keys, live, publish, quotas, read, tenants, tokens, topics};
+use super::{docs, health, issuers, keys, live, publish, quotas, read, revocations, tenants, tokens, topics};
 use crate::ws;
 
 mod examples;
@@ -75,6 +75,8 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         tokens::mint,
         tokens::published_keys,
         tokens::explain,
+        revocations::create,
+        revocations::list,
         issuers::list,
         issuers::ensure,
         issuers::view,

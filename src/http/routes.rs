@@ -6,7 +6,7 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::front::Front;
-use super::{docs, health, issuers, keys, layers, live, publish, quotas, read, tenants, tokens, topics};
+use super::{docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
@@ -88,6 +88,8 @@ pub const ROUTES: &[Route] = routes! {
     put    "/v1/issuers/{name}",    Admin     => issuers::ensure;
     get    "/v1/issuers/{name}",    Admin     => issuers::view;
     delete "/v1/issuers/{name}",    Admin     => issuers::remove;
+    post   "/v1/revocations",       Admin     => revocations::create;
+    get    "/v1/revocations",       Admin     => revocations::list;
     get    "/v1/auth/explain",      Tenant    => tokens::explain;
     get    JWKS,                    Nothing   => tokens::published_keys;
     get    "/livez",                Nothing   => health::livez;

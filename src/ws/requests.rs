@@ -4,7 +4,8 @@ use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use plinth_api::error::{ErrorCode, Problem};
 use plinth_api::frames::{
-    AuthFrame, ClientFrame, CreditFrame, PublishFrame, ServerFrame, SlowPolicy, SubscribeFrame, UnsubscribeFrame,
+    AuthFrame, ClientFrame, CreditFrame, PublishFrame, RefreshFrame, ServerFrame, SlowPolicy, SubscribeFrame,
+    UnsubscribeFrame,
 };
 use plinth_api::limits::{CONNECTION_SUBSCRIPTIONS_MAX, FRAME_ID_BYTES_MAX, STREAM_TOPICS_MAX};
 use plinth_api::records::PublishResult;
@@ -51,6 +52,10 @@ impl Session {
         let publishes = matches!(frame, ClientFrame::Publish(_));
         let (id, outcome) = match frame {
             ClientFrame::Auth(frame) => return self.authenticate(frame),
+            ClientFrame::Refresh(frame) => {
+                self.refresh(frame);
+                return None;
+            }
             ClientFrame::Ping(frame) => {
                 self.outbox.push(&ServerFrame::Pong { id: frame.id });
                 return None;
@@ -169,6 +174,30 @@ impl Session {
                 Some(Ending::Close(close::CREDENTIAL_ENDED, "credential refused"))
             }
         }
+    }
+
+    /// Goes on with a newer credential of the same holder.
+    fn refresh(&mut self, frame: RefreshFrame) {
+        match self.successor(&frame.token) {
+            Ok(caller) => {
+                let expires_at = caller.expires_at().map(|end| end.0);
+                self.caller = Some(caller);
+                self.expiry_told = false;
+                self.outbox.push(&ServerFrame::Refreshed { id: frame.id, expires_at });
+            }
+            Err(refusal) => self.refuse(frame.id, refusal.problem()),
+        }
+    }
+
+    /// What is open goes on with the rights that it was opened with: so the newer credential must have them, too.
+    fn successor(&self, token: &str) -> Result<Caller, Refusal> {
+        let caller = self.asking()?;
+        let newer = self.front.auth.authenticate(Credential::Bearer(token), self.tenant.as_deref())?;
+        if newer.succeeds(caller) {
+            return Ok(newer);
+        }
+        let detail = "the newer credential is of another tenant or holder, or allows less; it needs another connection";
+        Err(Refusal::new(ErrorCode::Forbidden, detail))
     }
 
     fn subscribe(&mut self, frame: SubscribeFrame) -> Result<(), Refusal> {

@@ -56,7 +56,7 @@ pub(super) struct Session {
     pub(super) request_bytes: usize,
     id: String,
     silent_pings: u8,
-    expiry_told: bool,
+    pub(super) expiry_told: bool,
 }
 
 /// Why a connection ends.

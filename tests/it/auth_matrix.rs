@@ -47,6 +47,7 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     let request = client.request(Method::from_bytes(route.method.as_bytes()).unwrap(), &path);
     match (route.method, route.path) {
         ("PUT", "/v1/issuers/{name}") => request.json(&tokens::issuer("https://matrix.example", &[])),
+        ("POST", "/v1/revocations") => request.json(&json!({"subject": "nobody"})),
         ("POST", "/v1/tokens") => request.json(&json!({"scopes": ["subscribe:zz-here"]})),
         ("PUT", _) => request.json(&json!({})),
         ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),

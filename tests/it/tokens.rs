@@ -65,6 +65,9 @@ pub(crate) async fn bad(server: &Server) -> Vec<String> {
     };
     let unsigned =
         format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(good.to_string()));
+    let revoked = with("jti", json!("revoked-1"));
+    let made = answer(server.client().post("/v1/revocations").json(&json!({"token_id": "revoked-1"}))).await;
+    assert_eq!(made.status, 201, "{}", made.text());
     vec![
         "eyJ.eyJ.eyJ".to_owned(),
         unsigned,
@@ -73,6 +76,7 @@ pub(crate) async fn bad(server: &Server) -> Vec<String> {
         with("nbf", json!(now + 3600)),
         with("aud", json!("plinth:other")),
         with("iss", json!("https://elsewhere.example")),
+        revoked,
     ]
 }
 
@@ -98,7 +102,8 @@ async fn a_token_of_a_trusted_issuer_publishes_and_follows_within_its_scopes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_is_told_why_in_short_and_by_explain_at_length() {
     let server = Server::start().await;
-    let reasons = ["malformed", "algorithm", "signature", "expired", "not_yet_valid", "audience", "audience"];
+    let reasons =
+        ["malformed", "algorithm", "signature", "expired", "not_yet_valid", "audience", "audience", "revoked"];
     for (token, reason) in bad(&server).await.iter().zip(reasons) {
         let refused = answer(holder(&server, token).get("/v1/topics")).await;
         let problem = refused.problem();
@@ -212,4 +217,64 @@ async fn issuers_are_put_viewed_listed_and_deleted_and_a_secret_is_never_shown()
     assert_eq!(server.terminate().await.code(), Some(0));
     server.restart(false).await;
     assert!(!list.text().contains("CANARY7f3a of") && !server.stderr().contains("CANARY7f3a of"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_ends_what_tokens_of_the_subject_opened_and_outlives_a_crash() {
+    let mut server = Server::start().await;
+    let token = with_scopes(&server, &["publish:t", "subscribe:t", "manage:t"]).await;
+    let client = holder(&server, &token);
+    client.publish("t", "text/plain", "x").await;
+    let mut socket = Socket::with_key(&server, &token).await;
+    let mut stream = client.sse("/v1/topics/t/records?from=earliest", None).await;
+    assert!(stream.record().await.is_some());
+    let revoke = async |body: Value| answer(server.client().post("/v1/revocations").json(&body)).await;
+    let made = revoke(json!({"subject": "u-7"})).await;
+    assert_eq!((made.status, made.json()["subject"].as_str()), (201, Some("u-7")));
+    assert_eq!(socket.closed().await, Some(4401));
+    assert!(stream.event("goaway").await.data.contains("credential_ended"));
+    for bad in [
+        json!({}),
+        json!({"subject": "a", "token_id": "b"}),
+        json!({"token_id": "b", "issued_before": "2026-01-01T00:00:00Z"}),
+        json!({"subject": "a", "issued_before": "yesterday"}),
+        json!({"subject": "a", "issued_before": "2999-01-01T00:00:00Z"}),
+    ] {
+        assert_eq!(revoke(bad.clone()).await.problem().code, ErrorCode::Unprocessable, "{bad}");
+    }
+    assert_eq!(revoke(json!({"key_id": "01jzzzzzzzzzzzzzzzzzzzzzzz"})).await.status, 404);
+    let listed = answer(server.client().get("/v1/revocations")).await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    server.kill9().await;
+    server.restart(true).await;
+    let refused = answer(holder(&server, &token).get("/v1/topics")).await.problem();
+    assert_eq!(refused.reason.as_deref(), Some("revoked"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_goes_on_with_a_newer_token_of_the_same_subject() {
+    let server = Server::start().await;
+    let mint = async |scopes: &[&str], ttl: &str, subject: &str| {
+        let wanted = json!({"scopes": scopes, "ttl": ttl, "subject": subject});
+        answer(server.client().post("/v1/tokens").json(&wanted)).await.json()
+    };
+    server.client().publish("t", "text/plain", "x").await;
+    let first = mint(&["subscribe:t"], "30s", "u-7").await;
+    let mut socket = Socket::with_key(&server, first["token"].as_str().unwrap()).await;
+    assert!(socket.frame("token_expiring").await.text.contains("in_ms"));
+    for (scopes, subject) in [(&["subscribe:t"][..], "u-8"), (&["subscribe:other"], "u-7")] {
+        let other = mint(scopes, "1h", subject).await;
+        socket.send(json!({"type": "refresh", "id": "r", "token": other["token"]})).await;
+        let refused = socket.frame("error").await;
+        assert_eq!((refused.id.as_deref(), refused.problem.unwrap().code), (Some("r"), ErrorCode::Forbidden));
+    }
+    socket.send(json!({"type": "refresh", "id": "r", "token": "eyJ.eyJ.eyJ"})).await;
+    assert_eq!(socket.frame("error").await.problem.unwrap().reason.as_deref(), Some("malformed"));
+    let newer = mint(&["subscribe:t", "publish:t"], "1h", "u-7").await;
+    socket.send(json!({"type": "refresh", "id": "r", "token": newer["token"]})).await;
+    let refreshed: Value = serde_json::from_str(&socket.frame("refreshed").await.text).unwrap();
+    assert_eq!((&refreshed["id"], &refreshed["expires_at"]), (&json!("r"), &newer["expires_at"]));
+    socket.send(json!({"type": "subscribe", "id": "s", "topics": ["t"], "from": "earliest"})).await;
+    socket.frame("subscribed").await;
+    assert_eq!(socket.records(1).await.0, ["x"]);
 }

@@ -3,6 +3,7 @@
 //! Signed with Ed25519 by a key that is derived, not stored (ADR 26), and whose public half anybody may read. A minted token
 //! ends with the API key that minted it, and after a day at the latest.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -194,6 +195,7 @@ impl Auth {
             subject: bearer.subject,
             token_id: bearer.token_id,
             issued_at: bearer.issued_at,
+            checked: AtomicU64::new(0),
             source: Source::Minted { key },
         };
         Ok(Caller::token(token, account, bearer.scopes, bearer.expires_at))

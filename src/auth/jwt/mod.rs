@@ -12,10 +12,12 @@ mod issuer;
 mod key;
 mod known;
 mod mint;
+mod revocation;
 mod seal;
 mod template;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use plinth_storage::ids::{TenantId, Timestamp};
 
@@ -28,6 +30,7 @@ pub(crate) use self::key::{Fingerprint, Jwk};
 use self::known::Issuer;
 pub(super) use self::known::Jwt;
 pub use self::mint::{MintedToken, TokenRequest};
+pub use self::revocation::{RevocationView, Revoked};
 use super::caller::{Caller, Denied, Source, Token};
 use super::secret::SecretHash;
 use super::{Auth, Miss, TenantRef};
@@ -46,6 +49,7 @@ impl Auth {
         } else {
             self.issued(&envelope, now)?
         };
+        self.check_revoked(&caller)?;
         self.0.jwt.remember(*hash, caller.clone(), now);
         Ok(caller)
     }
@@ -64,20 +68,30 @@ impl Auth {
             subject: bearer.subject,
             token_id: bearer.token_id,
             issued_at: bearer.issued_at,
+            checked: AtomicU64::new(0),
             source: Source::Issuer { name: issuer.name.clone(), terms: issuer.terms_id, key: key.fingerprint() },
         };
         Ok(Caller::token(token, tenant.into(), bearer.scopes, bearer.expires_at))
     }
 
+    fn check_revoked(&self, caller: &Caller) -> Result<(), Denied> {
+        let (Some(tenant), Some(token)) = (caller.tenant(), caller.bearer()) else { return Ok(()) };
+        if self.is_revoked(tenant.id(), token).map_err(|error| unavailable(&error))? {
+            return Err(TokenFault::new(Fault::Revoked, "the token, or all of its subject from that time").into());
+        }
+        Ok(())
+    }
+
     /// Whether what a token was verified against still holds.
     pub(super) fn holds(&self, tenant: TenantId, token: &Token) -> bool {
-        match &token.source {
+        let trusted = match &token.source {
             Source::Issuer { name, terms, key } => {
                 let issuer = self.issuer(tenant, name);
                 issuer.is_ok_and(|issuer| issuer.terms_id == *terms && issuer.keys.has(key))
             }
             Source::Minted { key } => key.as_ref().is_none_or(|key| self.account_of(key).is_ok()),
-        }
+        };
+        trusted && self.is_revoked(tenant, token).is_ok_and(|revoked| !revoked)
     }
 
     /// The issuer that a token is of, if it says the truth; and its tenant.

@@ -858,3 +858,122 @@ async fn issuers_are_listed_viewed_and_changed_within_their_tenant() {
         assert_eq!(absent.to_string(), format!("there is no issuer {name:?}"));
     }
 }
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_once_and_what_it_opened_ends() {
+    let world = world().await;
+    world.trust("default", "id", symmetric(&["HS256"])).await;
+    let token = |jti: &str, sub: &str| {
+        let mut claims = with("jti", jti);
+        claims["sub"] = json!(sub);
+        hs(&claims)
+    };
+    let callers = [("a", "u-7"), ("b", "u-7"), ("a", "u-8")]
+        .map(|(jti, sub)| (token(jti, sub), world.enter(&token(jti, sub)).expect("trusted")));
+    let live = || {
+        callers.each_ref().map(|(token, caller)| {
+            assert_eq!(world.enter(token).is_ok(), world.auth.is_live(caller));
+            world.auth.is_live(caller)
+        })
+    };
+    assert_eq!(live(), [true, true, true]);
+    let announced = world.auth.revoked();
+    let made = world.auth.revoke(&world.admin("default"), Revoked::Token("b".into())).await.expect("revoked");
+    assert!(announced.has_changed().expect("the sender lives"));
+    assert_eq!(live(), [true, false, true]);
+    assert_eq!(world.fault(&callers[1].0), Fault::Revoked);
+    let before = Some(Timestamp((NOW - 60) * 1000));
+    world.auth.revoke(&world.admin("default"), Revoked::Subject("u-7".into(), before)).await.expect("revoked");
+    assert_eq!(live(), [true, false, true], "issued later");
+    world.auth.revoke(&world.admin("default"), Revoked::Subject("u-7".into(), None)).await.expect("revoked");
+    assert_eq!(live(), [false, false, true]);
+    // One that is issued later is of another time; an earlier bound takes nothing back.
+    world.pass(20);
+    world.auth.revoke(&world.admin("default"), Revoked::Subject("u-7".into(), before)).await.expect("revoked");
+    assert_eq!(live(), [false, false, true]);
+    let mut later = with("iat", NOW + 20);
+    later["sub"] = json!("u-7");
+    assert!(world.enter(&hs(&later)).is_ok());
+    // A start knows it, too, and another tenant's token with the same id does not mind.
+    let again = Auth::open(world.log.clone(), Some(ROOT.into())).await.expect("credentials").0;
+    assert!(again.authenticate(Credential::Bearer(&callers[0].0), None).is_err());
+    world.tenant("other").await;
+    world.trust("other", "id", symmetric(&["HS256"])).await;
+    let mut theirs = with("aud", "plinth:other");
+    theirs["jti"] = json!("b");
+    assert!(world.enter(&hs(&theirs)).is_ok());
+    let listed = world.auth.list_revocations(&world.admin("default"), None, 10).expect("a list");
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&made));
+    assert_eq!(world.auth.list_revocations(&world.admin("other"), None, 10).expect("a list"), []);
+}
+
+#[tokio::test]
+async fn a_revocation_of_a_key_ends_the_key_and_the_tokens_it_minted() {
+    let world = world().await;
+    let (id, caller) = world.key(&["publish:**"], None).await;
+    let minted = world.mint(&caller, &["publish:a"], "1h", Some("u-7")).expect("minted");
+    let other = world.mint(&world.root("default"), &["publish:a"], "1h", Some("u-8")).expect("minted");
+    let bearer = world.enter(&minted.token).expect("good");
+    world.auth.revoke(&world.admin("default"), Revoked::Key(id.clone())).await.expect("revoked");
+    assert!(!world.auth.is_live(&caller) && !world.auth.is_live(&bearer));
+    let again = world.auth.revoke(&world.admin("default"), Revoked::Key(id)).await;
+    assert!(matches!(again, Err(Error::NotFound(_))), "{again:?}");
+    let of_other = world.enter(&other.token).expect("good");
+    let identity = of_other.identity().expect("of a tenant");
+    world
+        .auth
+        .revoke(&world.admin("default"), Revoked::Token(identity.token_id.expect("a minted one has it")))
+        .await
+        .expect("revoked");
+    assert_eq!(world.fault(&other.token), Fault::Revoked);
+}
+
+#[tokio::test]
+async fn a_revocation_is_forgotten_when_no_such_token_can_be_good() {
+    let world = world().await;
+    let revoke = async |of: Revoked| world.auth.revoke(&world.admin("default"), of).await;
+    let made = revoke(Revoked::Token("a".into())).await.expect("revoked");
+    let longest = plinth_api::limits::TOKEN_LIFETIME_MS_MAX + plinth_api::limits::TOKEN_LEEWAY_MS_MAX;
+    assert_eq!(made.expires_at.0 - made.created_at.0, longest);
+    world.pass(longest / 1000);
+    assert_eq!(world.auth.list_revocations(&world.admin("default"), None, 10).expect("a list"), []);
+    assert_eq!(world.log.scan(b"revocation/", None, 10).expect("rows").len(), 1);
+    revoke(Revoked::Token("b".into())).await.expect("revoked");
+    assert_eq!(world.log.scan(b"revocation/", None, 10).expect("rows").len(), 1, "the next one takes it away");
+    for bad in [
+        Revoked::Token(String::new()),
+        Revoked::Subject("x".repeat(256), None),
+        Revoked::Subject("x".into(), Some(Timestamp(u64::MAX))),
+    ] {
+        assert!(matches!(revoke(bad.clone()).await, Err(Error::Unprocessable(_))), "{bad:?}");
+    }
+    world.tenant("gone").await;
+    world.auth.revoke(&world.admin("gone"), Revoked::Token("b".into())).await.expect("revoked");
+    world.auth.delete_tenant(&world.operator(), "gone").await.expect("deleted");
+    assert_eq!(world.log.scan(b"revocation/", None, 10).expect("rows").len(), 1);
+}
+
+#[tokio::test]
+async fn only_a_newer_credential_of_the_same_holder_with_no_fewer_rights_succeeds_another() {
+    let world = world().await;
+    world.tenant("other").await;
+    let (_, caller) = world.key(&["publish:**", "subscribe:**"], None).await;
+    let token = |scopes: &[&str], subject: &str| {
+        let minted = world.mint(&caller, scopes, "1h", Some(subject)).expect("minted");
+        world.enter(&minted.token).expect("good")
+    };
+    let old = token(&["subscribe:a.*"], "u-7");
+    assert!(token(&["subscribe:a.*"], "u-7").succeeds(&old));
+    assert!(token(&["subscribe:**", "publish:a"], "u-7").succeeds(&old));
+    for other in [
+        token(&["subscribe:a.b"], "u-7"),
+        token(&["publish:a.*"], "u-7"),
+        token(&["subscribe:**"], "u-8"),
+        caller.clone(),
+    ] {
+        assert!(!other.succeeds(&old), "{}", other.id());
+    }
+    let elsewhere = world.mint(&world.root("other"), &["subscribe:**"], "1h", Some("u-7")).expect("minted");
+    assert!(!world.enter(&elsewhere.token).expect("good").succeeds(&old), "the same subject in another tenant");
+}

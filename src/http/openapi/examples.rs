@@ -95,6 +95,11 @@ fn of_token_schema(name: &str) -> Option<Value> {
             "default_scopes": ["subscribe:users/{sub}/**"], "max_lifetime": "1h", "leeway": "30s",
             "created_at": 1_780_000_000_000_u64,
         }),
+        "RevocationRequest" => json!({"subject": "u-7"}),
+        "Revocation" => json!({
+            "id": "subject-0f4c1a2b3d4e5f600f4c1a2b3d4e5f60", "subject": "u-7", "issued_before": 1_780_000_000_000_u64,
+            "created_at": 1_780_000_000_000_u64, "expires_at": 1_780_604_830_000_u64,
+        }),
         "TokenRequest" => json!({"scopes": ["subscribe:users/{sub}/**"], "ttl": "15m", "subject": "u-7"}),
         "Token" => json!({"token": "eyJ…", "expires_at": 1_780_000_900_000_u64}),
         "JsonWebKeySet" => json!({"keys": [

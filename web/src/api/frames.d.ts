@@ -8,7 +8,7 @@ export interface components {
         AuthFrame: {
             /** @description Repeated in an `error` that answers it. */
             id?: string | null;
-            /** @description An API key. */
+            /** @description An API key or a token (JWT). */
             token: string;
             /** @description `auth` */
             type: components["schemas"]["AuthType"];
@@ -16,7 +16,7 @@ export interface components {
         /** @enum {string} */
         AuthType: "auth";
         /** @description A frame from the client. */
-        ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["PingFrame"];
+        ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["RefreshFrame"] | components["schemas"]["PingFrame"];
         /** @description The limits of one connection. */
         ConnectionLimits: {
             /** @description Most records in one publish. */
@@ -287,6 +287,20 @@ export interface components {
         };
         /** @description The value of a record's header: no control character but a tab. */
         RecordHeaderValue: string;
+        /**
+         * @description A newer credential of the same holder, before the one of the connection ends: same tenant, same subject of the same
+         *     issuer (or same API key), and no fewer rights. When it is refused, the connection goes on with the one that it has.
+         */
+        RefreshFrame: {
+            /** @description Repeated in the answer. */
+            id?: string | null;
+            /** @description A token (JWT) or an API key. */
+            token: string;
+            /** @description `refresh` */
+            type: components["schemas"]["RefreshType"];
+        };
+        /** @enum {string} */
+        RefreshType: "refresh";
         /** @description A frame from the server. */
         ServerFrame: {
             /** @description The limits that hold on it. */
@@ -356,6 +370,16 @@ export interface components {
             problem: components["schemas"]["Problem"];
             /** @enum {string} */
             type: "error";
+        } | {
+            /**
+             * Format: int64
+             * @description When the credential of the connection ends now, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /** @description Of the request. */
+            id?: string | null;
+            /** @enum {string} */
+            type: "refreshed";
         } | {
             /**
              * Format: int64

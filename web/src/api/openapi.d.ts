@@ -10,7 +10,7 @@ export interface components {
         AuthFrame: {
             /** @description Repeated in an `error` that answers it. */
             id?: string | null;
-            /** @description An API key. */
+            /** @description An API key or a token (JWT). */
             token: string;
             /** @description `auth` */
             type: components["schemas"]["AuthType"];
@@ -32,7 +32,7 @@ export interface components {
          */
         Cleanup: "delete" | "compact";
         /** @description A frame from the client. */
-        ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["PingFrame"];
+        ClientFrame: components["schemas"]["AuthFrame"] | components["schemas"]["SubscribeFrame"] | components["schemas"]["UnsubscribeFrame"] | components["schemas"]["CreditFrame"] | components["schemas"]["PublishFrame"] | components["schemas"]["RefreshFrame"] | components["schemas"]["PingFrame"];
         /** @description The limits of one connection. */
         ConnectionLimits: {
             /** @description Most records in one publish. */
@@ -399,6 +399,37 @@ export interface components {
                 rotated_at?: number | null;
                 /** @description What it may do. */
                 scopes: string[];
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        ListPage_Revocation: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /**
+                 * Format: int64
+                 * @description When it was made, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /**
+                 * Format: int64
+                 * @description When it is forgotten, because no such token can be good any more, ms since the Unix epoch.
+                 */
+                expires_at: number;
+                /** @description Its id, the same for the same thing. */
+                id: string;
+                /**
+                 * Format: int64
+                 * @description Of a subject: its tokens that were issued before this time, ms since the Unix epoch.
+                 */
+                issued_before?: number | null;
+                /** @description The API key. */
+                key_id?: string | null;
+                /** @description The subject. */
+                subject?: string | null;
+                /** @description The token. */
+                token_id?: string | null;
             }[];
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
@@ -784,6 +815,20 @@ export interface components {
             records: components["schemas"]["Record"][];
         };
         /**
+         * @description A newer credential of the same holder, before the one of the connection ends: same tenant, same subject of the same
+         *     issuer (or same API key), and no fewer rights. When it is refused, the connection goes on with the one that it has.
+         */
+        RefreshFrame: {
+            /** @description Repeated in the answer. */
+            id?: string | null;
+            /** @description A token (JWT) or an API key. */
+            token: string;
+            /** @description `refresh` */
+            type: components["schemas"]["RefreshType"];
+        };
+        /** @enum {string} */
+        RefreshType: "refresh";
+        /**
          * @description How much of a topic is kept; what is left out is not limited. Records that are no longer kept go within seconds to
          *     minutes.
          */
@@ -803,6 +848,46 @@ export interface components {
             /** @description Records that are older go: a time in its largest unit that fits. */
             age?: string | null;
             bytes?: components["schemas"]["ByteNumber"] | null;
+        };
+        /** @description A revocation. */
+        Revocation: {
+            /**
+             * Format: int64
+             * @description When it was made, ms since the Unix epoch.
+             */
+            created_at: number;
+            /**
+             * Format: int64
+             * @description When it is forgotten, because no such token can be good any more, ms since the Unix epoch.
+             */
+            expires_at: number;
+            /** @description Its id, the same for the same thing. */
+            id: string;
+            /**
+             * Format: int64
+             * @description Of a subject: its tokens that were issued before this time, ms since the Unix epoch.
+             */
+            issued_before?: number | null;
+            /** @description The API key. */
+            key_id?: string | null;
+            /** @description The subject. */
+            subject?: string | null;
+            /** @description The token. */
+            token_id?: string | null;
+        };
+        /** @description What `POST /v1/revocations` asks for: one of `key_id`, `token_id` and `subject`. */
+        RevocationRequest: {
+            /**
+             * Format: date-time
+             * @description With `subject`: those that were issued before this time (RFC 3339), not after now; default now.
+             */
+            issued_before?: string | null;
+            /** @description An API key: it is deleted, and the tokens that it minted end. */
+            key_id?: string | null;
+            /** @description The tokens of a subject. */
+            subject?: string | null;
+            /** @description A token, by its `jti`. */
+            token_id?: string | null;
         };
         /** @description What a key may do: `admin`, or an action on the topics whose names fit a pattern. */
         Scope: string;
@@ -875,6 +960,16 @@ export interface components {
             problem: components["schemas"]["Problem"];
             /** @enum {string} */
             type: "error";
+        } | {
+            /**
+             * Format: int64
+             * @description When the credential of the connection ends now, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /** @description Of the request. */
+            id?: string | null;
+            /** @enum {string} */
+            type: "refreshed";
         } | {
             /**
              * Format: int64
