@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
+pub use self::append::Placed;
 pub use self::reading::TopicBounds;
 use crate::ahead::ReadAhead;
 use crate::cache::{PageCache, PageCacheOptions};

@@ -12,11 +12,30 @@ use crate::record::Batch;
 use crate::shard::changes::Receipt;
 use crate::shard::gaps;
 use crate::terms::Terms;
-use crate::wal::buffer::early::{At, Want};
+use crate::wal::buffer::early::{Ack, At, Want};
 use crate::wal::buffer::terms::Offer;
 use crate::wal::journal::JournalTask;
 use crate::wal::journal::files::{Files, Owner};
-use crate::wal::writer::WriterOptions;
+use crate::wal::writer::{Writer, WriterOptions};
+
+/// A batch that has its place in the log and may not be stored yet.
+#[must_use = "whether it is stored is only known after waiting for it"]
+pub struct Placed {
+    writer: Arc<Writer>,
+    receipt: Receipt,
+    ack: Ack,
+}
+
+impl Placed {
+    /// Waits until it is committed. Cancel safe: who stops waiting does not undo it.
+    ///
+    /// # Errors
+    /// `Unknown`: open. Else not stored.
+    pub async fn stored(self) -> Result<Appended> {
+        let reached = self.writer.acknowledged(self.ack).await?;
+        Ok(appended(self.receipt, false, reached))
+    }
+}
 
 impl Log {
     /// Appends a batch and returns when it is committed. Cancel safe: a dropped call may still store the batch.
@@ -55,6 +74,17 @@ impl Log {
         let at = At { partition, now: self.now(), want: Want { durability: class, away: false } };
         let (receipt, reached) = self.inner.writer.append(at, batch).await?;
         Ok(appended(receipt, false, reached))
+    }
+
+    /// Puts a batch into the order of the log and returns before it is stored. What the log is given after that, by whomever,
+    /// is stored only if this batch is: a slot is committed only after all slots before it. Cancel safe as [`Log::append`].
+    ///
+    /// # Errors
+    /// As [`Log::append`], but that none of them is `Unknown`: not stored.
+    pub async fn place(&self, partition: Partition, batch: Batch) -> Result<Placed> {
+        let at = At { partition, now: self.now(), want: Want { durability: Durability::Object, away: false } };
+        let (receipt, ack) = self.inner.writer.submit(at, batch).await?;
+        Ok(Placed { writer: Arc::clone(&self.inner.writer), receipt, ack })
     }
 
     /// Whether a topic may be given a durability class on this node now: `local` needs a cache directory that can be written.

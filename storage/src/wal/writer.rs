@@ -119,7 +119,13 @@ impl Writer {
 
     /// Appends a batch; returns when it is acknowledged, with the class that was reached. Dropping the future does not
     /// undo it.
-    pub(crate) async fn append(&self, mut at: At, batch: Batch) -> Result<(Receipt, Durability)> {
+    pub(crate) async fn append(&self, at: At, batch: Batch) -> Result<(Receipt, Durability)> {
+        let (receipt, ack) = self.submit(at, batch).await?;
+        Ok((receipt, self.acknowledged(ack).await?))
+    }
+
+    /// Puts a batch into the open buffer; returns what to wait for. What comes after it is stored after it, or with it.
+    pub(crate) async fn submit(&self, mut at: At, batch: Batch) -> Result<(Receipt, Ack)> {
         let count = batch.count();
         let span = spans::append(at.partition, &batch);
         let room = self.take_room_of(at.want, batch.len()).await?;
@@ -137,8 +143,7 @@ impl Writer {
         let (submitted, shown, news) = submitted.inspect_err(|_| self.give_back(room))?;
         self.submitted(at.partition, shown, news);
         let Submitted { base, timestamp, ack, .. } = submitted;
-        let reached = self.acknowledged(ack).await?;
-        Ok((Receipt { base, count, timestamp }, reached))
+        Ok((Receipt { base, count, timestamp }, ack))
     }
 
     /// Appends a batch if its terms hold; true when it is an append that was accepted before. Dropping the future does not

@@ -10,7 +10,7 @@ use super::Writer;
 
 impl Writer {
     /// Waits until an append is acknowledged; gives the class that was reached.
-    pub(super) async fn acknowledged(&self, ack: Ack) -> Result<Durability> {
+    pub(crate) async fn acknowledged(&self, ack: Ack) -> Result<Durability> {
         match ack {
             Ack::Late(mut outcome) => settled(&mut outcome).await.map(|()| Durability::Object),
             Ack::Now(outcome) => match &*outcome.borrow() {
