@@ -5,10 +5,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plinth_storage::Log;
 use plinth_storage::log::{LogOptions, StopReason};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, FirstStart};
@@ -17,6 +19,9 @@ use crate::http::{self, Front, ROUTES};
 use crate::server::{self, ServerLimits, Service, Tls};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Sampling;
+
+/// How long the last records about tenants may take.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 pub struct AppOptions {
@@ -113,6 +118,8 @@ impl App {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(front.auth.clone().free_what_is_left());
         upkeep.spawn(front.auth.clone().store_uses());
+        let mut writing = JoinSet::new();
+        writing.spawn(front.system.clone().run());
         let mut serving = pin!(server::serve(listener, service));
         let stopped = tokio::select! {
             served = &mut serving => return served.map_err(AppError::Listener),
@@ -125,6 +132,10 @@ impl App {
         upkeep.shutdown().await;
         front.auth.close().await;
         front.broker.close().await;
+        front.system.close();
+        if timeout(LAST_RECORDS, writing.join_all()).await.is_err() {
+            tracing::warn!("records of system topics are lost: they were not stored in time");
+        }
         let closed = log.close().await.map_err(AppError::Close);
         stopped.map_or(Ok(()), |reason| Err(AppError::Stopped(reason))).and(served).and(closed)
     }

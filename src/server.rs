@@ -13,7 +13,7 @@ mod watch;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +99,16 @@ impl ServerLimits {
 /// Names a connection within its node; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// The address that a connection comes from, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl ClientAddress {
+    fn of(stream: &TcpStream) -> Self {
+        Self(stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()))
+    }
+}
 
 /// What answers the requests of all connections.
 pub trait Answer: Clone + Send + Sync + 'static {

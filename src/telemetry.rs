@@ -1,12 +1,14 @@
 //! The metrics of one node.
 //!
 //! Every metric of the gateway is named here, once, and its labels come from closed lists: routes, statuses, error codes,
-//! transports. No label ever holds the name of a tenant, topic or key, so the text is as long after a million of them. The
+//! transports. No label ever holds the name of a tenant, topic or key, so the text is as long after a million of them; `tenants`
+//! is a text of its own, with a bound. The
 //! log core brings its own metrics, `process` those of the process; they are registered beside these.
 
 pub mod context;
 pub mod logs;
 mod process;
+pub mod tenants;
 pub mod traces;
 
 use std::collections::HashMap;
@@ -45,6 +47,20 @@ pub enum Name {
     FollowersOpen,
     /// Requests and frames that were refused or failed.
     Errors,
+    /// Of a tenant: requests, and frames that ask for something.
+    TenantRequests,
+    /// Of a tenant: records stored.
+    TenantRecordsPublished,
+    /// Of a tenant: payload bytes stored.
+    TenantBytesPublished,
+    /// Of a tenant: records sent to readers.
+    TenantRecordsDelivered,
+    /// Of a tenant: their bytes, as they are stored.
+    TenantBytesDelivered,
+    /// Of a tenant: open connections.
+    TenantConnections,
+    /// Of a tenant: live streams and subscriptions.
+    TenantFollowers,
 }
 
 impl Name {
@@ -63,6 +79,13 @@ impl Name {
             Self::WebsocketsClosed => "plinth_websockets_closed",
             Self::FollowersOpen => "plinth_followers_open",
             Self::Errors => "plinth_errors",
+            Self::TenantRequests => "plinth_tenant_requests",
+            Self::TenantRecordsPublished => "plinth_tenant_records_published",
+            Self::TenantBytesPublished => "plinth_tenant_published_bytes",
+            Self::TenantRecordsDelivered => "plinth_tenant_records_delivered",
+            Self::TenantBytesDelivered => "plinth_tenant_delivered_bytes",
+            Self::TenantConnections => "plinth_tenant_connections_open",
+            Self::TenantFollowers => "plinth_tenant_followers_open",
         }
     }
 
@@ -79,6 +102,13 @@ impl Name {
             Self::WebsocketsClosed => "WebSocket sessions that have ended, by the code that they were closed with",
             Self::FollowersOpen => "Live streams and subscriptions, by transport",
             Self::Errors => "Requests and frames refused or failed, by transport and error code",
+            Self::TenantRequests => "Requests, and frames that ask for something, by tenant",
+            Self::TenantRecordsPublished => "Records stored, by tenant",
+            Self::TenantBytesPublished => "Payload bytes stored, by tenant",
+            Self::TenantRecordsDelivered => "Records sent to readers, by tenant",
+            Self::TenantBytesDelivered => "Bytes sent to readers, as they are stored, by tenant",
+            Self::TenantConnections => "Open connections, by tenant",
+            Self::TenantFollowers => "Live streams and subscriptions, by tenant",
         }
     }
 }

@@ -212,6 +212,10 @@ limits! {
     LIST_ITEMS_MAX: usize = 1000; Count, Refused(InvalidRequest);
     /// Most partitions of the topics in one page of a list, unless a single topic has more: the page ends before.
     LIST_PARTITIONS_MAX: usize = 10_000; Count, Continued;
+    /// Longest span of time whose use is told by minutes, in milliseconds.
+    USAGE_MINUTES_RANGE_MS_MAX: u64 = 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
+    /// Longest span of time whose use is told by hours, in milliseconds.
+    USAGE_HOURS_RANGE_MS_MAX: u64 = 31 * 24 * 60 * 60 * 1000; Milliseconds, Refused(Unprocessable);
     /// Largest WebSocket message from a client, in bytes: a batch and what is around it.
     FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + 64 * 1024; Bytes, Close(1009);
     /// Longest `id` of a WebSocket request, in bytes.

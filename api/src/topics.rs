@@ -7,14 +7,23 @@ use crate::object::{object, present_object};
 use crate::records::{Durability, present};
 
 /// The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
-/// no `..`. A `/` in it is written `%2F` in a path.
+/// no `..`. A `/` in it is written `%2F` in a path. `_usage`, `_audit` and `_events` are written by the server, and read with the
+/// scope `admin`.
 #[derive(Debug, ToSchema)]
-#[schema(min_length = 1, max_length = 255, pattern = r"^(?!.*(\.\.|//|/$))[A-Za-z0-9~-][A-Za-z0-9._~/-]*$")]
+#[schema(
+    min_length = 1,
+    max_length = 255,
+    pattern = r"^(?!.*(\.\.|//|/$))([A-Za-z0-9~-][A-Za-z0-9._~/-]*|_(usage|audit|events))$"
+)]
 pub struct TopicName(pub String);
 
-/// A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything.
+/// A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything. None shows a topic that begins with `_`.
 #[derive(Debug, ToSchema)]
-#[schema(min_length = 1, max_length = 255, pattern = r"^(?!.*(\.\.|//|/$|\*{3}))[A-Za-z0-9~*-][A-Za-z0-9._~*/-]*$")]
+#[schema(
+    min_length = 1,
+    max_length = 255,
+    pattern = r"^(?!.*(\.\.|//|/$|\*{3}))([A-Za-z0-9~*-][A-Za-z0-9._~*/-]*|_(usage|audit|events))$"
+)]
 pub struct TopicPattern(pub String);
 
 /// What `PUT /v1/topics/{topic}` asks for; what is left out gets its default.

@@ -15,6 +15,7 @@ use super::name::check_topic_name;
 use super::pattern::Pattern;
 use super::registry::TenantRef;
 use super::scope::{Action, Scope};
+use super::system::SystemTopic;
 
 /// Why a credential does not allow a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,8 +168,8 @@ impl Caller {
     pub(super) fn reading(&self) -> Option<Self> {
         let Credentials { id, account, grant, expires_at } = &*self.0;
         let Grant::Scopes { holder: Holder::Key(key), scopes } = grant else { return None };
-        let scopes = scopes.iter().filter(|scope| matches!(scope, Scope::Topics(Action::Subscribe, _)));
-        let grant = Grant::Scopes { holder: Holder::Key(key.clone()), scopes: scopes.cloned().collect() };
+        let scopes = scopes.iter().filter_map(Scope::reading).collect();
+        let grant = Grant::Scopes { holder: Holder::Key(key.clone()), scopes };
         Some(Self(Arc::new(Credentials { id: id.clone(), account: account.clone(), grant, expires_at: *expires_at })))
     }
 
@@ -198,12 +199,16 @@ impl Caller {
     /// # Errors
     /// `InvalidTopicName`; `Forbidden` when no scope allows it, whether or not there is such a topic.
     pub fn authorize(&self, action: Action, name: &str) -> Result<TopicRef, Denied> {
-        check_topic_name(name).map_err(Denied::InvalidTopicName)?;
+        if SystemTopic::named(name).is_none() {
+            check_topic_name(name).map_err(Denied::InvalidTopicName)?;
+        }
         let account = self.account_inside()?.clone();
         if !self.may(action, name) {
-            return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {name}")));
+            return Err(self.denies(action, name));
         }
-        Ok(TopicRef { account, name: name.into(), action, may_create: self.may(Action::Manage, name) })
+        // Who may read a system topic need not wait until there is something in it.
+        let may_create = self.may(Action::Manage, name) || SystemTopic::named(name).is_some();
+        Ok(TopicRef { account, name: name.into(), action, may_create })
     }
 
     /// Checks that the caller may do `action` on a topic, or on some topics by a pattern with `*` or `**`.
@@ -213,20 +218,24 @@ impl Caller {
     /// # Errors
     /// `InvalidTopicName`; `Forbidden` when no scope allows it.
     pub fn authorize_pattern(&self, action: Action, pattern: &str) -> Result<TopicPattern, Denied> {
-        let compiled = Pattern::parse(pattern).map_err(Denied::InvalidTopicName)?;
+        let compiled = match SystemTopic::named(pattern) {
+            Some(_) => Pattern::Exactly(pattern.into()),
+            None => Pattern::parse(pattern).map_err(Denied::InvalidTopicName)?,
+        };
         let account = self.account_inside()?.clone();
         let allowed = if pattern.contains('*') { self.may_somewhere(action) } else { self.may(action, pattern) };
         if !allowed {
-            return Err(Denied::Forbidden(format!("the credential does not allow {action} on topic {pattern}")));
+            return Err(self.denies(action, pattern));
         }
         Ok(TopicPattern { caller: self.clone(), account, text: pattern.into(), pattern: compiled, action })
     }
 
-    /// Whether the scopes allow `action` on the topic `name`.
+    /// Whether the scopes allow `action` on the topic `name`. System topics are read by administrators, and that is all.
     #[must_use]
     pub fn may(&self, action: Action, name: &str) -> bool {
         match &self.0.grant {
-            Grant::Everything => true,
+            Grant::Everything if SystemTopic::named(name).is_some() => SystemTopic::may_be_read(action, name),
+            Grant::Everything => !self.tenant().is_some_and(TenantRef::is_reserved),
             Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| scope.allows(action, name)),
         }
     }
@@ -264,6 +273,9 @@ impl Caller {
     /// `Forbidden`.
     pub fn admin(&self) -> Result<Admin, Denied> {
         let tenant = self.inside()?.clone();
+        if tenant.is_reserved() {
+            return Err(Denied::Forbidden(format!("the tenant {} is only read", tenant.name())));
+        }
         let allowed = match &self.0.grant {
             Grant::Everything => true,
             Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| matches!(scope, Scope::Admin)),
@@ -300,6 +312,12 @@ impl Caller {
         &self.0.id
     }
 
+    /// For whom the credential was made, where it says so.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.bearer().map(|token| token.subject.as_str())
+    }
+
     /// When the credential ends, if it does.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -320,6 +338,16 @@ impl Caller {
         })
     }
 
+    fn denies(&self, action: Action, name: &str) -> Denied {
+        Denied::Forbidden(match (SystemTopic::named(name), action) {
+            (Some(_), Action::Publish | Action::Manage) => {
+                format!("topic {name} is written and kept by the server; the scope admin may read it")
+            }
+            (Some(_), Action::Subscribe | Action::View) => format!("only the scope admin allows to read topic {name}"),
+            (None, _) => format!("the credential does not allow {action} on topic {name}"),
+        })
+    }
+
     fn may_somewhere(&self, action: Action) -> bool {
         match &self.0.grant {
             Grant::Everything => true,
@@ -329,6 +357,11 @@ impl Caller {
 }
 
 impl TopicRef {
+    /// A system topic, for its one writer.
+    pub(super) fn written_by_server(tenant: TenantRef, topic: SystemTopic) -> Self {
+        Self { account: tenant.into(), name: topic.name().into(), action: Action::Publish, may_create: true }
+    }
+
     /// The topic's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -369,11 +402,6 @@ impl TopicPattern {
         &self.text
     }
 
-    /// The name or pattern, shared.
-    pub(crate) fn shared_text(&self) -> &Arc<str> {
-        &self.text
-    }
-
     /// The tenant.
     pub(crate) fn tenant(&self) -> &TenantRef {
         self.account.tenant()
@@ -387,6 +415,18 @@ impl TopicPattern {
     /// What was checked.
     pub(crate) fn action(&self) -> Action {
         self.action
+    }
+
+    /// The topic, where this is the name of one.
+    pub(crate) fn topic(&self) -> Option<TopicRef> {
+        let may_create = SystemTopic::named(&self.text).is_some();
+        let topic = || TopicRef {
+            account: self.account.clone(),
+            name: Arc::clone(&self.text),
+            action: self.action,
+            may_create,
+        };
+        self.is_literal().then(topic)
     }
 
     /// Whether this is the name of one topic.

@@ -29,6 +29,11 @@ impl KnownKey {
             .find(|caller| caller.key_ref().is_some_and(|key| key.secret == secret))
     }
 
+    /// Who comes by the newest secret.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     fn presented(&self, key: &str) -> Option<&Caller> {
         if secret::verify(key, &self.sha256) {
             return Some(&self.caller);

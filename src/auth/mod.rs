@@ -18,6 +18,7 @@ mod registry;
 mod scope;
 mod secret;
 mod start;
+mod system;
 mod tenant;
 mod ticket;
 mod uses;
@@ -45,6 +46,7 @@ pub use self::scope::Action;
 use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
 pub use self::start::FirstStart;
+pub use self::system::{Claim, SYSTEM_TENANT, SystemTopic, SystemWriter};
 pub use self::tenant::{TenantChange, TenantView};
 pub use self::ticket::Ticket;
 use self::ticket::Tickets;
@@ -176,7 +178,8 @@ impl Auth {
     }
 
     fn root_inside(&self, name: &str) -> Result<Caller, Denied> {
-        match self.tenant_named(name) {
+        let tenant = if name == SYSTEM_TENANT { self.system_tenant().map(Some) } else { self.tenant_named(name) };
+        match tenant {
             Ok(Some(tenant)) => Ok(Caller::root(Some(tenant))),
             Ok(None) => Err(Denied::NotFound(format!("there is no tenant {name:?}"))),
             Err(error) => Err(Denied::Unavailable(format!("the tenant cannot be looked up now: {error}"))),

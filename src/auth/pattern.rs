@@ -51,12 +51,12 @@ impl Pattern {
         Ok(Self::Matching(Machine::of(text)))
     }
 
-    /// Whether the topic `name` matches.
+    /// Whether the topic `name` matches. No pattern with stars matches a system topic.
     pub(super) fn matches(&self, name: &str) -> bool {
         match self {
-            Self::Everything => true,
+            Self::Everything => !name.starts_with('_'),
             Self::Exactly(text) => **text == *name,
-            Self::Matching(machine) => machine.matches(name.as_bytes()),
+            Self::Matching(machine) => !name.starts_with('_') && machine.matches(name.as_bytes()),
         }
     }
 

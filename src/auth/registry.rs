@@ -9,6 +9,7 @@ use plinth_api::quotas::Quotas;
 use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, Timestamp};
 
+use super::system::SYSTEM_TENANT;
 use crate::broker::documents::{self, TenantDoc};
 use crate::broker::{Error, Meter};
 
@@ -63,6 +64,12 @@ impl TenantRef {
     #[must_use]
     pub fn meter(&self) -> &Arc<Meter> {
         &self.0.meter
+    }
+
+    /// Whether it is the one tenant that nobody made, in which the root key reads what the server has written.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        &*self.0.name == SYSTEM_TENANT
     }
 
     /// Whether its credentials are refused now.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::pattern::Pattern;
+use super::system::SystemTopic;
 
 /// What a caller wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,8 @@ pub(super) enum Scope {
     Topics(Action, Pattern),
     /// Keys of the own tenant.
     Admin,
+    /// Reading the system topics, which comes with `Admin`; never given by itself.
+    ReadSystemTopics,
 }
 
 impl fmt::Display for Action {
@@ -42,6 +45,7 @@ impl fmt::Display for Scope {
         match self {
             Self::Topics(action, pattern) => write!(f, "{action}:{pattern}"),
             Self::Admin => f.write_str("admin"),
+            Self::ReadSystemTopics => f.write_str("admin, to read"),
         }
     }
 }
@@ -71,7 +75,7 @@ impl Scope {
     pub(super) fn allows(&self, action: Action, name: &str) -> bool {
         match self {
             Self::Topics(of, pattern) => (action == Action::View || *of == action) && pattern.matches(name),
-            Self::Admin => false,
+            Self::Admin | Self::ReadSystemTopics => SystemTopic::may_be_read(action, name),
         }
     }
 
@@ -79,8 +83,11 @@ impl Scope {
     pub(super) fn is_within(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Topics(of, inner), Self::Topics(other, outer)) => of == other && inner.is_within(outer),
-            (Self::Admin, Self::Admin) => true,
-            (Self::Topics(..), Self::Admin) | (Self::Admin, Self::Topics(..)) => false,
+            (Self::Admin | Self::ReadSystemTopics, Self::Admin) => true,
+            (Self::ReadSystemTopics, Self::ReadSystemTopics) => true,
+            (Self::Admin, Self::ReadSystemTopics) => false,
+            (Self::Topics(..), Self::Admin | Self::ReadSystemTopics)
+            | (Self::Admin | Self::ReadSystemTopics, Self::Topics(..)) => false,
         }
     }
 
@@ -88,7 +95,16 @@ impl Scope {
     pub(super) fn concerns(&self, action: Action) -> bool {
         match self {
             Self::Topics(of, _) => action == Action::View || *of == action,
-            Self::Admin => false,
+            Self::Admin | Self::ReadSystemTopics => false,
+        }
+    }
+
+    /// What of it is only reading.
+    pub(super) fn reading(&self) -> Option<Self> {
+        match self {
+            Self::Topics(Action::Subscribe, pattern) => Some(Self::Topics(Action::Subscribe, pattern.clone())),
+            Self::Topics(Action::Publish | Action::Manage | Action::View, _) => None,
+            Self::Admin | Self::ReadSystemTopics => Some(Self::ReadSystemTopics),
         }
     }
 }

@@ -21,6 +21,8 @@ const CHECKSUM_CHARS: usize = 6;
 const API_KEY_PREFIX: &str = "plk_";
 const ROOT_KEY_PREFIX: &str = "plr_";
 const TICKET_PREFIX: &str = "plt_";
+/// What `{"` is in base64: so begins each part of a JWT.
+const TOKEN_PREFIX: &str = "eyJ";
 
 /// A new API key with the id `id`, which has no `_`.
 pub(super) fn new_api_key(id: &str) -> String {
@@ -45,6 +47,11 @@ pub(super) fn ticket_tag(ticket: &str) -> Option<&str> {
 /// Whether a credential claims to be an API key.
 pub(super) fn is_api_key(credential: &str) -> bool {
     credential.starts_with(API_KEY_PREFIX)
+}
+
+/// Whether the beginning of a secret is in the text, of ours or of a signed token.
+pub(super) fn has_prefix(text: &str) -> bool {
+    [API_KEY_PREFIX, ROOT_KEY_PREFIX, TICKET_PREFIX, TOKEN_PREFIX].iter().any(|prefix| text.contains(prefix))
 }
 
 /// The id in an API key, if the key has the right form and checksum.

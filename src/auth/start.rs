@@ -13,6 +13,7 @@ use super::key::{self, KeyRequest};
 use super::reconnect::ReconnectKey;
 use super::registry::{Registry, TenantSettings};
 use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
+use super::system::SYSTEM_TENANT;
 use super::tenant;
 use super::ticket::Tickets;
 use super::uses::Uses;
@@ -52,6 +53,9 @@ impl Auth {
         };
         if log.get(documents::FIRST_START)?.is_none() {
             make_default_tenant(&log, &mut change, &mut made)?;
+        }
+        if log.get(documents::SYSTEM_TENANT)?.is_none() {
+            make_system_tenant(&log, &mut change);
         }
         if !change.docs.is_empty() {
             log.commit(change).await?;
@@ -100,6 +104,15 @@ fn make_root_key(change: &mut Change, made: &mut FirstStart) -> SecretHash {
     change.docs.push(DocOp::Put(Bytes::from_static(documents::ROOT_KEY), doc));
     made.root_key = Some(key);
     sha256
+}
+
+/// The tenant of what belongs to no other. It has no name by which one could be asked for, listed or deleted.
+fn make_system_tenant(log: &Log, change: &mut Change) {
+    let (tenant, stored) = tenant::compose_document(log, SYSTEM_TENANT, TenantSettings::default());
+    let key = Bytes::from_static(documents::SYSTEM_TENANT);
+    change.guards.push(Guard::Absent(key.clone()));
+    change.docs.push(DocOp::Put(key, stored.clone()));
+    change.docs.push(DocOp::Put(documents::tenant(tenant.id()), stored));
 }
 
 fn make_default_tenant(log: &Log, change: &mut Change, made: &mut FirstStart) -> Result<(), Error> {

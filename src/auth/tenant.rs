@@ -201,6 +201,14 @@ impl Auth {
 
 /// A new tenant and the documents that make it one.
 pub(super) fn compose(log: &Log, name: &str, settings: TenantSettings) -> (TenantDoc, Vec<DocOp>) {
+    let (doc, stored) = compose_document(log, name, settings);
+    let docs =
+        vec![DocOp::Put(documents::tenant_name(name), stored.clone()), DocOp::Put(documents::tenant(doc.id()), stored)];
+    (doc, docs)
+}
+
+/// A new tenant, and what is stored of it.
+pub(super) fn compose_document(log: &Log, name: &str, settings: TenantSettings) -> (TenantDoc, Bytes) {
     let doc = TenantDoc {
         v: documents::VERSION,
         id: log.new_ulid(),
@@ -211,9 +219,7 @@ pub(super) fn compose(log: &Log, name: &str, settings: TenantSettings) -> (Tenan
         allowed_origins: settings.allowed_origins,
     };
     let stored = documents::encode(&doc);
-    let docs =
-        vec![DocOp::Put(documents::tenant_name(name), stored.clone()), DocOp::Put(documents::tenant(doc.id()), stored)];
-    (doc, docs)
+    (doc, stored)
 }
 
 /// Finishes every deletion that has begun.

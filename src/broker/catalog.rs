@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 pub use self::list::{TopicsPage, TopicsRequest};
+use plinth_api::system::Happening;
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Change, DocOp, Guard, Retention, TopicBounds, TopicOp};
 use plinth_storage::{Cleanup, Durability, Kind, Log};
@@ -21,7 +22,8 @@ use super::documents::{self, RetentionDoc, TopicDoc};
 use super::error::Error;
 use super::retention;
 use super::settings::{TopicChange, TopicSettings, record_bytes_max};
-use crate::auth::{TopicPattern, TopicRef};
+use super::system::{self, Events};
+use crate::auth::{SystemTopic, TopicPattern, TopicRef};
 
 /// Announcements of new topics that a follower may be behind before it looks through the list again.
 const ANNOUNCEMENTS_MAX: usize = 256;
@@ -72,6 +74,7 @@ pub(crate) struct Catalog {
     made: broadcast::Sender<Arc<Topic>>,
     locks: Vec<Mutex<()>>,
     changes: Changes,
+    pub(super) events: Events,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +140,7 @@ impl Catalog {
             made: broadcast::Sender::new(ANNOUNCEMENTS_MAX),
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             changes: Changes::default(),
+            events: Events::default(),
         }
     }
 
@@ -148,12 +152,20 @@ impl Catalog {
         self.find_named(topic.tenant().id(), topic.shared_name())
     }
 
-    /// The topic that a pattern without stars names, if it exists.
+    /// The topic, to be read. A system topic is there for its readers before there is something in it.
     ///
     /// # Errors
-    /// Those of the log.
-    pub(crate) fn find_literal(&self, pattern: &TopicPattern) -> Result<Option<Arc<Topic>>, Error> {
-        self.find_named(pattern.tenant().id(), pattern.shared_text())
+    /// `NotFound`; those of the log.
+    pub(crate) async fn get_to_read(self: &Arc<Self>, topic: &TopicRef) -> Result<Arc<Topic>, Error> {
+        if SystemTopic::named(topic.name()).is_none() { self.get(topic) } else { self.get_or_make_system(topic).await }
+    }
+
+    /// A system topic.
+    ///
+    /// # Errors
+    /// `NotFound` when its tenant was deleted; those of the log.
+    pub(crate) async fn get_or_make_system(self: &Arc<Self>, topic: &TopicRef) -> Result<Arc<Topic>, Error> {
+        self.get_or_make_as(topic, system::settings()).await
     }
 
     fn find_named(&self, tenant: TenantId, name: &Arc<str>) -> Result<Option<Arc<Topic>>, Error> {
@@ -187,9 +199,13 @@ impl Catalog {
     /// # Errors
     /// `NotFound`; those of the log.
     pub(crate) async fn get_or_make(self: &Arc<Self>, topic: &TopicRef) -> Result<Arc<Topic>, Error> {
+        self.get_or_make_as(topic, TopicSettings::default()).await
+    }
+
+    async fn get_or_make_as(self: &Arc<Self>, topic: &TopicRef, settings: TopicSettings) -> Result<Arc<Topic>, Error> {
         match self.find(topic)? {
             Some(found) => Ok(found),
-            None if topic.may_create() => Ok(self.make(topic, TopicSettings::default()).await?.0),
+            None if topic.may_create() => Ok(self.make(topic, settings).await?.0),
             None => Err(absent(topic)),
         }
     }
@@ -389,6 +405,7 @@ impl Catalog {
         let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
         // Without a follower of patterns nobody listens.
         let _ = self.made.send(Arc::clone(&made));
+        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicMade { topic });
         Ok((made, true))
     }
 
@@ -414,7 +431,9 @@ impl Catalog {
         };
         let committed = self.log.commit(change).await;
         self.forget(topic);
-        committed.map_err(|error| changed_meanwhile(topic, error))
+        committed.map_err(|error| changed_meanwhile(topic, error))?;
+        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicChanged { topic });
+        Ok(())
     }
 
     async fn delete_stored(&self, topic: &TopicRef) -> Result<(), Error> {
@@ -429,7 +448,9 @@ impl Catalog {
         };
         let committed = self.log.commit(change).await;
         self.forget(topic);
-        committed.map_err(|error| changed_meanwhile(topic, error))
+        committed.map_err(|error| changed_meanwhile(topic, error))?;
+        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
+        Ok(())
     }
 
     async fn lock(&self, topic: &TopicRef) -> MutexGuard<'_, ()> {

@@ -30,6 +30,8 @@ pub(crate) const FIRST_START: &[u8] = b"cluster/first-start";
 pub(crate) const ROOT_KEY: &[u8] = b"cluster/root-key";
 /// The key of the MAC in cursors.
 pub(crate) const CURSOR_KEY: &[u8] = b"cluster/cursor-key";
+/// The tenant of what belongs to no other.
+pub(crate) const SYSTEM_TENANT: &[u8] = b"cluster/system-tenant";
 /// Names of tenants begin with this.
 pub(crate) const TENANT_NAMES: &[u8] = b"tenant-name/";
 /// Tenants whose deletion has begun begin with this.

@@ -154,9 +154,8 @@ impl Broker {
         // Listen for new topics before looking at those that are there.
         let patterns = (!starred.is_empty()).then(|| Patterns { of: starred, made: self.catalog().announcements() });
         let mut topics = Vec::new();
-        for name in &literal {
-            let found = self.catalog().find_literal(name)?;
-            topics.push(found.ok_or_else(|| Error::NotFound(format!("there is no topic {}", name.text())))?);
+        for name in literal.iter().filter_map(TopicPattern::topic) {
+            topics.push(self.catalog().get_to_read(&name).await?);
         }
         let origin = request.from.resolve(self.cursors(), tenant)?;
         if patterns.is_none() {

@@ -16,6 +16,7 @@ mod publish;
 pub(crate) mod quotas;
 mod retention;
 mod settings;
+mod system;
 mod terms;
 
 use std::sync::Arc;
@@ -38,8 +39,10 @@ pub use self::publish::{Publish, Published, PublishedPart};
 pub use self::quotas::{Exceeded, Left, Limits, Meter, Meters, Opened, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
+use self::system::Events;
+pub use self::system::{Note, SYSTEM_RETENTION_MS, System, UsageRange};
 pub use self::terms::{ProducerTerm, Terms};
-use crate::auth::{Action, Caller, TopicRef};
+use crate::auth::{Action, Caller, TenantRef, TopicRef};
 use crate::render::RenderCache;
 
 /// Bounds of what the broker holds in memory.
@@ -130,6 +133,14 @@ impl Broker {
         self.catalog().list(caller, request).await
     }
 
+    /// Stored bytes of all topics of a tenant that are kept. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn stored_bytes(&self, tenant: &TenantRef) -> Result<u64, Error> {
+        self.catalog().stored_bytes(tenant.id()).await
+    }
+
     /// Waits for the changes of topics under way; before the log is closed. Cancel safe.
     pub async fn close(&self) {
         self.catalog().close().await;
@@ -137,6 +148,11 @@ impl Broker {
 
     fn catalog(&self) -> &Arc<Catalog> {
         &self.0.catalog
+    }
+
+    /// Where it is told what happens to tenants.
+    fn events(&self) -> &Events {
+        &self.catalog().events
     }
 
     fn cursors(&self) -> &CursorKey {

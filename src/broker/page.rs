@@ -129,7 +129,7 @@ impl Broker {
     pub async fn page(&self, request: PageRequest) -> Result<Page, Error> {
         proved(request.topic.action(), Action::Subscribe)?;
         request.topic.account().meters().check_delivery()?;
-        let topic = self.catalog().get(&request.topic)?;
+        let topic = self.catalog().get_to_read(&request.topic).await?;
         let deadline = request.wait.map(|wait| Instant::now() + wait);
         let mut places = self.begin_page(&topic, &request).await?;
         let mut follow = self.log().follow();

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 
 use super::error::ApiError;
-use super::extract::{Params, bearer, no_credential, tenant_header, visit};
+use super::extract::{Params, authenticate, bearer, no_credential, tenant_header, visit};
 use super::front::Front;
 use crate::auth::{Caller, Credential, Denied, Reconnect};
 
@@ -66,12 +66,12 @@ fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bool) ->
     let ticket = params.take("ticket")?;
     let caller = match (bearer(&parts.headers)?, &ticket) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("there are two credentials, a header and `ticket`")),
-        (Some(token), None) => front.auth.authenticate(Credential::Bearer(token), tenant_header(&parts.headers)?),
+        (Some(token), None) => authenticate(front, Credential::Bearer(token), tenant_header(&parts.headers)?)?,
         (None, Some(ticket)) if again => return by_ticket_or_cookie(front, parts, ticket),
-        (None, Some(ticket)) => front.auth.authenticate(Credential::Ticket(ticket), None),
+        (None, Some(ticket)) => authenticate(front, Credential::Ticket(ticket), None)?,
         (None, None) => return Err(no_credential()),
     };
-    Ok(caller?.into())
+    Ok(caller.into())
 }
 
 /// The caller of a ticket; or of the cookie, when the ticket is spent or unknown.

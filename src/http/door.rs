@@ -47,10 +47,10 @@ impl Answer for Door {
 }
 
 async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
-    let edge = Edge::of(&request);
     let id = RequestId::of(&front, request.headers());
     let traced = Traced::begin(&front, &request, Some(RECORDS), &id);
     let visit = Visit::new(Connection::of(connection, request.body()), id);
+    let edge = Edge::of(&request, visit.connection().address());
     let answer = async {
         check_host(&request)?;
         let (parts, body) = request.into_parts();

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use plinth_api::error::{ErrorCode, Problem, Retry};
 use plinth_storage::error::Chain;
 
-use crate::auth::{Denied, Fault, TokenFault};
+use crate::auth::{Claim, Denied, Fault, TokenFault};
 use crate::broker::{self, Exceeded};
 use crate::problem::{problem_of, problem_of_denied};
 
@@ -32,6 +32,8 @@ struct Failure {
     source: Option<Box<dyn StdError + Send + Sync>>,
     /// What is wrong with the token, when that is why.
     fault: Option<Fault>,
+    /// Whose credential was refused, when that is why and as far as it is known.
+    claim: Option<Claim>,
 }
 
 impl ApiError {
@@ -57,7 +59,8 @@ impl ApiError {
     /// The same, and the connection ends with the answer.
     #[must_use]
     pub(super) fn closing(self) -> Self {
-        Self(Arc::new(Failure { problem: self.0.problem.clone(), closes: true, source: None, fault: self.0.fault }))
+        let Failure { ref problem, fault, .. } = *self.0;
+        Self(Arc::new(Failure { problem: problem.clone(), closes: true, source: None, fault, claim: None }))
     }
 
     /// A token that is not valid; `detail` is for its bearer.
@@ -65,7 +68,19 @@ impl ApiError {
     pub fn of_token(fault: &TokenFault, detail: &str) -> Self {
         let mut problem = problem_of_denied(&Denied::Token(fault.clone()));
         detail.clone_into(&mut problem.detail);
-        Self(Arc::new(Failure { problem, closes: false, source: None, fault: Some(fault.fault) }))
+        Self(Arc::new(Failure { problem, closes: false, source: None, fault: Some(fault.fault), claim: None }))
+    }
+
+    /// A credential that was refused; `claim` is whose it would have been, for that tenant's `_audit`.
+    #[must_use]
+    pub(super) fn of_credential(denied: &Denied, claim: Option<Claim>) -> Self {
+        let fault = if let Denied::Token(fault) = denied { Some(fault.fault) } else { None };
+        Self(Arc::new(Failure { problem: problem_of_denied(denied), closes: false, source: None, fault, claim }))
+    }
+
+    /// Whose credential was refused.
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.0.claim.as_ref()
     }
 
     /// The document for the client.
@@ -131,7 +146,7 @@ impl ApiError {
     fn from_parts(problem: Problem, source: Option<Box<dyn StdError + Send + Sync>>) -> Self {
         // Where the body may not have been read to its end, what follows on the connection would be taken for a request.
         let closes = matches!(problem.code, ErrorCode::RequestTimeout | ErrorCode::TooLarge);
-        Self(Arc::new(Failure { problem, closes, source, fault: None }))
+        Self(Arc::new(Failure { problem, closes, source, fault: None, claim: None }))
     }
 
     /// RFC 6750 §3.
@@ -163,8 +178,7 @@ impl From<Exceeded> for ApiError {
 
 impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
-        let fault = if let Denied::Token(fault) = &denied { Some(fault.fault) } else { None };
-        Self(Arc::new(Failure { problem: problem_of_denied(&denied), closes: false, source: None, fault }))
+        Self::of_credential(&denied, None)
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::ApiError;
 use super::front::Front;
 use super::visit::Visit;
-use crate::auth::{Caller, Credential};
+use crate::auth::{Caller, Credential, Denied};
 
 /// The header by which the root key acts inside a tenant.
 const PLINTH_TENANT: HeaderName = HeaderName::from_static("plinth-tenant");
@@ -38,7 +38,11 @@ impl FromRequestParts<Front> for Authed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, front: &Front) -> Result<Self, ApiError> {
-        caller(front, visit(parts)?, &parts.headers).map(Self)
+        // The layer of an audited route has looked already.
+        match parts.extensions.get::<Caller>() {
+            Some(caller) => Ok(Self(caller.clone())),
+            None => caller(front, visit(parts)?, &parts.headers).map(Self),
+        }
     }
 }
 
@@ -63,10 +67,18 @@ pub fn visit(parts: &Parts) -> Result<&Arc<Visit>, ApiError> {
 /// The caller, by `Authorization: Bearer`; the request is on its account from here on.
 pub(super) fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let token = bearer(headers)?.ok_or_else(no_credential)?;
-    let tenant = tenant_header(headers)?;
-    let caller = front.auth.authenticate(Credential::Bearer(token), tenant)?;
+    let caller = authenticate(front, Credential::Bearer(token), tenant_header(headers)?)?;
     visit.enter(&caller)?;
     Ok(caller)
+}
+
+/// The caller of a credential. An error remembers whose credential it would have been.
+///
+/// # Errors
+/// Those of [`crate::auth::Auth::authenticate`].
+pub fn authenticate(front: &Front, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, ApiError> {
+    let refused = |denied: Denied| ApiError::of_credential(&denied, front.auth.claim(credential));
+    front.auth.authenticate(credential, tenant).map_err(refused)
 }
 
 /// The token of `Authorization: Bearer`, if the header is there.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
-use crate::broker::Broker;
+use crate::broker::{Broker, System};
 use crate::server::ServerLimits;
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Sampling;
@@ -30,6 +30,8 @@ pub struct Inner {
     pub auth: Auth,
     /// What is done.
     pub broker: Broker,
+    /// What is written about tenants.
+    pub system: System,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to end: live streams are sent away over the drain time.
@@ -65,8 +67,10 @@ impl Front {
     ) -> Self {
         let session = broker.log().session().to_string();
         let request_prefix = session[session.len().saturating_sub(10)..].to_ascii_lowercase();
+        let system = System::new(auth.clone(), broker.clone());
         Self(Arc::new(Inner {
             auth,
+            system,
             broker,
             metrics,
             shutdown: CancellationToken::new(),

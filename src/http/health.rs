@@ -12,7 +12,7 @@ use super::convert;
 use super::error::ApiError;
 use super::front::Front;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What runs here.
 #[derive(Debug, Serialize, ToSchema)]

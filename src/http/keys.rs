@@ -5,7 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
 use plinth_api::keys::{Key, KeyPatch, KeyRequest, KeyRotation, NewKey, Ticket, TicketRequest};
+use plinth_api::system::Happening;
 
+use super::audit;
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
 use super::extract::{self, Authed, Name, Params};
@@ -30,7 +32,8 @@ pub(super) async fn create(
     extract::no_params(&parts)?;
     let wanted: KeyRequest = extract::json(&front, &parts, body).await?;
     let made = front.auth.create_key(&admin, convert::key_request(wanted)).await?;
-    Ok(convert::json(StatusCode::CREATED, &convert::new_key(made)))
+    let (id, answer) = (made.about.id.clone(), convert::json(StatusCode::CREATED, &convert::new_key(made)));
+    Ok(audit::made(answer, &id, Some(Happening::KeyMade { key: id.clone() })))
 }
 
 /// List the API keys of the tenant, without their secrets.
@@ -127,7 +130,8 @@ pub(super) async fn rotate(
     extract::no_params(&parts)?;
     let wanted = extract::optional_json::<KeyRotation>(&front, &parts, body).await?.unwrap_or_default();
     let rotated = front.auth.rotate_key(&admin, &id, wanted.overlap).await?;
-    Ok(convert::json(StatusCode::OK, &convert::new_key(rotated)))
+    let answer = convert::json(StatusCode::OK, &convert::new_key(rotated));
+    Ok(audit::told(answer, Some(Happening::KeyRotated { key: id })))
 }
 
 /// End an API key. Its open connections end within a minute.
@@ -148,7 +152,7 @@ pub(super) async fn remove(
     let admin = caller.admin()?;
     extract::no_params(&request.into_parts().0)?;
     front.auth.delete_key(&admin, &id).await?;
-    Ok(convert::no_content())
+    Ok(audit::told(convert::no_content(), Some(Happening::KeyRevoked { key: id })))
 }
 
 /// Make a one-time ticket for `?ticket=`, for clients that cannot set headers. It may do what the caller may do.

@@ -16,13 +16,14 @@ use futures::FutureExt;
 use plinth_api::error::ErrorCode;
 use tracing::{Instrument, Level};
 
+use super::audit::Attempt;
 use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
 use super::routes::RECORDS;
 use super::traced::Traced;
 use super::visit::{RequestId, Visit};
-use crate::server::Connection;
+use crate::server::{ClientAddress, Connection};
 use crate::telemetry::Transport;
 use crate::telemetry::logs::ACCESS;
 
@@ -36,7 +37,8 @@ const RETRY_AFTER_MS_MAX: u64 = 3_000;
 
 /// The outermost layer of the router.
 pub(super) async fn edge(State(front): State<Front>, mut request: Request, next: Next) -> Response {
-    let edge = Edge::of(&request);
+    let address = request.extensions().get::<Connection>().map(Connection::address).unwrap_or_default();
+    let edge = Edge::of(&request, address);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
     let id = RequestId::of(&front, request.headers());
@@ -65,15 +67,17 @@ pub(super) struct Edge {
     /// When it came, if that is asked for.
     began: Option<Instant>,
     private: bool,
-    post: bool,
+    method: Method,
+    address: ClientAddress,
 }
 
 impl Edge {
-    pub(super) fn of<B>(request: &axum::http::Request<B>) -> Self {
+    pub(super) fn of<B>(request: &axum::http::Request<B>, address: ClientAddress) -> Self {
         Self {
             began: tracing::enabled!(target: ACCESS, Level::DEBUG).then(Instant::now),
             private: request.uri().path().starts_with("/v1/"),
-            post: request.method() == Method::POST,
+            method: request.method().clone(),
+            address,
         }
     }
 
@@ -83,7 +87,11 @@ impl Edge {
             let shown = id.as_str();
             error.log(shown, route.unwrap_or(OTHER));
             front.metrics.failed(Transport::Http, error.code());
-            let publish = self.post && route == Some(RECORDS);
+            let publish = self.method == Method::POST && route == Some(RECORDS);
+            if let Some(claim) = error.claim() {
+                let attempt = Attempt::new(shown, self.address, self.method.as_str(), route.unwrap_or_default());
+                attempt.refused(front, claim, (response.status().as_u16(), error.code()));
+            }
             error.write(&mut response, shown, publish, 1 + front.random(RETRY_AFTER_MS_MAX));
         }
         let status = response.status().as_u16();

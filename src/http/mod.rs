@@ -6,6 +6,7 @@
 mod accept;
 pub mod access;
 mod asyncapi;
+pub mod audit;
 pub mod convert;
 mod docs;
 mod door;
@@ -32,6 +33,7 @@ mod terms;
 mod tokens;
 mod topics;
 pub mod traced;
+mod usage;
 mod visit;
 
 pub use asyncapi::asyncapi;

@@ -9,6 +9,7 @@ use plinth_api::frames::{ClientFrame, ServerFrame};
 use plinth_api::issuers::IssuerName;
 use plinth_api::quotas::QuotaNumber;
 use plinth_api::records::{Control, Durability, EventFormat, From, Record, Wait};
+use plinth_api::system::{Audit, TenantEvent, Usage};
 use plinth_api::tenants::{AllowedOrigin, TenantName};
 use plinth_api::tokens::TopicAction;
 use plinth_api::topics::{TopicName, TopicPattern, TrimPlace};
@@ -20,7 +21,7 @@ use utoipa::openapi::{OpenApi as Document, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
-use super::{docs, health, issuers, keys, live, publish, quotas, read, revocations, tenants, tokens, topics};
+use super::{docs, health, issuers, keys, live, publish, quotas, read, revocations, tenants, tokens, topics, usage};
 use crate::ws;
 
 mod examples;
@@ -35,6 +36,7 @@ const TAGS: &[(&str, &str)] = &[
     ("records", "Publish, read, follow, trim."),
     ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
     ("keys", "Credentials of a tenant: API keys, trusted issuers of tokens, minted tokens, one-time tickets."),
+    ("usage", "What tenants use."),
     ("operation", "What an operator's machinery asks, and the documents about the API. Open to everyone."),
 ];
 
@@ -81,6 +83,8 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         issuers::ensure,
         issuers::view,
         issuers::remove,
+        usage::view,
+        usage::metrics,
         health::livez,
         health::readyz,
         health::startupz,
@@ -107,7 +111,10 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         From,
         Wait,
         EventFormat,
-        Durability
+        Durability,
+        Usage,
+        Audit,
+        TenantEvent
     )),
     modifiers(&EveryOperation)
 )]

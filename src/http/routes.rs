@@ -5,8 +5,11 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
+use super::audit::Audited;
 use super::front::Front;
-use super::{docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics};
+use super::{
+    audit, docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics, usage,
+};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
@@ -44,6 +47,16 @@ pub struct Route {
     /// What a caller needs.
     pub needs: Needs,
     handler: fn() -> MethodRouter<Front>,
+}
+
+impl Route {
+    fn serve(&'static self, front: &Front) -> MethodRouter<Front> {
+        let handler = (self.handler)();
+        if !self.is_audited() {
+            return handler;
+        }
+        handler.route_layer(from_fn_with_state(Audited { front: front.clone(), route: self }, audit::audited))
+    }
 }
 
 macro_rules! routes {
@@ -92,6 +105,8 @@ pub const ROUTES: &[Route] = routes! {
     get    "/v1/revocations",       Admin     => revocations::list;
     get    "/v1/auth/explain",      Tenant    => tokens::explain;
     get    JWKS,                    Nothing   => tokens::published_keys;
+    get    "/v1/usage",             Admin     => usage::view;
+    get    "/metrics/tenants",      Operator  => usage::metrics;
     get    "/livez",                Nothing   => health::livez;
     get    "/readyz",               Nothing   => health::readyz;
     get    "/startupz",             Nothing   => health::startupz;
@@ -105,7 +120,7 @@ pub const ROUTES: &[Route] = routes! {
 pub fn router(front: Front) -> Router {
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+        .fold(Router::new(), |router, route| router.route(route.path, route.serve(&front)))
         .route("/", get(|| async { Redirect::temporary("/console") }))
         .route("/docs", get(docs::root))
         .route("/docs/", get(docs::viewer_start))

@@ -4,8 +4,10 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::ListPage;
+use plinth_api::system::Happening;
 use plinth_api::tenants::{Tenant, TenantName, TenantPatch, TenantRequest};
 
+use super::audit;
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
 use super::extract::{self, Authed, Name, Params};
@@ -31,7 +33,7 @@ pub(super) async fn create(
     let wanted: TenantRequest = extract::json(&front, &parts, body).await?;
     let name = wanted.name.clone();
     let made = front.auth.create_tenant(&operator, &name, convert::tenant_settings(wanted)).await?;
-    Ok(convert::json(StatusCode::CREATED, &convert::tenant(made)))
+    Ok(audit::made(convert::json(StatusCode::CREATED, &convert::tenant(made)), &name, None))
 }
 
 /// List the tenants by name.
@@ -100,8 +102,10 @@ pub(super) async fn change(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let patch: TenantPatch = extract::json(&front, &parts, body).await?;
+    let held = |held| if held { Happening::TenantSuspended } else { Happening::TenantResumed };
+    let what = patch.suspended.map(held);
     let changed = front.auth.change_tenant(&operator, &name, convert::tenant_change(patch)).await?;
-    Ok(convert::json(StatusCode::OK, &convert::tenant(changed)))
+    Ok(audit::told(convert::json(StatusCode::OK, &convert::tenant(changed)), what))
 }
 
 /// Delete a tenant with its keys, topics and records.

@@ -7,6 +7,7 @@ use axum::response::Response;
 use plinth_api::issuers::JsonWebKeySet;
 use plinth_api::tokens::{CredentialKind, Decision, Explanation, Token, TokenRequest, TopicAction};
 
+use super::audit;
 use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Authed, Params};
@@ -34,10 +35,15 @@ pub(super) async fn mint(
     let (parts, body) = request.into_parts();
     extract::no_params(&parts)?;
     let wanted: TokenRequest = extract::json(&front, &parts, body).await?;
+    let subject = wanted.subject.clone();
     let wanted = auth::TokenRequest::parse(&wanted.scopes, wanted.ttl.as_deref(), wanted.subject)?;
     let minted = front.auth.mint(&caller, &wanted)?;
     let token = Token { token: minted.token, expires_at: minted.expires_at.0 };
-    Ok(convert::json(StatusCode::CREATED, &token))
+    let answer = convert::json(StatusCode::CREATED, &token);
+    Ok(match subject {
+        Some(subject) => audit::made(answer, &subject, None),
+        None => answer,
+    })
 }
 
 /// The public key of the tokens that this cluster mints, as a JSON Web Key Set.

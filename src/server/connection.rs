@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::lasting::{Live, WatchedBody};
 use super::transport::Transport;
 use super::watch::{RequestBody, Watch, WatchedSocket};
-use super::{Answer, ConnectionId, ServerLimits, Service};
+use super::{Answer, ClientAddress, ConnectionId, ServerLimits, Service};
 use crate::telemetry::Closed;
 
 /// How much of an answer waits in memory for the socket; a head that is read has as much room.
@@ -59,7 +59,7 @@ where
 {
     let Service { answer, limits, shutdown, ended, tasks, tls, metrics } = service;
     let secure = tls.is_some();
-    let watch = Watch::new(secure);
+    let watch = Watch::new(ClientAddress::of(&stream), secure);
     let stream = Transport::new(stream, tls.as_ref());
     let socket = WatchedSocket { stream, watch: Arc::clone(&watch), _held: held };
     // While the node ends, a new connection gets one answer.

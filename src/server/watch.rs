@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::lasting::Rest;
 use super::transport::Transport;
-use super::{ConnectionId, ServerLimits};
+use super::{ClientAddress, ConnectionId, ServerLimits};
 
 /// How long a connection may stand still within a request: live streams and long-polls write more often than this.
 const STALL_TIMEOUT: Duration = Duration::from_millis(STALL_MS_MAX);
@@ -39,6 +39,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Watch {
     began: Instant,
+    address: ClientAddress,
     requests: AtomicUsize,
     multiplexed: AtomicBool,
     /// When its client could begin to send requests.
@@ -56,10 +57,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A watch of a connection that begins now, with a handshake or without one.
-    pub(super) fn new(handshake: bool) -> Arc<Self> {
+    /// A watch of a connection from `address` that begins now, with a handshake or without one.
+    pub(super) fn new(address: ClientAddress, handshake: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
+            address,
             requests: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
             established: AtomicU64::new(if handshake { NEVER } else { 0 }),
@@ -170,6 +172,12 @@ impl Connection {
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> ClientAddress {
+        self.watch.address
     }
 
     /// Keeps what `make` gives until the connection ends, also after an upgrade; of all calls for one connection, what

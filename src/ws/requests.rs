@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
 use crate::http::RequestId;
+use crate::http::audit::Attempt;
 use crate::http::traced::of_frame;
 use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
@@ -159,7 +160,8 @@ impl Session {
             self.refuse(frame.id, Problem::new(ErrorCode::Conflict, detail));
             return None;
         }
-        let caller = self.front.auth.authenticate(Credential::Bearer(&frame.token), self.tenant.as_deref());
+        let credential = Credential::Bearer(&frame.token);
+        let caller = self.front.auth.authenticate(credential, self.tenant.as_deref());
         match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
             Ok(caller) => {
                 if let Err(refused) = self.visit.enter(&caller) {
@@ -170,7 +172,11 @@ impl Session {
                 None
             }
             Err(denied) => {
-                self.refuse(frame.id, problem_of_denied(&denied));
+                let problem = problem_of_denied(&denied);
+                if let Some(claim) = self.front.auth.claim(credential) {
+                    Attempt::socket(&self.visit).refused(&self.front, &claim, (problem.status, problem.code));
+                }
+                self.refuse(frame.id, problem);
                 Some(Ending::Close(close::CREDENTIAL_ENDED, "credential refused"))
             }
         }

@@ -21,7 +21,7 @@ use crate::auth::Credential;
 use crate::http::Front;
 use crate::http::access::{Access, by_ticket_or_cookie};
 use crate::http::error::ApiError;
-use crate::http::extract::{Params, bearer, tenant_header, visit};
+use crate::http::extract::{Params, authenticate, bearer, tenant_header, visit};
 
 use super::session::{self, Handshake};
 use super::{READ_BUFFER_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFER_BYTES_MAX};
@@ -155,7 +155,7 @@ fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Opti
     let access = match credential {
         Credential::Ticket(ticket) if tenant.is_none() => by_ticket_or_cookie(front, parts, ticket)?,
         Credential::Ticket(_) | Credential::Bearer(_) | Credential::Reconnect { .. } => {
-            front.auth.authenticate(credential, tenant)?.into()
+            authenticate(front, credential, tenant)?.into()
         }
     };
     access.caller.inside()?;

@@ -29,6 +29,7 @@ mod read;
 mod restart;
 mod retention;
 mod store_faults;
+mod system_topics;
 mod telemetry;
 mod tenants;
 mod tidy;

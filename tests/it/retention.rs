@@ -145,7 +145,7 @@ fn refused_trims(client: &Client) -> Vec<Refused> {
         ("far above", trim("t", "before=18446744073709551615"), (416, "offset_above_tail"), "which is 10"),
         ("one offset of many", trim("many", "before=0"), UNREADABLE, "needs one partition"),
         ("no such topic", trim("none", "before=0"), (404, "not_found"), "none"),
-        ("no topic", trim("_usage", "before=0"), (400, "invalid_topic_name"), "_usage"),
+        ("no topic", trim("_use", "before=0"), (400, "invalid_topic_name"), "_use"),
     ]
 }
 

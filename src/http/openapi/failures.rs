@@ -16,6 +16,7 @@ const OWN: &[(&str, &[Code])] = &[
     ("read_records", &[Code::NotAcceptable, Code::OffsetTrimmed, Code::OffsetAboveTail, Code::Unprocessable]),
     ("follow_topics", &[Code::NotAcceptable, Code::Unprocessable]),
     ("trim_records", &[Code::OffsetAboveTail]),
+    ("view_usage", &[Code::Unprocessable]),
     ("create_tenant", &[Code::Conflict]),
     ("change_tenant", &[Code::Conflict]),
     ("change_key", &[Code::Conflict]),
@@ -24,7 +25,7 @@ const OWN: &[(&str, &[Code])] = &[
     ("readyz", &[Code::StoreUnavailable, Code::ShuttingDown]),
 ];
 
-/// Parameters that hold a cursor.
+/// Parameters that hold a cursor, but for the `from` of a report of use, which is a time.
 const CURSORS: [&str; 3] = ["cursor", "from", "last_event_id"];
 
 /// The codes that an operation may answer, in the order of the closed list.
@@ -51,7 +52,7 @@ fn codes(route: &Route, operation: &Operation) -> Vec<Code> {
     if has_parameter("topic") {
         codes.push(Code::InvalidTopicName);
     }
-    if CURSORS.into_iter().any(has_parameter) {
+    if CURSORS.into_iter().any(has_parameter) && id != "view_usage" {
         codes.push(Code::InvalidCursor);
     }
     if operation.request_body.is_some() {

@@ -6,6 +6,46 @@ export interface components {
     schemas: {
         /** @description An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own. */
         AllowedOrigin: string;
+        /** @description A record of `_audit`. */
+        Audit: {
+            /** @description The address that the connection came from. */
+            address?: string | null;
+            /**
+             * Format: int64
+             * @description When, ms since the Unix epoch.
+             */
+            at: number;
+            code?: components["schemas"]["ErrorCode"] | null;
+            /**
+             * Format: int64
+             * @description How many records are missing.
+             */
+            count?: number | null;
+            /** @description Which credential: `root`, `key:<id>`, or how else it is named. */
+            credential?: string | null;
+            /** @description The operation, by its id in the OpenAPI document. */
+            operation?: string | null;
+            /** @description The id of the request, which both records of a call have. */
+            request_id?: string | null;
+            /**
+             * Format: int32
+             * @description The status of the answer.
+             */
+            status?: number | null;
+            /** @description For whom the credential was made, where it says so. */
+            subject?: string | null;
+            /** @description What it was about: the name of a topic or tenant, the id of a key. */
+            target?: string | null;
+            /** @description The tenant that an operator's call was about. */
+            tenant?: string | null;
+            /** @description What it is about. */
+            type: components["schemas"]["AuditKind"];
+        };
+        /**
+         * @description What a record of `_audit` is about.
+         * @enum {string}
+         */
+        AuditKind: "begun" | "answered" | "unauthenticated" | "dropped";
         /** @description The credential, when none came with the upgrade; due within 10 s. */
         AuthFrame: {
             /** @description Repeated in an `error` that answers it. */
@@ -174,6 +214,62 @@ export interface components {
             resumed_at: number;
             /** @description The topic. */
             topic: string;
+        };
+        /**
+         * @description How finely use is told.
+         * @enum {string}
+         */
+        Granularity: "minute" | "hour";
+        /** @description What happened to a tenant. */
+        Happening: {
+            /** @description Its name. */
+            topic: string;
+            /** @enum {string} */
+            type: "topic_made";
+        } | {
+            /** @description Its name. */
+            topic: string;
+            /** @enum {string} */
+            type: "topic_changed";
+        } | {
+            /** @description Its name. */
+            topic: string;
+            /** @enum {string} */
+            type: "topic_deleted";
+        } | {
+            /** @description Its id. */
+            key: string;
+            /** @enum {string} */
+            type: "key_made";
+        } | {
+            /** @description Its id. */
+            key: string;
+            /** @enum {string} */
+            type: "key_rotated";
+        } | {
+            /** @description Its id. */
+            key: string;
+            /** @enum {string} */
+            type: "key_revoked";
+        } | {
+            /** @enum {string} */
+            type: "tenant_suspended";
+        } | {
+            /** @enum {string} */
+            type: "tenant_resumed";
+        } | {
+            /** @description Which one. */
+            quota: string;
+            /** @enum {string} */
+            type: "quota_reached";
+        } | {
+            /**
+             * Format: int64
+             * @description How many records are missing.
+             */
+            count: number;
+            /** @enum {string} */
+            type: "dropped";
         };
         /** @description A trusted issuer. */
         Issuer: {
@@ -1048,6 +1144,14 @@ export interface components {
              */
             suspended_at?: number | null;
         };
+        /** @description A record of `_events`. */
+        TenantEvent: components["schemas"]["Happening"] & {
+            /**
+             * Format: int64
+             * @description When, ms since the Unix epoch.
+             */
+            at: number;
+        };
         /** @description The name of a tenant: 1 to 63 of `a-z 0-9 -`, starting and ending with a letter or digit. */
         TenantName: string;
         /** @description What `PATCH /v1/tenants/{tenant}` changes; what is left out stays. */
@@ -1149,7 +1253,8 @@ export interface components {
         TopicAction: "publish" | "subscribe" | "manage" | "view";
         /**
          * @description The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ ~ - /`, not starting with `_` or `.`, with no empty level and
-         *     no `..`. A `/` in it is written `%2F` in a path.
+         *     no `..`. A `/` in it is written `%2F` in a path. `_usage`, `_audit` and `_events` are written by the server, and read with the
+         *     scope `admin`.
          */
         TopicName: string;
         /** @description What `PATCH /v1/topics/{topic}` changes. */
@@ -1163,7 +1268,7 @@ export interface components {
             max_record_bytes?: number | null;
             retention?: components["schemas"]["RetentionPatch"] | null;
         };
-        /** @description A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything. */
+        /** @description A topic's name, or a pattern: `*` is any run without `.` or `/`, `**` anything. None shows a topic that begins with `_`. */
         TopicPattern: string;
         /** @description What `PUT /v1/topics/{topic}` asks for; what is left out gets its default. */
         TopicRequest: {
@@ -1204,6 +1309,68 @@ export interface components {
         };
         /** @enum {string} */
         UnsubscribeType: "unsubscribe";
+        /** @description A record of `_usage`: what a tenant used in about a minute. Minutes without any use have none. */
+        Usage: {
+            /**
+             * Format: int64
+             * @description Connections that were open at the end of the span.
+             */
+            connections: number;
+            /**
+             * Format: int64
+             * @description Their bytes, as they are stored.
+             */
+            delivered_bytes: number;
+            /**
+             * Format: int64
+             * @description Records that were sent to readers.
+             */
+            delivered_records: number;
+            /**
+             * Format: int64
+             * @description Live streams and subscriptions that were open at the end of the span.
+             */
+            followers: number;
+            /**
+             * Format: int64
+             * @description Where the span begins, ms since the Unix epoch.
+             */
+            from: number;
+            /**
+             * Format: int64
+             * @description Their payload bytes.
+             */
+            published_bytes: number;
+            /**
+             * Format: int64
+             * @description Records that were stored.
+             */
+            published_records: number;
+            /**
+             * Format: int64
+             * @description Requests, and frames of WebSockets that ask for something.
+             */
+            requests: number;
+            /**
+             * Format: int64
+             * @description Stored bytes that were kept at the end of the span, of all topics.
+             */
+            storage_bytes: number;
+            /**
+             * Format: int64
+             * @description Where it ends.
+             */
+            to: number;
+        };
+        /** @description What a tenant uses. */
+        UsageReport: {
+            /** @description What was used in the span that was asked for, oldest first. */
+            data: components["schemas"]["Usage"][];
+            /** @description How finely `data` is told. */
+            granularity: components["schemas"]["Granularity"];
+            /** @description Since the last record in `_usage`. */
+            now: components["schemas"]["Usage"];
+        };
         /** @description What runs here. */
         Version: {
             /** @description The version of the API, the first part of its paths. */

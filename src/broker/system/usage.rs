@@ -1,0 +1,112 @@
+//! What tenants use, by minutes: the difference of two looks at their meters. Who used nothing has no record.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use plinth_api::system::Usage;
+use plinth_storage::ids::TenantId;
+
+use super::{System, encode};
+use crate::auth::{SystemTopic, TenantRef};
+use crate::broker::UsageFigures;
+use crate::broker::error::Error;
+
+/// Where the minute of each tenant began.
+#[derive(Debug)]
+pub(super) struct Minutes {
+    began: Mutex<Began>,
+}
+
+#[derive(Debug)]
+struct Began {
+    /// That of a tenant which is not in `looks`.
+    at: u64,
+    /// Of tenants that were used since the start of the node.
+    looks: HashMap<TenantId, Look>,
+}
+
+/// One look at a meter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    at: u64,
+    figures: UsageFigures,
+}
+
+impl Minutes {
+    pub(super) fn begin(at: u64) -> Self {
+        Self { began: Mutex::new(Began { at, looks: HashMap::new() }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Began> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Began {
+    fn of(&self, tenant: TenantId) -> Look {
+        self.looks.get(&tenant).copied().unwrap_or(Look { at: self.at, figures: UsageFigures::default() })
+    }
+}
+
+impl System {
+    /// What the tenant has used since its last record in `_usage`.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn usage_now(&self, tenant: &TenantRef) -> Result<Usage, Error> {
+        let storage_bytes = self.0.broker.stored_bytes(tenant).await?;
+        let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
+        let since = self.0.minutes.lock().of(tenant.id());
+        Ok(Usage { storage_bytes, ..used(since, now) })
+    }
+
+    /// Has a record for each tenant that used something stored soon after. One whose record before still waits gets a
+    /// longer one later.
+    pub(super) async fn end_usage(&self) {
+        let tenants = self.0.auth.used_tenants();
+        for tenant in &tenants {
+            if self.backlog().has(tenant.id(), SystemTopic::Usage) {
+                continue;
+            }
+            let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
+            let since = self.0.minutes.lock().of(tenant.id());
+            let usage = used(since, now);
+            if is_some(&usage) {
+                let storage_bytes = match self.0.broker.stored_bytes(tenant).await {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        tracing::error!(%error, "what a tenant has stored could not be counted");
+                        continue;
+                    }
+                };
+                self.backlog().push(tenant, SystemTopic::Usage, encode(&Usage { storage_bytes, ..usage }));
+            }
+            self.0.minutes.lock().looks.insert(tenant.id(), now);
+        }
+        let mut began = self.0.minutes.lock();
+        began.at = self.0.broker.log().now().0;
+        if began.looks.len() > tenants.len() {
+            began.looks.retain(|id, _| tenants.iter().any(|tenant| tenant.id() == *id));
+        }
+    }
+}
+
+fn used(since: Look, now: Look) -> Usage {
+    let (before, after) = (since.figures, now.figures);
+    Usage {
+        from: since.at,
+        to: now.at,
+        requests: after.requests - before.requests,
+        published_records: after.records_published - before.records_published,
+        published_bytes: after.bytes_published - before.bytes_published,
+        delivered_records: after.records_delivered - before.records_delivered,
+        delivered_bytes: after.bytes_delivered - before.bytes_delivered,
+        connections: after.connections,
+        followers: after.followers,
+        storage_bytes: 0,
+    }
+}
+
+fn is_some(usage: &Usage) -> bool {
+    usage.requests + usage.published_records + usage.delivered_records + usage.connections + usage.followers > 0
+}
