@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use axum::RequestExt;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
-use plinth_api::error::ErrorCode;
+use plinth_api::error::{ErrorCode, Problem};
 use plinth_api::system::{Audit, AuditKind, Happening};
 use plinth_storage::log::Placed;
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ use super::front::Front;
 use super::openapi::openapi;
 use super::routes::{Needs, Route, SOCKET};
 use super::visit::Visit;
-use crate::auth::{Action, Caller, Claim, TenantRef};
+use crate::auth::{Account, Action, Caller, Claim, TenantRef};
 use crate::broker::{Error, Note};
 use crate::server::ClientAddress;
 
@@ -222,6 +222,23 @@ pub struct Attempt {
     pub operation: Option<String>,
     /// Where it comes from.
     pub address: Option<IpAddr>,
+}
+
+/// Notes the quotas for which a call was refused.
+pub fn quota_reached(front: &Front, account: Option<&Account>, problem: &Problem) {
+    let (Some(account), Some(quotas)) = (account, &problem.violated_policies) else { return };
+    for quota in quotas {
+        front.system.quota_reached(account.tenant(), quota);
+    }
+}
+
+/// The same for an answer.
+pub(super) fn look_for_quota(front: &Front, account: Option<&Account>, response: &Response) {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS
+        && let Some(error) = response.extensions().get::<ApiError>()
+    {
+        quota_reached(front, account, error.problem());
+    }
 }
 
 impl Attempt {

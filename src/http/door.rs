@@ -10,6 +10,7 @@ use axum::http::{Method, Request, Response};
 use futures::future::Either;
 use tracing::Instrument;
 
+use super::audit::look_for_quota;
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::routes::{RECORDS, router};
@@ -59,6 +60,7 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
     };
     let mut response = around(answer).instrument(traced.span()).await;
     rate_limit::tell(visit.account(), response.headers_mut());
+    look_for_quota(&front, visit.account(), &response);
     let mut response = edge.finish(&front, Some(RECORDS), visit.into_request_id(), response);
     traced.end(&mut response);
     response

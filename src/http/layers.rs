@@ -16,7 +16,7 @@ use futures::FutureExt;
 use plinth_api::error::ErrorCode;
 use tracing::{Instrument, Level};
 
-use super::audit::Attempt;
+use super::audit::{Attempt, look_for_quota};
 use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
@@ -56,7 +56,9 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     .instrument(line)
     .instrument(traced.span())
     .await;
-    rate_limit::tell(visit.as_ref().and_then(|visit| visit.account()), response.headers_mut());
+    let account = visit.as_ref().and_then(|visit| visit.account());
+    rate_limit::tell(account, response.headers_mut());
+    look_for_quota(&front, account, &response);
     let mut response = edge.finish(&front, route, id, response);
     traced.end(&mut response);
     response

@@ -8,7 +8,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use super::audit::Audited;
 use super::front::Front;
 use super::{
-    audit, docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics, usage,
+    audit, docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics,
+    usage,
 };
 use crate::{console, ws};
 

@@ -15,7 +15,7 @@ use tracing::{Instrument, Span};
 use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
 use crate::http::RequestId;
-use crate::http::audit::Attempt;
+use crate::http::audit::{Attempt, quota_reached};
 use crate::http::traced::of_frame;
 use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
@@ -132,6 +132,7 @@ impl Session {
 
     pub(super) fn refuse(&mut self, id: Option<String>, mut problem: Problem) {
         self.front.metrics.failed(Transport::Websocket, problem.code);
+        quota_reached(&self.front, self.caller.as_ref().and_then(Caller::account), &problem);
         // Not all at once.
         if let Some(wait) = &mut problem.retry_after_ms {
             *wait = wait.saturating_add(self.front.random(SPREAD_MS));

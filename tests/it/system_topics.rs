@@ -299,6 +299,7 @@ async fn the_operators_own_tenant_is_only_read_and_only_by_the_operator() {
         inside.publishing("own", "text/plain", "x"),
         inside.get("/v1/topics/own/records"),
         inside.post("/v1/keys").json(&json!({"name": "k", "scopes": ["admin"]})),
+        inside.post("/v1/tokens").json(&json!({"scopes": ["publish:**"], "ttl": "1h"})),
         inside.get("/v1/keys"),
         server.client().acting_in("_system").get("/v1/topics/_audit/records"),
     ] {
@@ -427,6 +428,38 @@ async fn a_flood_of_refused_calls_is_bounded_and_what_is_missing_is_told() {
     // The calls may lie in two minutes.
     assert!((100..=200).contains(&written), "{written} are written down");
     assert_eq!(written + dropped, CALLS, "reads are not written down, and each refused change is there or counted");
+}
+
+/// Fails when what the server writes itself takes a place of the tenant's quotas.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_at_its_quotas_can_still_be_managed_and_is_told() {
+    let server = Server::start().await;
+    let client = server.tenant("small").await;
+    client.make_topic("only", 1).await;
+    let quotas = json!({"quotas": {"topics": 1, "storage_bytes": 1, "requests_per_second": 1000}});
+    assert_eq!(answer(server.root().patch("/v1/tenants/small").json(&quotas)).await.status, 200);
+    client.publish("only", "text/plain", "more than one byte").await;
+    let patch = json!({"max_record_bytes": 10});
+    assert_eq!(answer(client.patch("/v1/topics/only").json(&patch)).await.status, 200);
+    for topic in TOPICS {
+        assert_eq!(answer(client.get(&records_path(topic))).await.status, 200, "{topic}");
+    }
+    assert_eq!(answer(client.delete("/v1/topics/only")).await.status, 204);
+    let slow = json!({"quotas": {"requests_per_second": 1}});
+    assert_eq!(answer(server.root().patch("/v1/tenants/small").json(&slow)).await.status, 200);
+    let mut refused = 0;
+    while refused < 3 {
+        refused += u32::from(answer(client.get("/v1/topics")).await.status == 429);
+    }
+    let root = server.root().acting_in("small");
+    let open = || root.get("/v1/topics/_events/records?from=earliest").header("Accept", NDJSON).send();
+    // The operator inside the tenant is on its account, and waits for its turn.
+    let mut response = open().await.expect("an answer");
+    while response.status() != 200 {
+        response = open().await.expect("an answer");
+    }
+    let told = next(&mut LineStream::new(response), |event| event["type"] == "quota_reached").await;
+    assert_eq!(told["quota"], "requests_per_second");
 }
 
 fn sum(records: &[Value], field: &str) -> u64 {

@@ -131,6 +131,9 @@ impl Auth {
     /// the root key outside a tenant.
     pub fn mint(&self, caller: &Caller, request: &TokenRequest) -> Result<MintedToken, Denied> {
         let tenant = caller.inside()?;
+        if tenant.is_reserved() {
+            return Err(Denied::Forbidden(format!("the tenant {} is only read", tenant.name())));
+        }
         if caller.bearer().is_some() {
             return Err(Denied::Forbidden("a token mints no tokens; an API key does".into()));
         }

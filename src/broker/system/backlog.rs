@@ -23,13 +23,13 @@ pub(crate) struct Backlog {
 
 /// What waits for one topic.
 #[derive(Debug)]
-pub(super) struct Bundle {
-    pub(super) tenant: TenantRef,
-    pub(super) topic: SystemTopic,
+pub(in crate::broker) struct Bundle {
+    pub(in crate::broker) tenant: TenantRef,
+    pub(in crate::broker) topic: SystemTopic,
     /// Encoded, oldest first.
-    pub(super) records: Vec<Vec<u8>>,
+    pub(in crate::broker) records: Vec<Vec<u8>>,
     /// How many did not fit.
-    pub(super) dropped: u64,
+    pub(in crate::broker) dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ struct Waiting {
 
 impl Backlog {
     /// Takes a record in; counts it when there is no room.
-    pub(super) fn push(&self, tenant: &TenantRef, topic: SystemTopic, record: Vec<u8>) {
+    pub(in crate::broker) fn push(&self, tenant: &TenantRef, topic: SystemTopic, record: Vec<u8>) {
         {
             let mut waiting = self.lock();
             let room = waiting.bytes + record.len() <= BYTES_MAX;
@@ -64,7 +64,7 @@ impl Backlog {
     }
 
     /// Takes out what waits for up to `count` topics, the longest waiting first.
-    pub(super) fn take(&self, count: usize) -> Vec<Bundle> {
+    pub(in crate::broker) fn take(&self, count: usize) -> Vec<Bundle> {
         let mut waiting = self.lock();
         let count = count.min(waiting.order.len());
         let names: Vec<_> = waiting.order.drain(..count).collect();
@@ -74,7 +74,7 @@ impl Backlog {
     }
 
     /// Takes back what could not be stored, before what came in since.
-    pub(super) fn give_back(&self, mut bundle: Bundle) {
+    pub(in crate::broker) fn give_back(&self, mut bundle: Bundle) {
         let mut waiting = self.lock();
         waiting.bytes += bundle.bytes();
         if let Some(since) = waiting.bundles.remove(&(bundle.tenant.id(), bundle.topic)) {

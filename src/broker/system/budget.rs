@@ -40,7 +40,7 @@ pub(super) struct Budget {
 struct Spent {
     tenant: TenantRef,
     notes: [u64; 3],
-    quotas: Vec<&'static str>,
+    quotas: Vec<String>,
 }
 
 impl Budget {
@@ -53,12 +53,12 @@ impl Budget {
     }
 
     /// Whether it is the first time in this minute that the quota is reached.
-    pub(super) fn is_first(&self, tenant: &TenantRef, quota: &'static str) -> bool {
+    pub(super) fn is_first(&self, tenant: &TenantRef, quota: &str) -> bool {
         let mut spent = self.lock();
         let told = &mut Spent::of(&mut spent, tenant).quotas;
-        let first = !told.contains(&quota);
+        let first = !told.iter().any(|told| told == quota);
         if first {
-            told.push(quota);
+            told.push(quota.to_owned());
         }
         first
     }

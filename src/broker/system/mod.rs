@@ -12,22 +12,24 @@ mod tests;
 mod usage;
 mod writer;
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use plinth_api::system::{Audit, Happening, TenantEvent};
 use plinth_storage::Durability;
-use plinth_storage::ids::Timestamp;
+use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Placed, Retention};
 use plinth_storage::record::{Batch, NewRecord};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::backlog::Backlog;
 use self::budget::Budget;
 pub use self::budget::Note;
 pub use self::report::UsageRange;
-use self::usage::Minutes;
+use self::usage::{Minutes, Stored};
 use super::catalog::{Catalog, gone};
 use super::error::Error;
 use super::settings::TopicSettings;
@@ -47,6 +49,7 @@ struct Inner {
     writer: SystemWriter,
     budget: Budget,
     minutes: Minutes,
+    stored: Mutex<HashMap<TenantId, Stored>>,
     closing: CancellationToken,
 }
 
@@ -73,8 +76,8 @@ impl System {
     #[must_use]
     pub fn new(auth: Auth, broker: Broker) -> Self {
         let (writer, minutes) = (auth.system_writer(), Minutes::begin(broker.log().now().0));
-        let (budget, closing) = (Budget::default(), CancellationToken::new());
-        Self(Arc::new(Inner { auth, broker, writer, budget, minutes, closing }))
+        let (budget, stored, closing) = (Budget::default(), Mutex::default(), CancellationToken::new());
+        Self(Arc::new(Inner { auth, broker, writer, budget, minutes, stored, closing }))
     }
 
     /// Notes what happened to a tenant. It is stored soon after.
@@ -83,7 +86,7 @@ impl System {
     }
 
     /// Notes that a quota of the tenant was reached; the first time in a minute is told.
-    pub fn quota_reached(&self, tenant: &TenantRef, quota: &'static str) {
+    pub fn quota_reached(&self, tenant: &TenantRef, quota: &str) {
         if self.0.budget.is_first(tenant, quota) {
             self.tell(tenant, Happening::QuotaReached { quota: quota.to_owned() });
         }

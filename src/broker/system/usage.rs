@@ -2,14 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use plinth_api::system::Usage;
 use plinth_storage::ids::TenantId;
+use tokio::time::Instant;
 
 use super::{System, encode};
 use crate::auth::{SystemTopic, TenantRef};
 use crate::broker::UsageFigures;
 use crate::broker::error::Error;
+
+/// How long a count of stored bytes is good for, at least.
+const STORED_FOR: Duration = Duration::from_secs(1);
 
 /// Where the minute of each tenant began.
 #[derive(Debug)]
@@ -30,6 +35,13 @@ struct Began {
 struct Look {
     at: u64,
     figures: UsageFigures,
+}
+
+/// What a tenant has stored, and how long that is good for.
+#[derive(Debug)]
+pub(super) struct Stored {
+    bytes: u64,
+    until: Instant,
 }
 
 impl Minutes {
@@ -54,9 +66,10 @@ impl System {
     /// # Errors
     /// Those of the log.
     pub async fn usage_now(&self, tenant: &TenantRef) -> Result<Usage, Error> {
-        let storage_bytes = self.0.broker.stored_bytes(tenant).await?;
-        let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
+        let storage_bytes = self.stored_bytes(tenant).await?;
+        // Before the meter: a minute that ends in between would begin after this look.
         let since = self.0.minutes.lock().of(tenant.id());
+        let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
         Ok(Usage { storage_bytes, ..used(since, now) })
     }
 
@@ -68,11 +81,11 @@ impl System {
             if self.backlog().has(tenant.id(), SystemTopic::Usage) {
                 continue;
             }
-            let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
             let since = self.0.minutes.lock().of(tenant.id());
+            let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
             let usage = used(since, now);
             if is_some(&usage) {
-                let storage_bytes = match self.0.broker.stored_bytes(tenant).await {
+                let storage_bytes = match self.stored_bytes(tenant).await {
                     Ok(bytes) => bytes,
                     Err(error) => {
                         tracing::error!(%error, "what a tenant has stored could not be counted");
@@ -83,11 +96,26 @@ impl System {
             }
             self.0.minutes.lock().looks.insert(tenant.id(), now);
         }
+        self.0.stored.lock().await.clear();
         let mut began = self.0.minutes.lock();
         began.at = self.0.broker.log().now().0;
         if began.looks.len() > tenants.len() {
             began.looks.retain(|id, _| tenants.iter().any(|tenant| tenant.id() == *id));
         }
+    }
+
+    /// Stored bytes of the tenant's topics. All of its partitions are looked at: so one tenant at a time, and the sum is good for
+    /// a second, or ten times as long as it took. Cancel safe.
+    async fn stored_bytes(&self, tenant: &TenantRef) -> Result<u64, Error> {
+        let mut stored = self.0.stored.lock().await;
+        let began = Instant::now();
+        if let Some(known) = stored.get(&tenant.id()).filter(|known| began < known.until) {
+            return Ok(known.bytes);
+        }
+        let bytes = self.0.broker.stored_bytes(tenant).await?;
+        let until = Instant::now() + (10 * began.elapsed()).max(STORED_FOR);
+        stored.insert(tenant.id(), Stored { bytes, until });
+        Ok(bytes)
     }
 }
 
@@ -96,11 +124,11 @@ fn used(since: Look, now: Look) -> Usage {
     Usage {
         from: since.at,
         to: now.at,
-        requests: after.requests - before.requests,
-        published_records: after.records_published - before.records_published,
-        published_bytes: after.bytes_published - before.bytes_published,
-        delivered_records: after.records_delivered - before.records_delivered,
-        delivered_bytes: after.bytes_delivered - before.bytes_delivered,
+        requests: after.requests.saturating_sub(before.requests),
+        published_records: after.records_published.saturating_sub(before.records_published),
+        published_bytes: after.bytes_published.saturating_sub(before.bytes_published),
+        delivered_records: after.records_delivered.saturating_sub(before.records_delivered),
+        delivered_bytes: after.bytes_delivered.saturating_sub(before.bytes_delivered),
         connections: after.connections,
         followers: after.followers,
         storage_bytes: 0,

@@ -72,11 +72,7 @@ fn of_schema(name: &str) -> Option<Value> {
         "TicketRequest" => json!({}),
         "Ticket" => json!({"ticket": "one-time-ticket", "expires_at": 1_780_000_030_000_u64}),
         "UsageReport" => json!({"now": of_schema("Usage")?, "granularity": "minute", "data": [of_schema("Usage")?]}),
-        "Usage" => json!({
-            "from": 1_780_000_000_000_u64, "to": 1_780_000_060_000_u64, "requests": 12, "published_records": 100,
-            "published_bytes": 4096, "delivered_records": 300, "delivered_bytes": 12288, "connections": 4, "followers": 3,
-            "storage_bytes": 1_048_576,
-        }),
+        "Usage" => usage(),
         "Version" => json!({"name": "plinth", "version": "0.1.0", "api": "v1"}),
         _ => return of_token_schema(name),
     };
@@ -121,6 +117,15 @@ fn of_token_schema(name: &str) -> Option<Value> {
         _ => return None,
     };
     Some(example)
+}
+
+/// What a tenant used in a minute.
+fn usage() -> Value {
+    json!({
+        "from": 1_780_000_000_000_u64, "to": 1_780_000_060_000_u64, "requests": 12, "published_records": 100,
+        "published_bytes": 4096, "delivered_records": 300, "delivered_bytes": 12288, "connections": 4, "followers": 3,
+        "storage_bytes": 1_048_576,
+    })
 }
 
 const CURSOR: &str = "AQAAAAEAAAAAAAAAEQ";
