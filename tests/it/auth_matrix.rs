@@ -7,6 +7,9 @@ use plinth::http::{Needs, ROUTES, Route};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+mod cells;
+mod frames;
+
 use crate::client::{Client, SSE, answer, escape, within};
 use crate::contract;
 use crate::cookie::{Spent, spend};
@@ -23,8 +26,20 @@ struct Names {
     issuer: String,
 }
 
+impl Names {
+    /// Names of things that nobody has.
+    fn missing() -> Self {
+        Self {
+            topic: "zz-none".into(),
+            tenant: "nobody".into(),
+            id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
+            issuer: "nothing".into(),
+        }
+    }
+}
+
 /// What came back: the body only when it is an error.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     status: u16,
     headers: Vec<(String, String)>,
@@ -137,42 +152,6 @@ async fn the_right_credential_passes_on_every_route() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_valid_credential_every_route_answers_401_alike() {
-    let server = Server::start().await;
-    let names = prepared(&server).await;
-    let client = server.client();
-    let made = answer(client.post("/v1/keys").json(&json!({"name": "r", "scopes": ALL}))).await.json();
-    let revoked = made["key"].as_str().unwrap().to_owned();
-    assert_eq!(answer(client.delete(&format!("/v1/keys/{}", made["id"].as_str().unwrap()))).await.status, 204);
-    let short = json!({"name": "e", "scopes": ALL, "expires_in": "1s"});
-    let made = answer(client.post("/v1/keys").json(&short)).await;
-    assert_eq!(made.status, 201, "{}", made.text());
-    let expired = made.json()["key"].as_str().unwrap().to_owned();
-    // A long-poll that gets nothing passes the key's second of life.
-    client.page("zz-here", "from=latest&wait=2s").await;
-    let (most, last) = server.key().split_at(server.key().len() - 1);
-    let mistyped = format!("{most}{}", if last == "x" { "y" } else { "x" });
-    let other_secret = format!("plk_{}_{}", server.key().split('_').nth(1).unwrap(), "A".repeat(49));
-    let wrong_root = format!("{ROOT_KEY}x");
-    let long = "x".repeat(5000);
-    let keys = [&revoked, &expired, &mistyped, &other_secret, &wrong_root, "garbage", "plk_", long.as_str()];
-    let tokens = tokens::bad(&server).await;
-    for route in guarded() {
-        for token in keys.into_iter().chain(tokens.iter().map(String::as_str)) {
-            let seen = send(request(&Client::new(server.url(), Some(token)), route, &names)).await;
-            check_401(route, token, &seen);
-        }
-        let basic = request(&server.stranger(), route, &names).header("Authorization", "Basic cm9vdDpyb290");
-        check_401(route, "Basic", &send(basic).await);
-        // A WebSocket may send its credential in the first frame; ws.rs looks at that.
-        if route.path != "/v1/ws" {
-            check_401(route, "none", &send(request(&server.stranger(), route, &names)).await);
-        }
-    }
-    assert_eq!(client.count("zz-here").await, 0, "nothing was stored");
-}
-
 fn check_401(route: &Route, token: &str, seen: &Seen) {
     let at = format!("{} {} with {token}: {seen:?}", route.method, route.path);
     assert_eq!(seen.status, 401, "{at}");
@@ -245,12 +224,7 @@ async fn the_cookie_of_a_ticket_opens_again_what_a_browser_opens_and_nothing_els
 async fn a_credential_without_the_scope_gets_403_whether_or_not_the_thing_exists() {
     let server = Server::start().await;
     let names = prepared(&server).await;
-    let absent = Names {
-        topic: "zz-none".into(),
-        tenant: "nobody".into(),
-        id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
-        issuer: "nothing".into(),
-    };
+    let absent = Names::missing();
     for route in guarded() {
         for wrong in wrong_credentials(&server, route).await {
             let there = send(request(&wrong, route, &names)).await;
@@ -325,12 +299,7 @@ async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist(
     let careful = Client::new(server.url(), Some(&key));
     server.client().publish("zz-here", "text/plain", "secret").await;
     let names = prepared(&server).await;
-    let absent = Names {
-        topic: "zz-none".into(),
-        tenant: "nobody".into(),
-        id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
-        issuer: "nothing".into(),
-    };
+    let absent = Names::missing();
     let named = |route: &&Route| route.path.contains('{') || route.path == "/v1/stream";
     for route in guarded().filter(named).filter(|route| route.method != "PUT") {
         let client = if route.needs == Needs::Manage { &full } else { &careful };
