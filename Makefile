@@ -75,7 +75,8 @@ power-cuts: setup ## the same with N power cuts, on a disk of its own; for root
 bad-disks: setup ## the same with N kills, while the cache disk is full or read-only at times; for root
 	PLINTH_KILLS=$(N) $(E) cargo test --locked --test it disks::a_full -- --nocapture
 
-fuzz: setup ## N seeds of garbage over raw sockets, HTTP and WebSocket (SEED is the first; by chance when not set)
+fuzz: setup ## N thousand inputs for each parser; N seeds of garbage over raw sockets, HTTP and WebSocket (SEED is the first)
+	BOLERO_RANDOM_ITERATIONS=$$((1000 * $(N))) $(E) cargo test --locked --lib fuzz::
 	PLINTH_FUZZ_SEEDS=$(N) PLINTH_TEST_SEED=$${SEED:-$$RANDOM} $(E) cargo test --locked --test it abuse:: -- --nocapture
 
 sim: setup ## SEEDS simulated histories of the log core, from SEED on

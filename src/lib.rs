@@ -10,6 +10,8 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod console;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod parse;
 pub mod problem;

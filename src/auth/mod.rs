@@ -216,4 +216,6 @@ impl Auth {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

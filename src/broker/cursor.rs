@@ -127,6 +127,9 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use plinth_api::limits::PARTITIONS_MAX;
 

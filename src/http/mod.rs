@@ -15,6 +15,8 @@ pub mod error;
 pub mod extract;
 mod follow;
 mod front;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod issuers;
 mod keys;

@@ -355,6 +355,9 @@ fn line_record(body: &Bytes, number: usize, line: &str) -> Result<NewRecord, Api
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
