@@ -13,7 +13,7 @@ mod frames;
 use crate::client::{Client, SSE, answer, escape, within};
 use crate::contract;
 use crate::cookie::{Spent, spend};
-use crate::harness::{ROOT_KEY, Server};
+use crate::harness::Server;
 use crate::tokens;
 
 const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];

@@ -140,4 +140,6 @@ fn unavailable(error: &Error) -> Denied {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

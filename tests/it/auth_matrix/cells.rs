@@ -196,8 +196,7 @@ impl World {
         let issuer = json!({"issuer": "https://theirs.example", "algorithms": ["HS256"], "secret": "x".repeat(64)});
         let trusted = answer(self.foreign.put("/v1/issuers/zz-theirs").json(&issuer)).await;
         assert!([200, 201].contains(&trusted.status), "{}", trusted.text());
-        let foreign =
-            Names { topic: "zz-theirs".into(), tenant: "zz-other".into(), id, issuer: "zz-theirs".into() };
+        let foreign = Names { topic: "zz-theirs".into(), tenant: "zz-other".into(), id, issuer: "zz-theirs".into() };
         let twice = Names {
             topic: own.topic.replacen('z', "%7A", 1),
             tenant: own.tenant.replacen('v', "%2576", 1),
@@ -307,6 +306,10 @@ async fn a_refused_credential_is_refused_alike_whatever_it_asks_for() {
                 assert!(secret.is_none_or(|secret| !seen.body.contains(secret)), "{at}: it repeats the credential");
                 let challenged = seen.headers.iter().any(|(name, _)| name == "www-authenticate");
                 assert_eq!(challenged, [401, 403].contains(&seen.status), "{at}: {seen:?}");
+                // It says at length why, with the time.
+                if route.path == "/v1/auth/explain" {
+                    continue;
+                }
                 let seen = seen.anonymous(names);
                 assert_eq!(*first.get_or_insert_with(|| seen.clone()), seen, "{at}: it tells the names apart");
             }
@@ -345,7 +348,7 @@ async fn the_right_credential_gets_its_own_things_and_no_others() {
         let [own, foreign, missing, twice] = world.names().await;
         let client = world.right(route);
         let seen = send(request(&client, route, &twice)).await;
-        assert!([400, 404].contains(&seen.status), "{at}, encoded twice: {seen:?}");
+        assert!([400, 404, 422].contains(&seen.status), "{at}, encoded twice: {seen:?}");
         if route.path.contains("{topic}") {
             assert_eq!(code(&seen).as_deref(), Some("invalid_topic_name"), "{at}, encoded twice: {seen:?}");
         }
