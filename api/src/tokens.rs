@@ -3,12 +3,20 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// A scope in which `{claim}` stands for the value of a claim: `subscribe:users/{sub}/**`.
+#[derive(Debug, ToSchema)]
+#[schema(
+    max_length = 255,
+    pattern = r"^(publish|subscribe|manage):(?!.*(\.\.|//|/$|\*{3}))([A-Za-z0-9~*-]|\{[A-Za-z0-9_:-]{1,64}\})([A-Za-z0-9._~*/-]|\{[A-Za-z0-9_:-]{1,64}\})*$"
+)]
+pub struct ScopeTemplate(pub String);
+
 /// What `POST /v1/tokens` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// What the token may do: each within one scope of the caller, and not `admin`. `{sub}` stands for the subject.
-    #[schema(min_items = 1, max_items = 100)]
+    #[schema(value_type = Vec<ScopeTemplate>, min_items = 1, max_items = 100)]
     pub scopes: Vec<String>,
     /// How long it lives, `1s` to `1d`; default `1h`. It does not outlive the caller's credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]

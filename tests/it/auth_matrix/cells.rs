@@ -194,9 +194,9 @@ impl World {
         let made = answer(self.foreign.post("/v1/keys").json(&json!({"name": "", "scopes": ["subscribe:**"]}))).await;
         let id = made.json()["id"].as_str().unwrap().to_owned();
         let issuer = json!({"issuer": "https://theirs.example", "algorithms": ["HS256"], "secret": "x".repeat(64)});
-        let trusted = answer(self.foreign.put("/v1/issuers/zz-theirs").json(&issuer)).await;
+        let trusted = answer(self.foreign.put("/v1/issuers/zz-abroad").json(&issuer)).await;
         assert!([200, 201].contains(&trusted.status), "{}", trusted.text());
-        let foreign = Names { topic: "zz-theirs".into(), tenant: "zz-other".into(), id, issuer: "zz-theirs".into() };
+        let foreign = Names { topic: "zz-theirs".into(), tenant: "zz-other".into(), id, issuer: "zz-abroad".into() };
         let twice = Names {
             topic: own.topic.replacen('z', "%7A", 1),
             tenant: own.tenant.replacen('v', "%2576", 1),

@@ -987,6 +987,8 @@ export interface components {
         };
         /** @description What a key may do: `admin`, or an action on the topics whose names fit a pattern. */
         Scope: string;
+        /** @description A scope in which `{claim}` stands for the value of a claim: `subscribe:users/{sub}/**`. */
+        ScopeTemplate: string;
         /** @description A frame from the server. */
         ServerFrame: {
             /** @description The limits that hold on it. */
@@ -1203,7 +1205,7 @@ export interface components {
         /** @description What `POST /v1/tokens` asks for. */
         TokenRequest: {
             /** @description What the token may do: each within one scope of the caller, and not `admin`. `{sub}` stands for the subject. */
-            scopes: string[];
+            scopes: components["schemas"]["ScopeTemplate"][];
             /** @description Who is to hold it, 1 to 255 bytes; default the caller. */
             subject?: string | null;
             /** @description How long it lives, `1s` to `1d`; default `1h`. It does not outlive the caller's credential. */
