@@ -43,9 +43,10 @@ pub struct TenantPatch {
     pub allowed_origins: Option<Vec<String>>,
 }
 
-/// An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own.
+/// An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own; or `*` for every
+/// page.
 #[derive(Debug, ToSchema)]
-#[schema(max_length = 255, pattern = r"^https?://[a-z0-9.\[\]:-]+$")]
+#[schema(max_length = 255, pattern = r"^(\*|https?://[a-z0-9.\[\]:-]+)$")]
 pub struct AllowedOrigin(pub String);
 
 /// A tenant.

@@ -11,6 +11,7 @@ mod jwt;
 mod key;
 mod known;
 mod name;
+mod origins;
 mod pattern;
 mod purge;
 mod reconnect;
@@ -38,6 +39,7 @@ pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, RevocationVie
 pub(crate) use self::jwt::{Jwk, claim_deletions};
 pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
 use self::known::KnownKey;
+pub use self::origins::Allowed;
 pub use self::reconnect::Reconnect;
 use self::reconnect::ReconnectKey;
 use self::registry::Registry;
@@ -162,6 +164,12 @@ impl Auth {
     pub fn create_ticket(&self, caller: &Caller) -> Result<Ticket, Denied> {
         caller.inside()?;
         Ok(self.0.tickets.issue(caller, &self.0.reconnect.tag(caller), self.0.log.now()))
+    }
+
+    /// Whether some tenant allows pages of `origin`: what a browser asks before it is known whose credential it will send.
+    #[must_use]
+    pub fn some_tenant_allows(&self, origin: &str) -> Option<Allowed> {
+        self.0.tenants.some_allows(origin)
     }
 
     /// Stores what waits to be, and waits for the changes under way; before the log is closed. Cancel safe.

@@ -9,9 +9,13 @@ use plinth_api::quotas::Quotas;
 use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, Timestamp};
 
+use super::origins::{Allowed, Origins, allowed_by};
 use super::system::SYSTEM_TENANT;
 use crate::broker::documents::{self, TenantDoc};
 use crate::broker::{Error, Meter};
+
+/// Tenants that are read in one step.
+const LOAD_STEP: usize = 200;
 
 /// What an operator sets for a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,10 +39,12 @@ struct Tenant {
     meter: Arc<Meter>,
 }
 
-/// The tenants that were asked for since the start and are not deleted.
+/// The tenants that were asked for since the start and are not deleted, and the origins that all of them list.
 pub(super) struct Registry {
     log: Log,
     live: RwLock<HashMap<TenantId, TenantRef>>,
+    /// Written under the lock of `live`.
+    origins: RwLock<Origins>,
 }
 
 impl TenantRef {
@@ -72,6 +78,12 @@ impl TenantRef {
         &*self.0.name == SYSTEM_TENANT
     }
 
+    /// Whether it allows pages of `origin` to use its credentials.
+    #[must_use]
+    pub fn allows(&self, origin: &str) -> Option<Allowed> {
+        allowed_by(&self.0.settings.load().allowed_origins, origin)
+    }
+
     /// Whether its credentials are refused now.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
@@ -95,7 +107,33 @@ impl fmt::Debug for TenantRef {
 
 impl Registry {
     pub(super) fn new(log: Log) -> Self {
-        Self { log, live: RwLock::default() }
+        Self { log, live: RwLock::default(), origins: RwLock::default() }
+    }
+
+    /// Learns which origins are listed; once, at the start.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub(super) fn load_origins(&self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let rows = self.log.scan(documents::TENANT_NAMES, after.as_deref(), LOAD_STEP)?;
+            for (key, stored) in &rows {
+                let doc: TenantDoc = documents::decode(key, stored)?;
+                if !doc.allowed_origins.is_empty() {
+                    self.refresh(doc.id())?;
+                }
+            }
+            match rows.last() {
+                Some((last, _)) if rows.len() == LOAD_STEP => after = Some(last.clone()),
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether some tenant allows pages of `origin`.
+    pub(super) fn some_allows(&self, origin: &str) -> Option<Allowed> {
+        self.origins.read().unwrap_or_else(PoisonError::into_inner).allowed(origin)
     }
 
     /// The tenant, unless it does not exist or its deletion has begun.
@@ -123,9 +161,11 @@ impl Registry {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let Some(doc) = documents::load::<TenantDoc>(&self.log, &documents::tenant(id))? else {
             live.remove(&id);
+            self.list(id, &[]);
             return Ok(None);
         };
         let settings = Arc::new(settings_of(&doc));
+        self.list(id, &settings.allowed_origins);
         if let Some(known) = live.get(&id) {
             known.0.meter.set(&settings.quotas);
             known.0.settings.store(settings);
@@ -136,6 +176,10 @@ impl Registry {
         let made = TenantRef(Arc::new(tenant));
         live.insert(id, made.clone());
         Ok(Some(made))
+    }
+
+    fn list(&self, id: TenantId, origins: &[String]) {
+        self.origins.write().unwrap_or_else(PoisonError::into_inner).set(id, origins);
     }
 }
 

@@ -63,8 +63,10 @@ impl Auth {
         tenant::finish_deletions(&log).await?;
         let cursors = cursor_key(&log).await?;
         let reconnect = ReconnectKey::new(&cursors, &root);
+        let tenants = Registry::new(log.clone());
+        tenants.load_origins()?;
         let shared = Shared {
-            tenants: Registry::new(log.clone()),
+            tenants,
             jwt: Jwt::new(&cursors, &root, given, log.cluster()),
             log,
             root,

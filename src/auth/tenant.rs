@@ -14,6 +14,7 @@ use plinth_storage::{Kind, Log};
 use super::Auth;
 use super::caller::Operator;
 use super::name::check_tenant_name;
+use super::origins::is_listable;
 use super::registry::{TenantSettings, settings_of};
 use crate::broker::Error;
 use crate::broker::documents::{self, TenantDoc, TopicDoc};
@@ -58,11 +59,12 @@ impl Auth {
         check_settings(&settings.quotas, &settings.allowed_origins)?;
         let (doc, docs) = compose(&self.0.log, name, settings);
         let change = Change { guards: vec![Guard::Absent(documents::tenant_name(name))], docs, topics: vec![] };
-        let (log, taken) = (self.0.log.clone(), format!("there is a tenant {name:?} already"));
+        let (auth, id, taken) = (self.clone(), doc.id(), format!("there is a tenant {name:?} already"));
         let commit = async move {
-            let committed = log.commit(change).await;
+            let committed = auth.0.log.commit(change).await;
             committed
-                .map_err(|error| if error.kind() == Kind::Conflict { Error::Conflict(taken) } else { error.into() })
+                .map_err(|error| if error.kind() == Kind::Conflict { Error::Conflict(taken) } else { error.into() })?;
+            auth.0.tenants.refresh(id)
         };
         self.0.changes.run(commit).await?;
         Ok(view(doc))
@@ -331,19 +333,13 @@ fn check_settings(quotas: &Quotas, allowed_origins: &[String]) -> Result<(), Err
         let count = allowed_origins.len();
         return Err(Error::Unprocessable(format!("{count} allowed origins exceed the limit of {ALLOWED_ORIGINS_MAX}")));
     }
-    match allowed_origins.iter().find(|origin| !is_origin(origin)) {
+    match allowed_origins.iter().find(|origin| !is_listable(origin)) {
         Some(wrong) => Err(Error::Unprocessable(format!(
             "allowed origin {wrong:?} is not what browsers send: scheme and host in lower case, without a path, such as \
-             https://app.example.com"
+             https://app.example.com, or * for every page"
         ))),
         None => Ok(()),
     }
-}
-
-/// Whether a browser would send exactly this for a page.
-fn is_origin(text: &str) -> bool {
-    url::Url::parse(text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
 }
 
 fn view(doc: TenantDoc) -> TenantView {

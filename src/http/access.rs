@@ -147,6 +147,13 @@ fn origin(parts: &Parts) -> Origin {
     if own { Origin::Own } else { Origin::Foreign }
 }
 
+/// The origin of the page that a request comes from, unless it is the server's own; empty where it is not said.
+#[must_use]
+pub fn foreign_page(parts: &Parts) -> Option<String> {
+    let named = parts.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+    (origin(parts) == Origin::Foreign).then(|| named.to_owned())
+}
+
 /// The host and port that the client means; HTTP/2 has it in the target.
 fn authority(parts: &Parts) -> Option<&str> {
     let target = parts.uri.authority().map(|authority| authority.as_str());

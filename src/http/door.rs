@@ -11,6 +11,7 @@ use futures::future::Either;
 use tracing::Instrument;
 
 use super::audit::look_for_quota;
+use super::cors::Page;
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::routes::{RECORDS, router};
@@ -52,6 +53,7 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
     let traced = Traced::begin(&front, &request, Some(RECORDS), &id);
     let visit = Visit::new(Connection::of(connection, request.body()), id);
     let edge = Edge::of(&request, visit.connection().address());
+    let page = Page::of(request.headers());
     let answer = async {
         check_host(&request)?;
         let (parts, body) = request.into_parts();
@@ -61,6 +63,7 @@ async fn publish_directly(front: Front, connection: ConnectionId, request: Reque
     let mut response = around(answer).instrument(traced.span()).await;
     rate_limit::tell(visit.account(), response.headers_mut());
     look_for_quota(&front, visit.account(), &response);
+    page.tell(&front, visit.account(), response.headers_mut());
     let mut response = edge.finish(&front, Some(RECORDS), visit.into_request_id(), response);
     traced.end(&mut response);
     response

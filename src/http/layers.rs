@@ -17,6 +17,7 @@ use plinth_api::error::ErrorCode;
 use tracing::{Instrument, Level};
 
 use super::audit::{Attempt, look_for_quota};
+use super::cors::{self, Page};
 use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
@@ -28,6 +29,9 @@ use crate::telemetry::Transport;
 use crate::telemetry::logs::ACCESS;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// No page of another origin gets an answer as an image, a script or a frame of its own.
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// What is shown for the route of a request that matches none.
 const OTHER: &str = "other";
@@ -49,9 +53,14 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     }
     let traced = Traced::begin(&front, &request, route, &id);
     let line = tracing::info_span!("request", request_id = id.as_str(), route = route.unwrap_or(OTHER));
+    let page = Page::of(request.headers());
+    let asked = if edge.private { cors::preflight(&front, &request) } else { None };
     let mut response = around(async move {
         check_host(&request)?;
-        Ok(next.run(request).await)
+        match asked {
+            Some(told) => told,
+            None => Ok(next.run(request).await),
+        }
     })
     .instrument(line)
     .instrument(traced.span())
@@ -59,6 +68,9 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     let account = visit.as_ref().and_then(|visit| visit.account());
     rate_limit::tell(account, response.headers_mut());
     look_for_quota(&front, account, &response);
+    if edge.private {
+        page.tell(&front, account, response.headers_mut());
+    }
     let mut response = edge.finish(&front, route, id, response);
     traced.end(&mut response);
     response
@@ -105,6 +117,7 @@ impl Edge {
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, id.into_value());
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
         if self.private && !headers.contains_key(CACHE_CONTROL) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         }

@@ -8,6 +8,7 @@ pub mod access;
 mod asyncapi;
 pub mod audit;
 pub mod convert;
+pub mod cors;
 mod docs;
 mod door;
 mod encode;

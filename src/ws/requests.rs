@@ -16,6 +16,7 @@ use crate::auth::{Action, Caller, Credential, Denied};
 use crate::broker::{self, Error, FollowRequest, Follower, ProducerTerm, Publish, Published, Terms};
 use crate::http::RequestId;
 use crate::http::audit::{Attempt, quota_reached};
+use crate::http::cors::check_page;
 use crate::http::traced::of_frame;
 use crate::parse::{class, new_records};
 use crate::problem::{of_publish, problem_of, problem_of_denied};
@@ -163,6 +164,7 @@ impl Session {
         }
         let credential = Credential::Bearer(&frame.token);
         let caller = self.front.auth.authenticate(credential, self.tenant.as_deref());
+        let caller = caller.and_then(|caller| check_page(self.page.as_deref(), &caller).map(|()| caller));
         match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
             Ok(caller) => {
                 if let Err(refused) = self.visit.enter(&caller) {

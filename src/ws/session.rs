@@ -38,6 +38,8 @@ pub(super) struct Handshake {
     pub(super) tenant: Option<String>,
     /// The request that this began with.
     pub(super) visit: Arc<Visit>,
+    /// The origin of the page that opened it, if that is not the server's own.
+    pub(super) page: Option<String>,
     /// Why there is no room for the connection, if there is none.
     pub(super) refused: Option<Box<Problem>>,
 }
@@ -49,6 +51,8 @@ pub(super) struct Session {
     pub(super) tenant: Option<String>,
     /// The request that this began with. Records without a key go to one partition per connection.
     pub(super) visit: Arc<Visit>,
+    /// The origin of the page that opened it, if that is not the server's own.
+    pub(super) page: Option<String>,
     pub(super) outbox: Outbox,
     pub(super) subscriptions: Subscriptions,
     pub(super) requests: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
@@ -87,13 +91,14 @@ impl Ending {
 /// Serves a connection until it ends.
 pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     let (sink, mut frames) = socket.split();
-    let Handshake { front, caller, tenant, visit, refused } = handshake;
+    let Handshake { front, caller, tenant, visit, page, refused } = handshake;
     let mut session = Session {
         id: front.broker.log().new_ulid().to_string(),
         front,
         caller,
         tenant,
         visit,
+        page,
         outbox: Outbox::new(sink),
         subscriptions: Subscriptions::default(),
         requests: FuturesUnordered::new(),

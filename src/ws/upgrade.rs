@@ -19,7 +19,8 @@ use plinth_api::limits::FRAME_BYTES_MAX;
 
 use crate::auth::Credential;
 use crate::http::Front;
-use crate::http::access::{Access, by_ticket_or_cookie};
+use crate::http::access::{Access, by_ticket_or_cookie, foreign_page};
+use crate::http::cors::check_page;
 use crate::http::error::ApiError;
 use crate::http::extract::{Params, authenticate, bearer, tenant_header, visit};
 
@@ -75,6 +76,7 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         caller: access.as_ref().map(|access| access.caller.clone()),
         tenant: tenant.map(str::to_owned),
         visit: Arc::clone(visit(&parts)?),
+        page: foreign_page(&parts),
         refused,
     };
     if offer.named {
@@ -159,6 +161,7 @@ fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Opti
         }
     };
     access.caller.inside()?;
+    check_page(foreign_page(parts).as_deref(), &access.caller)?;
     visit(parts)?.enter(&access.caller)?;
     Ok(access)
 }

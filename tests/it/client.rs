@@ -139,6 +139,11 @@ impl Client {
         self
     }
 
+    /// The credential.
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().expect("this client has one")
+    }
+
     /// A request with the credential.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod contract;
 mod cookie;
+mod cors;
 mod debian;
 mod disks;
 mod durability;

@@ -127,6 +127,11 @@ impl Socket {
         self.closed().await
     }
 
+    /// Whether the next frame welcomes the client.
+    pub(crate) async fn is_welcome(&mut self) -> bool {
+        matches!(self.next().await, Next::Frame(frame) if frame.kind == "welcome")
+    }
+
     pub(crate) async fn closed(&mut self) -> Option<u16> {
         match self.next().await {
             Next::Closed(code) => code,

@@ -25,6 +25,17 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
         |_, _| true,
     ),
     ("X-Content-Type-Options", Type::String, "`nosniff`", |_, _| true),
+    ("Cross-Origin-Resource-Policy", Type::String, "`same-origin`", |_, _| true),
+    (
+        "Access-Control-Allow-Origin",
+        Type::String,
+        "To a page of another origin that the tenant lists in `allowed_origins`: its origin, or `*` if every page is",
+        |_, route| route.path.starts_with("/v1/"),
+    ),
+    ("Access-Control-Expose-Headers", Type::String, "Which of these headers such a page may read", |_, route| {
+        route.path.starts_with("/v1/")
+    }),
+    ("Vary", Type::String, "`Origin`, when the request has that header", |_, route| route.path.starts_with("/v1/")),
     ("Strict-Transport-Security", Type::String, "`max-age=31536000`, over TLS alone", |_, _| true),
     (
         "Cache-Control",
