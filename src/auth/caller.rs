@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use plinth_storage::ids::Timestamp;
 
 use super::account::Account;
-use super::jwt::{Fingerprint, TokenFault};
+use super::jwt::{CALLERS, Fingerprint, TokenFault};
 use super::name::check_topic_name;
 use super::pattern::Pattern;
 use super::registry::TenantRef;
@@ -105,6 +105,8 @@ pub(super) struct Token {
     pub(super) token_id: Option<String>,
     pub(super) issued_at: Timestamp,
     pub(super) source: Source,
+    /// By how much the clock may be ahead that it was issued by.
+    pub(super) leeway_ms: u64,
     /// The state of revocations under which it was last found not to be revoked.
     pub(super) checked: AtomicU64,
 }
@@ -158,7 +160,7 @@ impl Caller {
     pub(super) fn token(token: Token, account: Account, scopes: Vec<Scope>, expires_at: Timestamp) -> Self {
         let id = match &token.source {
             Source::Issuer { name, .. } => format!("token:{name}:{}", token.subject).into(),
-            Source::Minted { .. } => format!("token:plinth:{}", token.subject).into(),
+            Source::Minted { .. } => format!("token:{CALLERS}:{}", token.subject).into(),
         };
         let grant = Grant::Scopes { holder: Holder::Token(Arc::new(token)), scopes };
         Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at: Some(expires_at) }))

@@ -18,6 +18,7 @@ mod reconnect;
 mod registry;
 mod scope;
 mod secret;
+mod settle;
 mod start;
 mod system;
 mod tenant;
@@ -30,6 +31,7 @@ use plinth_storage::Log;
 use plinth_storage::ids::TenantId;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
@@ -93,6 +95,8 @@ struct Shared {
     /// A tenant was deleted.
     deleted: Notify,
     changes: Changes,
+    /// Cancelled when the node ends.
+    closing: CancellationToken,
 }
 
 enum Miss {
@@ -136,7 +140,7 @@ impl Auth {
         let known = match (caller.key_ref(), caller.bearer(), caller.tenant()) {
             (Some(key), _, Some(tenant)) => !tenant.is_suspended() && self.is_live_key(caller, key),
             (None, Some(token), Some(tenant)) => {
-                !tenant.is_suspended() && live_tenant(tenant) && self.holds(tenant.id(), token)
+                !tenant.is_suspended() && live_tenant(tenant) && self.holds(tenant, token)
             }
             (Some(_), _, None) | (None, Some(_), None) => false,
             (None, None, Some(tenant)) => live_tenant(tenant),
@@ -174,6 +178,7 @@ impl Auth {
 
     /// Stores what waits to be, and waits for the changes under way; before the log is closed. Cancel safe.
     pub async fn close(&self) {
+        self.0.closing.cancel();
         self.store_noted_uses().await;
         self.0.changes.finish().await;
     }

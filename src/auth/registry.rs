@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ struct Tenant {
     name: Box<str>,
     settings: ArcSwap<TenantSettings>,
     meter: Arc<Meter>,
+    revocations: AtomicU64,
 }
 
 /// The tenants that were asked for since the start and are not deleted, and the origins that all of them list.
@@ -82,6 +84,11 @@ impl TenantRef {
     #[must_use]
     pub fn allows(&self, origin: &str) -> Option<Allowed> {
         allowed_by(&self.0.settings.load().allowed_origins, origin)
+    }
+
+    /// How often tokens of it were revoked since it was first asked for.
+    pub(super) fn revocations(&self) -> &AtomicU64 {
+        &self.0.revocations
     }
 
     /// Whether its credentials are refused now.
@@ -172,7 +179,13 @@ impl Registry {
             return Ok(Some(known.clone()));
         }
         let meter = Arc::new(Meter::new(&settings.quotas));
-        let tenant = Tenant { id, name: doc.name.into(), settings: ArcSwap::new(settings), meter };
+        let tenant = Tenant {
+            id,
+            name: doc.name.into(),
+            settings: ArcSwap::new(settings),
+            meter,
+            revocations: AtomicU64::new(0),
+        };
         let made = TenantRef(Arc::new(tenant));
         live.insert(id, made.clone());
         Ok(Some(made))

@@ -7,6 +7,7 @@ use plinth_storage::Log;
 use plinth_storage::log::{Change, DocOp, Guard};
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::jwt::Jwt;
 use super::key::{self, KeyRequest};
@@ -77,6 +78,7 @@ impl Auth {
             revoked: watch::Sender::new(0),
             deleted: Notify::new(),
             changes: Changes::default(),
+            closing: CancellationToken::new(),
         };
         Ok((Self(Arc::new(shared)), made))
     }

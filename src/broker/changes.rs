@@ -26,6 +26,11 @@ impl Changes {
         })
     }
 
+    /// Starts `task`, for which nobody waits but [`Changes::finish`].
+    pub(crate) fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Waits for the changes under way. Cancel safe.
     pub(crate) async fn finish(&self) {
         self.tasks.close();

@@ -75,9 +75,11 @@ pub(super) async fn published_keys(State(front): State<Front>) -> Response {
     responses((status = 200, description = "Who the caller is", body = Explanation))
 )]
 pub(super) async fn explain(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
-    let caller = told_why(&front, request.headers())?;
+    let (parts, _) = request.into_parts();
+    let caller = told_why(&front, &parts.headers)?;
+    extract::visit(&parts)?.enter(&caller)?;
     let identity = caller.identity()?;
-    let mut params = Params::parse(request.uri().query());
+    let mut params = Params::parse(parts.uri.query());
     let (action, topic) = (params.take("action")?, params.take("topic")?);
     params.finish()?;
     let decision = match (action, topic) {

@@ -1,6 +1,7 @@
 //! Why a token is refused: a word for programs, a short sentence for every 401, a longer one for who asks for it.
 //!
-//! None of them repeats the token, and none names a tenant.
+//! None of them repeats the token, and none names a tenant. What is found before the signature is good is told to nobody:
+//! with a token of his own making a stranger could find out whom a tenant trusts, and that there is one.
 
 use std::fmt;
 
@@ -43,10 +44,7 @@ impl Fault {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
-            Self::Algorithm => "algorithm",
-            Self::Audience => "audience",
-            Self::UnknownKey => "unknown_key",
-            Self::Signature => "signature",
+            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::Signature => "untrusted",
             Self::Claim => "claim",
             Self::Expired => "expired",
             Self::NotYet => "not_yet_valid",
@@ -60,10 +58,7 @@ impl Fault {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Malformed => "the credential is neither a key nor a token that can be read",
-            Self::Algorithm => "the algorithm of the token is not allowed",
-            Self::Audience => "no tenant trusts the issuer of the token with its audience",
-            Self::UnknownKey => "the key of the token is not known",
-            Self::Signature => "the signature of the token is not valid",
+            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::Signature => "the token is not trusted here",
             Self::Claim => "a claim of the token is missing or not valid",
             Self::Expired => "the token has expired",
             Self::NotYet => "the token is not valid yet",
@@ -81,6 +76,19 @@ impl TokenFault {
     /// What is wrong in detail, for the bearer.
     #[must_use]
     pub fn detail(&self) -> &str {
+        match self.fault {
+            Fault::Algorithm | Fault::Audience | Fault::UnknownKey | Fault::Signature => {
+                "the token is not trusted here: its issuer with its audience, its algorithm, its key or its signature; the \
+                 server's log says which one (debug)"
+            }
+            Fault::Malformed | Fault::Claim | Fault::Expired | Fault::NotYet | Fault::Lifetime | Fault::Revoked => {
+                &self.detail
+            }
+        }
+    }
+
+    /// The whole, for the log.
+    pub(super) fn inner(&self) -> &str {
         &self.detail
     }
 }

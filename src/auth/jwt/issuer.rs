@@ -147,13 +147,17 @@ impl Auth {
         let (auth, tenant, name) = (self.clone(), admin.tenant().id(), name.to_owned());
         let deletion = async move {
             let key = documents::issuer(tenant, &name);
-            let stored = auth.0.log.get(&key)?.ok_or_else(|| absent(&name))?;
+            let Some(stored) = auth.0.log.get(&key)? else {
+                // It may have been stored after an answer that did not know it.
+                auth.forget_issuer(tenant, &name);
+                return Err(absent(&name));
+            };
             let doc: IssuerDoc = documents::decode(&key, &stored)?;
             let mut docs = claim_deletions(&doc);
             docs.push(DocOp::Delete(key.clone()));
             let change = Change { guards: vec![Guard::Equals(key, stored)], docs, topics: vec![] };
-            let committed = auth.0.log.commit(change).await;
-            auth.forget_issuer(tenant, &name);
+            let forgotten = name.clone();
+            let committed = auth.commit_followed(change, move |auth| auth.forget_issuer(tenant, &forgotten)).await;
             committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&name) } else { error.into() })
         };
         self.0.changes.run(deletion).await
@@ -194,8 +198,15 @@ impl Auth {
             docs.push(DocOp::Put(claim, documents::encode(&owner)));
         }
         docs.push(DocOp::Put(key, documents::encode(&doc)));
-        let committed = self.0.log.commit(Change { guards, docs, topics: vec![] }).await;
-        self.forget_issuer(tenant.id(), name);
+        let (id, forgotten) = (tenant.id(), name.to_owned());
+        let changes = before.as_ref().is_some_and(|before| *before != doc);
+        let follow = move |auth: &Self| {
+            auth.0.jwt.forget(id, &forgotten);
+            if changes {
+                auth.announce_revocation();
+            }
+        };
+        let committed = self.commit_followed(Change { guards, docs, topics: vec![] }, follow).await;
         committed.map_err(|error| if error.kind() == Kind::Conflict { taken(&doc) } else { error.into() })?;
         Ok((view(name, doc), before.is_none()))
     }
@@ -307,12 +318,14 @@ fn check_name(name: &str) -> Result<(), String> {
         && name.len() <= ISSUER_NAME_BYTES_MAX
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
-        && !name.ends_with('-');
+        && !name.ends_with('-')
+        && name != mint::CALLERS;
     if well_formed {
         return Ok(());
     }
     Err(format!(
-        "issuer name is not 1 to {ISSUER_NAME_BYTES_MAX} of a-z 0-9 -, starting and ending with a letter or digit"
+        "issuer name is not 1 to {ISSUER_NAME_BYTES_MAX} of a-z 0-9 -, starting and ending with a letter or digit, and not {:?}",
+        mint::CALLERS
     ))
 }
 

@@ -1,7 +1,6 @@
 //! Issuers and tokens in memory: what is looked up when a token comes, and how long what was found out counts.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use plinth_storage::ids::{ClusterId, TenantId, Timestamp};
 use quick_cache::sync::Cache;
@@ -32,8 +31,6 @@ pub(in crate::auth) struct Jwt {
     /// None when the server made the root key itself: then the bucket would hold all that opens a seal.
     seal: Option<SealKey>,
     minter: Minter,
-    /// Moves with each revocation, from 1.
-    pub(super) revocations: AtomicU64,
 }
 
 /// A token whose signature and claims were good.
@@ -59,7 +56,6 @@ impl Jwt {
             tokens: Cache::new(TOKENS_HELD_MAX),
             seal: given.then(|| SealKey::new(cursors, root)),
             minter: Minter::new(cursors, root, cluster),
-            revocations: AtomicU64::new(1),
         }
     }
 

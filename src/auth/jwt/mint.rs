@@ -33,6 +33,8 @@ use crate::broker::cursor::CursorKey;
 
 /// What the `iss` of the cluster's own tokens begins with; no trusted issuer has such a name.
 pub(super) const ISSUER_PREFIX: &str = "plinth:";
+/// What stands for the issuer's name in the ids of their callers; no trusted issuer has it.
+pub(in crate::auth) const CALLERS: &str = "plinth";
 /// What the seed of the signing key is derived for; never change it.
 const PURPOSE: &str = "plinth 2026-11-27 signing key of minted tokens";
 
@@ -137,6 +139,9 @@ impl Auth {
         if caller.bearer().is_some() {
             return Err(Denied::Forbidden("a token mints no tokens; an API key does".into()));
         }
+        if tenant.is_reserved() {
+            return Err(Denied::Forbidden("no token is minted for a tenant of the system".into()));
+        }
         if let Some(wider) = request.scopes.iter().find(|scope| !caller.covers(scope)) {
             let why = format!("the scope {wider} is not within one scope of the credential");
             return Err(Denied::Forbidden(why));
@@ -198,6 +203,7 @@ impl Auth {
             subject: bearer.subject,
             token_id: bearer.token_id,
             issued_at: bearer.issued_at,
+            leeway_ms: 0,
             checked: AtomicU64::new(0),
             source: Source::Minted { key },
         };

@@ -29,6 +29,7 @@ use self::key::VerifyingKey;
 pub(crate) use self::key::{Fingerprint, Jwk};
 use self::known::Issuer;
 pub(super) use self::known::Jwt;
+pub(super) use self::mint::CALLERS;
 pub use self::mint::{MintedToken, TokenRequest};
 pub use self::revocation::{RevocationView, Revoked};
 use super::caller::{Caller, Denied, Source, Token};
@@ -40,6 +41,14 @@ use crate::broker::documents::{self, IssuerClaimDoc};
 impl Auth {
     /// The caller of a token; `hash` is the one of its text.
     pub(super) fn token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Denied> {
+        let checked = self.check_token(token, hash);
+        if let Err(Denied::Token(fault)) = &checked {
+            tracing::debug!(fault = ?fault.fault, why = fault.inner(), "a token is refused");
+        }
+        checked
+    }
+
+    fn check_token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Denied> {
         if let Some(caller) = self.0.jwt.verified(hash, self.0.log.now()).filter(|caller| self.is_live(caller)) {
             return Ok(caller);
         }
@@ -68,6 +77,7 @@ impl Auth {
             subject: bearer.subject,
             token_id: bearer.token_id,
             issued_at: bearer.issued_at,
+            leeway_ms: issuer.terms.leeway_ms,
             checked: AtomicU64::new(0),
             source: Source::Issuer { name: issuer.name.clone(), terms: issuer.terms_id, key: key.fingerprint() },
         };
@@ -76,17 +86,17 @@ impl Auth {
 
     fn check_revoked(&self, caller: &Caller) -> Result<(), Denied> {
         let (Some(tenant), Some(token)) = (caller.tenant(), caller.bearer()) else { return Ok(()) };
-        if self.is_revoked(tenant.id(), token).map_err(|error| unavailable(&error))? {
+        if self.is_revoked(tenant, token).map_err(|error| unavailable(&error))? {
             return Err(TokenFault::new(Fault::Revoked, "the token, or all of its subject from that time").into());
         }
         Ok(())
     }
 
     /// Whether what a token was verified against still holds.
-    pub(super) fn holds(&self, tenant: TenantId, token: &Token) -> bool {
+    pub(super) fn holds(&self, tenant: &TenantRef, token: &Token) -> bool {
         let trusted = match &token.source {
             Source::Issuer { name, terms, key } => {
-                let issuer = self.issuer(tenant, name);
+                let issuer = self.issuer(tenant.id(), name);
                 issuer.is_ok_and(|issuer| issuer.terms_id == *terms && issuer.keys.has(key))
             }
             Source::Minted { key } => key.as_ref().is_none_or(|key| self.account_of(key).is_ok()),

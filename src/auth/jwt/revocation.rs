@@ -1,7 +1,7 @@
 //! Revocations: tokens that are good no more before their time, by id, by subject, or with the API key that minted them.
 //!
-//! A revocation is durable, and acts on remembered tokens and live connections before it is answered: it moves a number,
-//! and every token that was looked at under another number is looked at again. It lasts as long as a token of the kind
+//! A revocation is durable, and acts on remembered tokens and live connections before it is answered: it moves a number
+//! of its tenant, and every token that was looked at under another number is looked at again. It lasts as long as a token of the kind
 //! could, and is then forgotten.
 
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use plinth_storage::Kind;
 use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard};
 
-use crate::auth::Auth;
 use crate::auth::caller::{Admin, Token};
+use crate::auth::{Auth, TenantRef};
 use crate::broker::Error;
 use crate::broker::documents::{self, RevocationDoc, RevokedDoc};
 
@@ -88,20 +88,21 @@ impl Auth {
         Ok(found)
     }
 
-    /// Whether a token was revoked; looked up once per revocation of anybody, and from memory in between.
+    /// Whether a token was revoked; looked up once per revocation in its tenant, and from memory in between.
     ///
     /// # Errors
     /// Those of the log.
-    pub(super) fn is_revoked(&self, tenant: TenantId, token: &Token) -> Result<bool, Error> {
-        let version = self.0.jwt.revocations.load(Ordering::Acquire);
+    pub(super) fn is_revoked(&self, tenant: &TenantRef, token: &Token) -> Result<bool, Error> {
+        let version = tenant.revocations().load(Ordering::Acquire) + 1;
         if token.checked.load(Ordering::Relaxed) == version {
             return Ok(false);
         }
         let by_id = token.token_id.clone().map(RevokedDoc::Token);
         for of in by_id.into_iter().chain([RevokedDoc::Subject(token.subject.clone())]) {
-            let key = documents::revocation(tenant, &id_of(&of));
+            let key = documents::revocation(tenant.id(), &id_of(&of));
             let doc: Option<RevocationDoc> = documents::load(&self.0.log, &key)?;
-            if doc.is_some_and(|doc| token.issued_at.0 < doc.issued_before) {
+            let issued_at = token.issued_at.0.saturating_sub(token.leeway_ms);
+            if doc.is_some_and(|doc| issued_at < doc.issued_before) {
                 return Ok(true);
             }
         }
@@ -111,12 +112,10 @@ impl Auth {
 
     async fn store_revocation(&self, admin: &Admin, of: Revoked, now: Timestamp) -> Result<RevocationView, Error> {
         let tenant = admin.tenant().id();
-        let longest = TOKEN_LIFETIME_MS_MAX + TOKEN_LEEWAY_MS_MAX;
+        // Issued by a clock that is ahead, and ended by one that is behind.
+        let longest = TOKEN_LIFETIME_MS_MAX + 2 * TOKEN_LEEWAY_MS_MAX;
         let (of, issued_before, lasts) = match of {
-            Revoked::Key(id) => {
-                self.delete_key(admin, &id).await?;
-                (RevokedDoc::Key(id), now.0, TOKEN_TTL_MS_MAX)
-            }
+            Revoked::Key(id) => (RevokedDoc::Key(id), now.0, TOKEN_TTL_MS_MAX),
             // Whenever it says it was issued: the id is its own.
             Revoked::Token(id) => (RevokedDoc::Token(id), u64::MAX, longest),
             Revoked::Subject(subject, before) => {
@@ -127,6 +126,9 @@ impl Auth {
         let key = documents::revocation(tenant, &id);
         let before: Option<RevocationDoc> = documents::load(&self.0.log, &key)?;
         let mut docs = self.forget_expired_revocations(tenant, now, before.is_some())?;
+        if let RevokedDoc::Key(id) = &of {
+            self.delete_key(admin, id).await?;
+        }
         let doc = RevocationDoc {
             v: documents::VERSION,
             of,
@@ -136,9 +138,12 @@ impl Auth {
         };
         docs.push(DocOp::Put(key, documents::encode(&doc)));
         let guards = vec![Guard::Present(documents::tenant(tenant))];
-        let committed = self.0.log.commit(Change { guards, docs, topics: vec![] }).await;
-        self.0.jwt.revocations.fetch_add(1, Ordering::AcqRel);
-        self.announce_revocation();
+        let (of_tenant, change) = (admin.tenant().clone(), Change { guards, docs, topics: vec![] });
+        let follow = move |auth: &Self| {
+            of_tenant.revocations().fetch_add(1, Ordering::AcqRel);
+            auth.announce_revocation();
+        };
+        let committed = self.commit_followed(change, follow).await;
         let gone = || Error::NotFound(format!("there is no tenant {:?}", admin.tenant().name()));
         committed.map_err(|error| if error.kind() == Kind::Conflict { gone() } else { error.into() })?;
         Ok(view(&id, doc))

@@ -688,7 +688,7 @@ async fn an_issuer_that_makes_no_sense_is_refused() {
         assert!(matches!(refused, Error::Unprocessable(_)), "{what}: {refused:?}");
         assert!(!refused.to_string().contains(SECRET), "{what}");
     }
-    for name in ["", "A", "a_b", "-a", "a-", "a/b", &"a".repeat(64)] {
+    for name in ["", "A", "a_b", "-a", "a-", "a/b", "plinth", &"a".repeat(64)] {
         let refused = world.auth.ensure_issuer(&world.admin("default"), name, es()).await;
         assert!(matches!(refused, Err(Error::Unprocessable(_))), "{name}");
     }
@@ -888,10 +888,14 @@ async fn a_revoked_token_is_refused_at_once_and_what_it_opened_ends() {
     world.auth.revoke(&world.admin("default"), Revoked::Subject("u-7".into(), None)).await.expect("revoked");
     assert_eq!(live(), [false, false, true]);
     // One that is issued later is of another time; an earlier bound takes nothing back.
-    world.pass(20);
+    world.pass(60);
     world.auth.revoke(&world.admin("default"), Revoked::Subject("u-7".into(), before)).await.expect("revoked");
     assert_eq!(live(), [false, false, true]);
-    let mut later = with("iat", NOW + 20);
+    // The clock of its issuer may be ahead: then it was there before.
+    let mut ahead = with("iat", NOW + 30);
+    ahead["sub"] = json!("u-7");
+    assert_eq!(world.fault(&hs(&ahead)), Fault::Revoked);
+    let mut later = with("iat", NOW + 60);
     later["sub"] = json!("u-7");
     assert!(world.enter(&hs(&later)).is_ok());
     // A start knows it, too, and another tenant's token with the same id does not mind.
@@ -934,7 +938,7 @@ async fn a_revocation_is_forgotten_when_no_such_token_can_be_good() {
     let world = world().await;
     let revoke = async |of: Revoked| world.auth.revoke(&world.admin("default"), of).await;
     let made = revoke(Revoked::Token("a".into())).await.expect("revoked");
-    let longest = plinth_api::limits::TOKEN_LIFETIME_MS_MAX + plinth_api::limits::TOKEN_LEEWAY_MS_MAX;
+    let longest = plinth_api::limits::TOKEN_LIFETIME_MS_MAX + 2 * plinth_api::limits::TOKEN_LEEWAY_MS_MAX;
     assert_eq!(made.expires_at.0 - made.created_at.0, longest);
     world.pass(longest / 1000);
     assert_eq!(world.auth.list_revocations(&world.admin("default"), None, 10).expect("a list"), []);
@@ -976,4 +980,30 @@ async fn only_a_newer_credential_of_the_same_holder_with_no_fewer_rights_succeed
     }
     let elsewhere = world.mint(&world.root("other"), &["subscribe:**"], "1h", Some("u-7")).expect("minted");
     assert!(!world.enter(&elsewhere.token).expect("good").succeeds(&old), "the same subject in another tenant");
+}
+
+/// A deletion that is answered as unknown, and stored afterwards. Fails when `commit_followed` does not follow twice: the
+/// issuer was read again in between.
+#[tokio::test]
+async fn a_deletion_that_is_stored_after_its_answer_acts_then() {
+    let store = plinth_storage::testing::fault::FaultStore::in_memory();
+    let options = LogOptions::new(store.stores());
+    let patience = std::time::Duration::from_millis(200);
+    let clock = Arc::new(Hands(AtomicU64::new(NOW * 1000)));
+    let options = LogOptions { append_timeout: patience, clock: Arc::clone(&clock) as _, ..options };
+    let log = Log::open(options).await.expect("a log");
+    let (auth, _) = Auth::open(log.clone(), Some(ROOT.into())).await.expect("credentials");
+    let world = World { clock, log, auth };
+    world.trust("default", "id", symmetric(&["HS256"])).await;
+    let caller = world.enter(&hs(&claims())).expect("trusted");
+    let mut revoked = world.auth.revoked();
+    store.on_put(|path| path.as_ref().contains("/wal/"), plinth_storage::testing::fault::PutFault::Hang);
+    let deleted = world.auth.delete_issuer(&world.admin("default"), "id").await;
+    assert!(matches!(deleted, Err(Error::Unknown(_))), "{deleted:?}");
+    assert!(world.enter(&hs(&claims())).is_ok(), "it is not deleted yet, and is read again");
+    revoked.mark_unchanged();
+    assert_eq!(store.release().await, 0);
+    revoked.changed().await.expect("the sender lives");
+    assert_eq!(world.fault(&hs(&claims())), Fault::Audience);
+    assert!(!world.auth.is_live(&caller));
 }
