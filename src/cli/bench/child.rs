@@ -31,7 +31,17 @@ impl Server {
 
     /// `plinth serve` on `store`, with its cache in `dir`. All connections come from one address here.
     pub(super) async fn node(dir: &Path, store: &str, root_key: &str) -> anyhow::Result<Self> {
-        let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--drain-time", "1s"])?;
+        Self::node_at(dir, (store, root_key), ("127.0.0.1:0", Duration::from_secs(1))).await
+    }
+
+    /// The same at an address, with a drain time of whole seconds.
+    pub(super) async fn node_at(
+        dir: &Path,
+        (store, root_key): (&str, &str),
+        (address, drain): (&str, Duration),
+    ) -> anyhow::Result<Self> {
+        let mut command = command(&["serve", "--listen", address, "--log", "warn"])?;
+        command.arg("--drain-time").arg(format!("{}s", drain.as_secs()));
         command.args(["--max-connections-per-address", "20000", "--store", store]);
         command.arg("--cache-dir").arg(dir.join("cache")).env("PLINTH_ROOT_KEY", root_key);
         Self::start(&mut command).await

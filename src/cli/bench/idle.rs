@@ -3,7 +3,7 @@
 //! Each kind meets a node of its own: one that has worked before would find room for them in what it holds already.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{SinkExt, StreamExt};
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::node::{self, Node};
 use super::report::{Idle, round};
-use super::wire::{Pieces, Target, Wire};
+use super::wire::{Pieces, Target, Wire, number_after};
 
 /// Followers that connect at the same time.
 const CONNECTING: usize = 64;
@@ -32,9 +32,29 @@ pub(super) enum Way {
 }
 
 /// A follower that is open.
-enum Held {
-    Events { _pieces: Pieces },
-    WebSocket { _socket: Box<WebSocketStream<TcpStream>> },
+pub(super) enum Held {
+    Events { pieces: Pieces },
+    WebSocket { socket: Box<WebSocketStream<TcpStream>> },
+}
+
+impl Held {
+    /// Waits until the node sends it away, or goes; gives how long it is to wait, if the node says so.
+    pub(super) async fn told_to_go(mut self) -> Option<Duration> {
+        loop {
+            let told = match &mut self {
+                Self::Events { pieces } => wait_in(&pieces.next().await.ok()??),
+                Self::WebSocket { socket } => wait_in(&socket.next().await?.ok()?.into_data()),
+            };
+            if told.is_some() {
+                return told;
+            }
+        }
+    }
+}
+
+/// How long a client is to wait, if `text` says that it has to go.
+fn wait_in(text: &[u8]) -> Option<Duration> {
+    number_after(text, b"\"reconnect_in_ms\":").map(Duration::from_millis)
 }
 
 /// What the memory of a node in `dir` grows by for `followers` followers of one topic.
@@ -55,7 +75,7 @@ pub(super) async fn run(dir: &Path, way: Way, followers: usize) -> anyhow::Resul
     Ok(Idle { transport: way.name(), followers, seconds, memory_bytes_each })
 }
 
-async fn connect(node: &Node, way: Way, followers: usize) -> anyhow::Result<Vec<Held>> {
+pub(super) async fn connect(node: &Node, way: Way, followers: usize) -> anyhow::Result<Vec<Held>> {
     let mut tasks = JoinSet::new();
     for worker in 0..CONNECTING {
         let count = followers / CONNECTING + usize::from(worker < followers % CONNECTING);
@@ -83,16 +103,16 @@ impl Way {
         }
     }
 
-    async fn follow(self, target: &Target) -> anyhow::Result<Held> {
+    pub(super) async fn follow(self, target: &Target) -> anyhow::Result<Held> {
         match self {
             Self::Events => {
                 let wire = Wire::connect(target).await?;
                 let mut pieces = wire.stream("/v1/topics/idle/records?from=latest", "text/event-stream").await?;
                 // The answer's first bytes come when the position is fixed.
                 pieces.next().await?.context("the stream ended at once")?;
-                Ok(Held::Events { _pieces: pieces })
+                Ok(Held::Events { pieces })
             }
-            Self::WebSocket => Ok(Held::WebSocket { _socket: Box::new(subscribe(target).await?) }),
+            Self::WebSocket => Ok(Held::WebSocket { socket: Box::new(subscribe(target).await?) }),
         }
     }
 }

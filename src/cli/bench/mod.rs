@@ -4,10 +4,12 @@
 //! checks: every acknowledged record is there once, offsets are dense, followers see every record in order. A violation
 //! ends the run with an error; a figure below its aim does not.
 
+mod auth;
 pub(in crate::cli) mod baseline;
 mod catch_up;
 mod child;
 mod disk;
+mod drain;
 mod fanout;
 mod idle;
 mod load;
@@ -82,8 +84,10 @@ enum Part {
     FanOut,
     /// Topics made one by one
     Topics,
-    /// Followers that nothing happens to
+    /// Followers that nothing happens to, and how they come back after a drain
     Idle,
+    /// What it costs to check a credential that was seen before
+    Auth,
     /// Batches on a store in memory, and single records on one that is slow
     Stores,
     /// A large log and minutes of full load: whether anything grows. Only when it is named; takes a large disk
@@ -195,6 +199,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         fan_out: None,
         topics: None,
         idle: Vec::new(),
+        drain: Vec::new(),
+        authentication: Vec::new(),
         memory_batches: None,
         remote: None,
         soak: None,
@@ -225,7 +231,13 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
         for (way, name) in [(Way::Events, "idle-events"), (Way::WebSocket, "idle-websocket")] {
             output::say(&format!("{} idle followers by {}", plan.size.idle, way.name()));
             report.idle.push(idle::run(&dir.join(name), way, plan.size.idle).await?);
+            output::say(&format!("drain of {} followers by {}", plan.size.idle, way.name()));
+            report.drain.push(drain::run(&dir.join(format!("{name}-drain")), way, plan.size.idle).await?);
         }
+    }
+    if plan.has(Part::Auth) {
+        output::say("authentication by an API key and by a token");
+        report.authentication = auth::run(plan.size.warm_up).await?;
     }
     if plan.has(Part::Stores) {
         report.memory_batches = Some(memory_batches(dir, &plan.size).await?);

@@ -1,6 +1,7 @@
 //! The node under test, seen through its API: topics, their tails, and what it asked of the object store.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use plinth_api::keys::{KeyRequest, NewKey};
@@ -35,9 +36,16 @@ pub(super) struct StoreCalls {
 pub(super) async fn own(dir: &Path, store: &str) -> anyhow::Result<(Server, Node)> {
     let root_key = root_key();
     let server = Server::node(dir, store, &root_key).await?;
-    let url = url::Url::parse(&format!("http://{}", server.address))?;
-    let node = Node::with_root(&url, &root_key).await?;
+    let node = Node::of(&server, &root_key).await?;
     Ok((server, node))
+}
+
+/// The same with a drain time, and the root key to start it again with.
+pub(super) async fn own_draining(dir: &Path, store: &str, drain: Duration) -> anyhow::Result<(Server, Node, String)> {
+    let root_key = root_key();
+    let server = Server::node_at(dir, (store, &root_key), ("127.0.0.1:0", drain)).await?;
+    let node = Node::of(&server, &root_key).await?;
+    Ok((server, node, root_key))
 }
 
 fn root_key() -> String {
@@ -53,6 +61,17 @@ impl Node {
         anyhow::ensure!(address.ip().is_loopback(), "bench loads only nodes of this machine, {address} is not");
         let client = client(url, key, None)?;
         Ok(Self { operator: client.clone(), client, target: Target { address, key: Some(key.to_owned()) } })
+    }
+
+    async fn of(server: &Server, root_key: &str) -> anyhow::Result<Self> {
+        Self::with_root(&url::Url::parse(&format!("http://{}", server.address))?, root_key).await
+    }
+
+    /// How many streams and subscriptions the node has.
+    pub(super) async fn followers(&self) -> anyhow::Result<u64> {
+        let text = send(self.operator.request(Method::GET, "/metrics")).await?.text().await?;
+        let open = text.lines().filter(|line| line.starts_with("plinth_followers_open{"));
+        Ok(open.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// A node of our own, whose root key we know; makes a key in the tenant `default`.

@@ -25,6 +25,8 @@ pub(super) struct Report {
     pub(super) fan_out: Option<Delivery>,
     pub(super) topics: Option<Topics>,
     pub(super) idle: Vec<Idle>,
+    pub(super) drain: Vec<Drain>,
+    pub(super) authentication: Vec<Authentication>,
     pub(super) memory_batches: Option<Throughput>,
     pub(super) remote: Option<Remote>,
     pub(super) soak: Option<Soak>,
@@ -112,6 +114,32 @@ pub(super) struct Idle {
     /// Until all of them were connected.
     pub(super) seconds: f64,
     pub(super) memory_bytes_each: u64,
+}
+
+/// A node that ends while many follow, and its next start.
+#[derive(Debug, Serialize)]
+pub(super) struct Drain {
+    pub(super) transport: &'static str,
+    pub(super) followers: usize,
+    /// From the signal to the end of the process.
+    pub(super) drain_seconds: f64,
+    pub(super) back: usize,
+    /// Tries while there was no node, or one that ends.
+    pub(super) tries_that_failed: u64,
+    /// From the next start to the last who came back.
+    pub(super) back_seconds: f64,
+    /// How many came back in each second of it.
+    pub(super) back_by_second: Vec<u64>,
+}
+
+/// Who calls, and whether he may, from a credential that was seen before.
+#[derive(Debug, Serialize)]
+pub(super) struct Authentication {
+    pub(super) credential: &'static str,
+    pub(super) calls: u64,
+    pub(super) mean_us: f64,
+    /// Of rounds of 1,000 calls.
+    pub(super) p99_of_rounds_us: f64,
 }
 
 /// A store whose PUTs take time.
@@ -230,6 +258,7 @@ impl Report {
     pub(super) fn judge(&mut self) {
         self.judge_publish();
         self.judge_reading();
+        self.judge_clients();
         self.judge_stores();
         self.judge_soak();
         if let Some(rate) = self.topics.as_ref().map(|topics| topics.topics_per_second) {
@@ -279,6 +308,22 @@ impl Report {
         {
             self.aim(format!("memory of an idle follower by {transport}, bytes"), bytes, "<= 12000", bytes <= 12_000.0);
             self.aim(format!("seconds to connect all of them by {transport}"), seconds, "<= 10", seconds <= 10.0);
+        }
+    }
+
+    fn judge_clients(&mut self) {
+        let drains = self.drain.iter().map(|drain| {
+            let followers = (drain.followers as f64).max(1.0);
+            let busiest = drain.back_by_second.iter().max().copied().unwrap_or(0) as f64;
+            (drain.transport, drain.back as f64 / followers, busiest / followers)
+        });
+        for (transport, all, share) in drains.collect::<Vec<_>>() {
+            self.aim(format!("followers by {transport} that come back after a drain"), all, ">= 1", all >= 1.0);
+            self.aim(format!("share of them in the busiest second, by {transport}"), share, "<= 0.4", share <= 0.4);
+        }
+        for (credential, mean) in self.authentication.iter().map(|a| (a.credential, a.mean_us)).collect::<Vec<_>>() {
+            let (bound, most) = if credential == "token" { ("<= 15", 15.0) } else { ("<= 5", 5.0) };
+            self.aim(format!("who calls by a known {credential}, µs"), mean, bound, mean <= most);
         }
     }
 
