@@ -318,6 +318,12 @@ impl Metrics {
         Open::count(self.connections.clone())
     }
 
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections_open(&self) -> u64 {
+        u64::try_from(self.connections.get()).unwrap_or_default()
+    }
+
     /// Counts a connection that was closed unanswered.
     pub fn refused(&self, reason: Refusal) {
         self.refused.get_or_create(&ByReason { reason: reason.as_str() }).inc();

@@ -1,8 +1,8 @@
 //! What every handler has at hand.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -17,8 +17,10 @@ use crate::telemetry::traces::Sampling;
 
 /// Shortest time after which a client that was sent away comes back.
 const RECONNECT_MS_MIN: u64 = 200;
-/// How much longer it may be: so many clients do not come back at the same moment.
+/// How much longer it may be at least: so many clients do not come back at the same moment.
 const RECONNECT_MS_SPREAD: u64 = 2_000;
+/// About how many of those that a node had when it began to end come back to the next start in each second.
+const RECONNECTS_PER_SECOND: u64 = 2_000;
 
 /// The parts that answer requests. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Inner {
     pub limits: ServerLimits,
     /// Which requests are traced; without it none is.
     pub sampling: Option<Arc<Sampling>>,
+    /// How many connections there were when the first client was sent away because the node ends.
+    clients: OnceLock<u64>,
     request_prefix: String,
     requests: AtomicU64,
 }
@@ -78,6 +82,7 @@ impl Front {
             tasks: TaskTracker::new(),
             limits,
             sampling,
+            clients: OnceLock::new(),
             request_prefix,
             requests: AtomicU64::new(0),
         }))
@@ -90,10 +95,13 @@ impl Front {
         u64::try_from(random).expect("the upper half is masked away") % below.max(1)
     }
 
-    /// How long a client that is sent away shall wait, a random time.
+    /// How long a client that is sent away shall wait, a random time; the more clients the node has, the longer it may be.
     #[must_use]
     pub fn reconnect_in_ms(&self) -> u64 {
-        RECONNECT_MS_MIN + self.random(RECONNECT_MS_SPREAD)
+        // While it ends they become fewer, and some come and are sent away again: the first look counts.
+        let clients = || self.metrics.connections_open();
+        let clients = if self.shutdown.is_cancelled() { *self.clients.get_or_init(clients) } else { 0 };
+        RECONNECT_MS_MIN + self.random(RECONNECT_MS_SPREAD.max(clients * 1_000 / RECONNECTS_PER_SECOND))
     }
 
     /// Resolves at a random moment of the drain time, once the node begins to end; at once if it has begun to before.
