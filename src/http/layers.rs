@@ -62,8 +62,9 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
             None => Ok(next.run(request).await),
         }
     })
-    .instrument(line)
+    // The inner one is what runs, for whoever follows it.
     .instrument(traced.span())
+    .instrument(line)
     .await;
     let account = visit.as_ref().and_then(|visit| visit.account());
     rate_limit::tell(account, response.headers_mut());

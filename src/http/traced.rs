@@ -50,7 +50,7 @@ impl Traced {
     /// Notes the answer, which says where to find the trace.
     pub(super) fn end(self, response: &mut Response) {
         let Self(span) = self;
-        if span.is_none() {
+        if span.is_disabled() {
             return;
         }
         let status = response.status().as_u16();

@@ -21,14 +21,13 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use plinth_storage::env::{Rng, SystemRng};
 use plinth_storage::ids::Timestamp;
-use plinth_storage::spans::{FLUSH, TARGET};
+use plinth_storage::spans::TARGET;
 use tokio::runtime::Handle;
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
-use tracing::{Metadata, Span, Subscriber};
+use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::context::TraceContext;
@@ -103,13 +102,9 @@ impl Traces {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && metadata.target() == TARGET;
-        // A part is followed within a whole that is.
-        let followed = dynamic_filter_fn(move |metadata, context| {
-            is_ours(metadata) && ([REQUEST, FLUSH].contains(&metadata.name()) || context.lookup_current().is_some())
-        })
-        .with_callsite_filter(move |metadata| if is_ours(metadata) { Interest::sometimes() } else { Interest::never() })
-        .with_max_level_hint(LevelFilter::INFO);
+        // Whoever makes such a span has made sure that it is to be followed.
+        let followed = filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET)
+            .with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("plinth"))
             .with_location(false)

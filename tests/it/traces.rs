@@ -179,6 +179,7 @@ async fn a_flush_is_linked_with_all_requests_that_it_carries_and_others_are_not_
     let appends = named(&spans, "append").iter().map(|span| span.span_id.clone()).collect::<Vec<_>>();
     assert_eq!(appends.len(), 40);
     let flushes = named(&spans, "flush");
+    assert!(flushes.iter().all(|flush| !flush.links.is_empty()), "one that carries nothing traced is not traced");
     let mut linked: Vec<_> = flushes.iter().flat_map(|flush| &flush.links).map(|link| link.span_id.clone()).collect();
     assert!(flushes.len() < 40, "one flush carries several requests");
     linked.sort_unstable();
@@ -217,7 +218,8 @@ async fn what_is_sent_to_the_collector_has_nothing_of_a_tenant() {
     drop(socket);
     let key = server.key().to_owned();
     let spans = collector.spans(server).await;
-    assert_eq!(named(&spans, "append").len(), 3);
+    // Three publishes, and what is written about requests of an administrator.
+    assert!(named(&spans, "append").len() >= 3);
     assert!(!named(&spans, "publish over WebSocket").is_empty());
     let sent = collector.text();
     for secret in [CANARY, ROOT_KEY, &key, "default"] {

@@ -11,6 +11,7 @@ use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId};
 use crate::record::Batch;
 use crate::shard::changes::Receipt;
 use crate::shard::gaps;
+use crate::spans;
 use crate::terms::Terms;
 use crate::wal::buffer::early::{Ack, At, Want};
 use crate::wal::buffer::terms::Offer;
@@ -83,7 +84,8 @@ impl Log {
     /// As [`Log::append`], but that none of them is `Unknown`: not stored.
     pub async fn place(&self, partition: Partition, batch: Batch) -> Result<Placed> {
         let at = At { partition, now: self.now(), want: Want { durability: Durability::Object, away: false } };
-        let (receipt, ack) = self.inner.writer.submit(at, batch).await?;
+        let span = spans::append(partition, &batch);
+        let (receipt, ack) = self.inner.writer.submit(at, batch, &span).await?;
         Ok(Placed { writer: Arc::clone(&self.inner.writer), receipt, ack })
     }
 

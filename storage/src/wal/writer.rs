@@ -120,14 +120,15 @@ impl Writer {
     /// Appends a batch; returns when it is acknowledged, with the class that was reached. Dropping the future does not
     /// undo it.
     pub(crate) async fn append(&self, at: At, batch: Batch) -> Result<(Receipt, Durability)> {
-        let (receipt, ack) = self.submit(at, batch).await?;
+        // Until it is acknowledged.
+        let span = spans::append(at.partition, &batch);
+        let (receipt, ack) = self.submit(at, batch, &span).await?;
         Ok((receipt, self.acknowledged(ack).await?))
     }
 
     /// Puts a batch into the open buffer; returns what to wait for. What comes after it is stored after it, or with it.
-    pub(crate) async fn submit(&self, mut at: At, batch: Batch) -> Result<(Receipt, Ack)> {
+    pub(crate) async fn submit(&self, mut at: At, batch: Batch, span: &Span) -> Result<(Receipt, Ack)> {
         let count = batch.count();
-        let span = spans::append(at.partition, &batch);
         let room = self.take_room_of(at.want, batch.len()).await?;
         let submitted = {
             let mut core = self.core();
@@ -135,7 +136,7 @@ impl Writer {
             core.roll();
             let remembered = core.open.early.entries.len();
             core.append(&*self.parts.state, at, batch).map(|submitted| {
-                core.open.traced.add(&span);
+                core.open.traced.add(span);
                 let shown = self.show_or_journal(&core, at.partition, &submitted, remembered);
                 (submitted, shown, core.is_news())
             })

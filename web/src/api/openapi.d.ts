@@ -4,7 +4,10 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own. */
+        /**
+         * @description An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own; or `*` for every
+         *     page.
+         */
         AllowedOrigin: string;
         /** @description A record of `_audit`. */
         Audit: {
