@@ -73,6 +73,7 @@ mod tests {
     fn part(partition: u32, base: u64, indices: Vec<usize>) -> PublishedPart {
         let count = u32::try_from(indices.len()).unwrap();
         PublishedPart {
+            stored_bytes: 0,
             partition,
             base,
             count,

@@ -3,6 +3,7 @@
 //! A topic is a document in the log. Those in use are held, decoded, in a bounded cache; a change removes its entry
 //! before it is answered. Changes of one topic run one after the other.
 
+mod kept;
 mod list;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -213,7 +214,7 @@ impl Catalog {
     /// Makes the topic, or checks that it has the settings; true when it was made.
     ///
     /// # Errors
-    /// `Unprocessable` for settings over their limits; `Conflict` when it has others; those of the log.
+    /// `Unprocessable` for settings over their limits; `Conflict` when it has others; `QuotaExceeded`; those of the log.
     pub(crate) async fn ensure(
         self: &Arc<Self>,
         topic: &TopicRef,
@@ -370,13 +371,19 @@ impl Catalog {
         self.changes.run(async move { catalog.make_stored(&topic, settings).await }).await
     }
 
-    async fn make_stored(&self, topic: &TopicRef, settings: TopicSettings) -> Result<(Arc<Topic>, bool), Error> {
+    async fn make_stored(
+        self: &Arc<Self>,
+        topic: &TopicRef,
+        settings: TopicSettings,
+    ) -> Result<(Arc<Topic>, bool), Error> {
         let _one_at_a_time = self.lock(topic).await;
         if let Some(found) = self.find(topic)? {
             return Ok((found, false));
         }
         let durability = settings.durability.unwrap_or_default();
         self.check_offered(durability)?;
+        self.count_once(topic.tenant()).await?;
+        let place = topic.tenant().meter().topic()?;
         let (tenant, key) = (topic.tenant().id(), documents::topic(topic.tenant().id(), topic.name()));
         let doc = TopicDoc {
             v: documents::VERSION,
@@ -402,6 +409,7 @@ impl Catalog {
             Err(error) if error.kind() == Kind::Conflict => return Ok((self.get(topic)?, false)),
             Err(error) => return Err(error.into()),
         }
+        place.keep();
         let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
         // Without a follower of patterns nobody listens.
         let _ = self.made.send(Arc::clone(&made));
@@ -436,8 +444,9 @@ impl Catalog {
         Ok(())
     }
 
-    async fn delete_stored(&self, topic: &TopicRef) -> Result<(), Error> {
+    async fn delete_stored(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
         let _one_at_a_time = self.lock(topic).await;
+        self.count_once(topic.tenant()).await?;
         let key = documents::topic(topic.tenant().id(), topic.name());
         let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
         let doc: TopicDoc = documents::decode(&key, &stored)?;
@@ -449,6 +458,7 @@ impl Catalog {
         let committed = self.log.commit(change).await;
         self.forget(topic);
         committed.map_err(|error| changed_meanwhile(topic, error))?;
+        topic.tenant().meter().deleted(1);
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         Ok(())
     }

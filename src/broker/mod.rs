@@ -36,13 +36,14 @@ pub use self::from::From;
 pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
-pub use self::quotas::{Exceeded, Left, Limits, Meter, Meters, Opened, UsageFigures, Whose};
+use self::quotas::Capacity;
+pub use self::quotas::{Exceeded, Left, Meter, Meters, Opened, Room, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 use self::system::Events;
 pub use self::system::{Note, SYSTEM_RETENTION_MS, System, UsageRange};
 pub use self::terms::{ProducerTerm, Terms};
-use crate::auth::{Action, Caller, TenantRef, TopicRef};
+use crate::auth::{Account, Action, Caller, TenantRef, TopicRef};
 use crate::render::RenderCache;
 
 /// Bounds of what the broker holds in memory.
@@ -52,6 +53,8 @@ pub struct BrokerOptions {
     pub render_bytes_max: u64,
     /// Topics whose settings are held decoded.
     pub topics_max: usize,
+    /// What requests under way may hold, in bytes. One tenant alone gets half.
+    pub request_bytes_max: u64,
 }
 
 /// Publishes, reads and manages topics. Cheap to clone.
@@ -63,11 +66,12 @@ struct Shared {
     catalog: Arc<Catalog>,
     cursors: CursorKey,
     rendered: RenderCache,
+    capacity: Arc<Capacity>,
 }
 
 impl Default for BrokerOptions {
     fn default() -> Self {
-        Self { render_bytes_max: 64 * 1024 * 1024, topics_max: 100_000 }
+        Self { render_bytes_max: 64 * 1024 * 1024, topics_max: 100_000, request_bytes_max: 128 * 1024 * 1024 }
     }
 }
 
@@ -80,7 +84,8 @@ impl Broker {
         let cursors = cursor_key(&log).await?;
         let catalog = Arc::new(Catalog::new(log.clone(), options.topics_max));
         let rendered = RenderCache::new(options.render_bytes_max);
-        Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered })))
+        let capacity = Capacity::new(options.request_bytes_max);
+        Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered, capacity })))
     }
 
     /// The log below.
@@ -139,6 +144,22 @@ impl Broker {
     /// Those of the log.
     pub async fn stored_bytes(&self, tenant: &TenantRef) -> Result<u64, Error> {
         self.catalog().stored_bytes(tenant.id()).await
+    }
+
+    /// Room for a request with a body of so many bytes, on an account; before the work for it begins.
+    ///
+    /// # Errors
+    /// `Busy` when the node is full, or when requests of the tenant hold more than is free.
+    pub fn room(&self, account: &Account, body: u64) -> Result<Room, Error> {
+        self.0.capacity.enter(account.tenant().meter(), body)
+    }
+
+    /// Counts what a tenant keeps, for [`Meter::held`], unless that was done. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn count_kept(&self, tenant: &TenantRef) -> Result<(), Error> {
+        self.catalog().count_once(tenant).await
     }
 
     /// Waits for the changes of topics under way; before the log is closed. Cancel safe.

@@ -13,6 +13,7 @@ use plinth_api::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX,
     RECORD_KEY_BYTES_MAX,
 };
+use plinth_api::quotas::Quota;
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::terms::Terms as LogTerms;
 use plinth_storage::{Cleanup, Durability, Kind};
@@ -69,6 +70,8 @@ pub struct PublishedPart {
     pub duplicate: bool,
     /// The durability class that was reached.
     pub durability: Durability,
+    /// Its stored form, in bytes.
+    pub stored_bytes: u64,
 }
 
 /// What the appends of a publish ask for.
@@ -110,10 +113,16 @@ impl Broker {
         publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
         let meters = topic.account().meters();
         let (records, bytes) = (publish.records.len() as u64, payload_bytes(&publish.records));
+        if meters.tenant.limit(Quota::StorageBytes).is_some() {
+            // In a box: most publishes have no need for the room that it takes.
+            Box::pin(self.catalog().check_storage(topic.tenant())).await?;
+        }
         meters.take_publish(records, bytes)?;
         let published = self.publish_by_name(topic, &publish).await;
         match &published {
             Ok(published) => {
+                let new = published.parts.iter().filter(|part| !part.duplicate);
+                meters.tenant.stored(new.map(|part| part.stored_bytes).sum());
                 let (records, bytes) = published.stored(&publish.records);
                 meters.published(records, bytes);
             }
@@ -179,6 +188,7 @@ impl Broker {
             Ok(batch) => batch,
             Err(error) => return Err((places, error.into())),
         };
+        let stored_bytes = batch.len() as u64;
         let stored = match how.terms {
             None => self.log().append_as(partition, batch, how.class).await,
             Some(terms) => self.log().append_if(partition, batch, terms, how.class).await,
@@ -193,6 +203,7 @@ impl Broker {
                 indices: places,
                 duplicate: stored.duplicate,
                 durability: stored.durability,
+                stored_bytes,
             }),
             Err(error) if error.kind() == Kind::NotFound => Err((places, gone(&topic.name, error))),
             Err(error) => Err((places, error.into())),

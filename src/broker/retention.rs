@@ -86,6 +86,7 @@ impl Broker {
     /// those of the log. All partitions are trimmed, or none.
     pub async fn trim(&self, topic: &TopicRef, before: Before, partition: Option<u32>) -> Result<Trimmed, Error> {
         managed(topic)?;
+        let meter = Arc::clone(topic.tenant().meter());
         let topic = self.catalog().get(topic)?;
         let chosen = topic.chosen(partition)?;
         if matches!(before, Before::Offset(_)) && chosen.len() > 1 {
@@ -101,6 +102,7 @@ impl Broker {
             .await
             .map_err(|error| super::page::named(&topic.name, error))?;
         let bounds = self.log().trim(&starts).await.map_err(|error| gone(&topic.name, error))?;
+        meter.deleted(0);
         Ok(Trimmed { topic: Arc::clone(&topic.name), partitions: chosen.zip(bounds).collect() })
     }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod access;
+mod admit;
 mod asyncapi;
 pub mod audit;
 pub mod convert;

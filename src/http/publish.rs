@@ -23,6 +23,7 @@ use plinth_storage::Durability as Class;
 use plinth_storage::record::{Batch, NewRecord};
 use serde::de::IgnoredAny;
 
+use super::admit::{admit, turn_away};
 use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Name, Params};
@@ -31,7 +32,6 @@ use super::routes::RECORDS;
 use super::terms;
 use super::traced;
 use super::visit::{RequestId, Visit};
-use crate::auth::Action;
 use crate::broker::{Publish, Published, Terms};
 use crate::parse;
 use crate::receipt::Answer;
@@ -141,13 +141,15 @@ where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
     let began = Instant::now();
-    let caller = extract::caller(front, visit, &parts.headers)?;
-    let topic = caller.authorize(Action::Publish, name)?;
-    topic.account().meters().check_publish()?;
+    let (caller, topic, mut room) = match admit(front, visit, name, (&parts.headers, body.size_hint().exact())) {
+        Ok(admitted) => admitted,
+        Err(refused) => return Err(Box::pin(turn_away(front, refused, body)).await),
+    };
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     let (durability, terms) = check_headers(&parts.headers, form)?;
     let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
+    room.shrink(body.len() as u64);
     // The body may have taken its time.
     caller.check_suspended()?;
     let (records, stored) = records(form, &parts.headers, body)?;

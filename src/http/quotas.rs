@@ -33,6 +33,7 @@ pub(super) async fn view(
     let Some(account) = caller.account() else {
         return Err(ApiError::internal("a caller inside a tenant has no account"));
     };
+    front.broker.count_kept(account.tenant()).await?;
     let meters = account.meters();
     let report = QuotaReport {
         tenant: account.tenant().name().to_owned(),
@@ -63,9 +64,7 @@ fn without_limit(meter: &Meter, quota: Quota) -> QuotaUse {
         Quota::PublishRecordsPerSecond => (None, Some(usage.records_published)),
         Quota::DeliveredBytesPerSecond => (None, Some(usage.bytes_delivered)),
         Quota::DeliveredRecordsPerSecond => (None, Some(usage.records_delivered)),
-        Quota::Connections => (Some(usage.connections), None),
-        Quota::Followers => (Some(usage.followers), None),
-        Quota::Topics | Quota::StorageBytes => (None, None),
+        Quota::Connections | Quota::Followers | Quota::Topics | Quota::StorageBytes => (meter.held(quota), None),
     };
     QuotaUse { quota, limit: None, used, total }
 }

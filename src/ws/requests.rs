@@ -270,6 +270,7 @@ impl Session {
         let durability = durability.map(class);
         check_id(&id)?;
         let allowed = caller.authorize(Action::Publish, &topic)?;
+        let room = self.front.broker.room(allowed.account(), body.len() as u64)?;
         let records = new_records(records, body)?;
         let (count, frame_bytes) = (records.len(), body.len());
         let payload_bytes = records.iter().map(|record| record.payload.len()).sum();
@@ -280,6 +281,7 @@ impl Session {
         self.request_bytes += frame_bytes;
         let answer = async move {
             let result = broker.publish(&allowed, publish).await;
+            drop(room);
             if let Err(error) = &result {
                 Span::current().record("error.type", problem_of(error).code.as_str());
             }

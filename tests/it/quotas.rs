@@ -6,7 +6,7 @@ use plinth_api::error::{ErrorCode, PublishOutcome};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, NDJSON, SSE, SseStream, answer};
-use crate::harness::Server;
+use crate::harness::{Options, Server};
 use crate::ws::Socket;
 
 const RECORDS: &str = "/v1/topics/t/records";
@@ -262,6 +262,113 @@ async fn take(
         (_, _, Some(socket)) => socket.records(count).await.0.len(),
         (None, None, None) => 0,
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_too_many_is_refused_however_it_would_be_made_until_another_one_is_deleted() {
+    let mut server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("a", 1).await;
+    client.make_topic("b", 3).await;
+    server.terminate().await;
+    server.restart(true).await;
+    let client = client.at(server.url());
+    // What there was before is counted; by the next start, too.
+    set(&server, "hog", json!({"topics": 3})).await;
+    client.make_topic("c", 1).await;
+    check_refused(&answer(client.put("/v1/topics/d").json(&json!({}))).await, "topics");
+    let refused = answer(client.publishing("d", "text/plain", "x")).await;
+    check_refused(&refused, "topics");
+    assert_eq!(refused.problem().outcome, Some(PublishOutcome::NotStored));
+    assert_eq!(
+        answer(client.put("/v1/topics/c").json(&json!({}))).await.status,
+        200,
+        "one that there is is none too many"
+    );
+    assert_eq!(shown(&client, "topics").await, (Some(3), Some(3), None));
+    assert_eq!(answer(client.delete("/v1/topics/b")).await.status, 204);
+    client.make_topic("d", 1).await;
+    check_refused(&answer(client.put("/v1/topics/e").json(&json!({}))).await, "topics");
+    assert_eq!(answer(server.client().put("/v1/topics/e").json(&json!({}))).await.status, 201);
+}
+
+// Fails when a topic that another request makes at the same moment is counted before it is there, and not after.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_are_made_at_once_are_no_more_than_the_quota() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    set(&server, "hog", json!({"topics": 5})).await;
+    let mut makers = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let client = client.clone();
+        makers.spawn(async move { answer(client.put(&format!("/v1/topics/t{number}")).json(&json!({}))).await.status });
+    }
+    let statuses = makers.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 15, "{statuses:?}");
+}
+
+// Fails when what is stored is not added to the count, or a deletion does not have it counted anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_over_the_stored_bytes_is_refused_until_something_is_deleted() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("t", 1).await;
+    client.make_topic("u", 1).await;
+    set(&server, "hog", json!({"storage_bytes": 200_000})).await;
+    for _ in 0..2 {
+        client.publish("t", "text/plain", "x".repeat(100_000)).await;
+    }
+    for topic in ["t", "u"] {
+        let refused = answer(client.publishing(topic, "text/plain", "x")).await;
+        check_refused(&refused, "storage_bytes");
+    }
+    let (limit, used, _) = shown(&client, "storage_bytes").await;
+    assert!(limit == Some(200_000) && used.is_some_and(|used| (200_000..210_000).contains(&used)), "{used:?}");
+    let trimmed = answer(client.delete(&format!("{RECORDS}?before=latest"))).await;
+    assert_eq!(trimmed.status, 200, "{}", trimmed.text());
+    client.publish("u", "text/plain", "x").await;
+    client.publish("u", "text/plain", "x".repeat(200_000)).await;
+    check_refused(&answer(client.publishing("u", "text/plain", "x")).await, "storage_bytes");
+    assert_eq!(answer(client.delete("/v1/topics/u")).await.status, 204);
+    client.publish("t", "text/plain", "x").await;
+}
+
+// Fails when `Capacity::enter` does not look at what the tenant holds: the second one is then refused with the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_fills_the_node_is_refused_and_another_one_gets_in() {
+    let store = Some("memory://?put_latency_ms=500".to_owned());
+    let server = Server::start_with(Options { store, ..Options::default() }).await;
+    let (hog, other) = (server.tenant("hog").await, server.client());
+    for client in [&hog, &other] {
+        client.make_topic("t", 1).await;
+    }
+    let mut publishes = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let hog = hog.clone();
+        publishes.spawn(async move { answer(hog.publishing("t", "text/plain", vec![b'x'; 1 << 20])).await });
+    }
+    let mut stored = 0;
+    loop {
+        let first = publishes.join_next().await.expect("the node holds less than all of them").unwrap();
+        if first.status == 503 {
+            assert_eq!(
+                (first.problem().code, first.problem().outcome),
+                (ErrorCode::Overloaded, Some(PublishOutcome::NotStored))
+            );
+            assert!(first.header("retry-after").is_some());
+            break;
+        }
+        stored += u64::from(first.status == 201);
+    }
+    for _ in 0..3 {
+        other.publish("t", "text/plain", "x").await;
+    }
+    while let Some(ended) = publishes.join_next().await {
+        stored += u64::from(ended.unwrap().status == 201);
+    }
+    assert_eq!(hog.count("t").await, stored);
+    hog.publish("t", "text/plain", "x").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

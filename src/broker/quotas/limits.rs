@@ -13,7 +13,7 @@ const WAIT_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// The quotas of one tenant or key, of which there is at least one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(super) struct Limits {
     quotas: Quotas,
 }
 
@@ -46,8 +46,7 @@ impl Limits {
     }
 
     /// How much of a quota there is; none when it is not limited.
-    #[must_use]
-    pub fn get(&self, quota: Quota) -> Option<u64> {
+    pub(super) fn get(&self, quota: Quota) -> Option<u64> {
         self.quotas.get(quota)
     }
 }

@@ -5,29 +5,39 @@
 //! on the next call. What is taken and then refused by another quota is given back.
 
 mod bucket;
+mod kept;
 mod limits;
 mod pace;
+mod share;
 mod usage;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 use plinth_api::quotas::{Quota, Quotas};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::bucket::{Bucket, Level};
-use self::limits::RATES;
-pub use self::limits::{Exceeded, Limits, Whose};
+use self::kept::Kept;
+pub use self::limits::{Exceeded, Whose};
+use self::limits::{Limits, RATES};
 pub(super) use self::pace::Pace;
+pub(super) use self::share::Capacity;
+pub use self::share::Room;
 use self::usage::{OpenThing, Usage};
 pub use self::usage::{Opened, UsageFigures};
+use super::error::Error;
 
 /// What one tenant, or one key with quotas, has used and may use.
 #[derive(Debug)]
 pub struct Meter {
     usage: Usage,
+    kept: Kept,
+    /// What its requests under way hold, in bytes.
+    waiting: AtomicU64,
     /// None while nothing is limited.
     limits: ArcSwapOption<Limits>,
     buckets: [Bucket; RATES],
@@ -70,6 +80,8 @@ impl Default for Meter {
     fn default() -> Self {
         Self {
             usage: Usage::default(),
+            kept: Kept::default(),
+            waiting: AtomicU64::new(0),
             limits: ArcSwapOption::empty(),
             buckets: Default::default(),
             began: Instant::now(),
@@ -105,9 +117,27 @@ impl Meter {
         self.usage.figures()
     }
 
-    /// The quotas that are set; none while nothing is limited.
-    pub fn limits(&self) -> Guard<Option<Arc<Limits>>> {
-        self.limits.load()
+    /// How much of a quota there is; none when it is not limited.
+    #[must_use]
+    pub fn limit(&self, quota: Quota) -> Option<u64> {
+        self.limits.load().as_ref()?.get(quota)
+    }
+
+    /// How much is held now of what is limited at one moment; none when that is not known.
+    #[must_use]
+    pub fn held(&self, quota: Quota) -> Option<u64> {
+        let usage = self.usage();
+        match quota {
+            Quota::Connections => Some(usage.connections),
+            Quota::Followers => Some(usage.followers),
+            Quota::Topics => self.kept.topics(),
+            Quota::StorageBytes => self.kept.bytes(),
+            Quota::RequestsPerSecond
+            | Quota::PublishBytesPerSecond
+            | Quota::PublishRecordsPerSecond
+            | Quota::DeliveredBytesPerSecond
+            | Quota::DeliveredRecordsPerSecond => None,
+        }
     }
 
     /// What is left of each quota that is set.
@@ -129,21 +159,6 @@ impl Meter {
             let used = self.held(quota)?;
             Some(Left { quota, whose, limit, used, remaining: limit.saturating_sub(used), full_in: None })
         })
-    }
-
-    /// How much is held now of what is limited at one moment; none when that is not known.
-    fn held(&self, quota: Quota) -> Option<u64> {
-        let usage = self.usage();
-        match quota {
-            Quota::Connections => Some(usage.connections),
-            Quota::Followers => Some(usage.followers),
-            Quota::Topics | Quota::StorageBytes => None,
-            Quota::RequestsPerSecond
-            | Quota::PublishBytesPerSecond
-            | Quota::PublishRecordsPerSecond
-            | Quota::DeliveredBytesPerSecond
-            | Quota::DeliveredRecordsPerSecond => None,
-        }
     }
 
     fn take(&self, whose: Whose, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
@@ -208,7 +223,7 @@ impl Meter {
             OpenThing::Connection => Quota::Connections,
             OpenThing::Follower => Quota::Followers,
         };
-        let limit = self.limits.load().as_ref().and_then(|limits| limits.get(quota)).unwrap_or(u64::MAX);
+        let limit = self.limit(quota).unwrap_or(u64::MAX);
         if self.usage.try_open(thing, limit) { Ok(()) } else { Err(Exceeded::held(quota, whose, limit)) }
     }
 

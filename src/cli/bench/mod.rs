@@ -13,7 +13,9 @@ mod drain;
 mod fanout;
 mod idle;
 mod load;
+mod neighbour;
 mod node;
+mod overload;
 mod remote;
 mod report;
 mod soak;
@@ -90,6 +92,12 @@ enum Part {
     Auth,
     /// Batches on a store in memory, and single records on one that is slow
     Stores,
+    /// A quiet tenant beside one that sends ten times what it may
+    Neighbour,
+    /// Single records of a tenant with quotas, and of one without
+    Quotas,
+    /// Five times what the node can do
+    Overload,
     /// A large log and minutes of full load: whether anything grows. Only when it is named; takes a large disk
     Soak,
 }
@@ -204,6 +212,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         memory_batches: None,
         remote: None,
         soak: None,
+        neighbour: None,
+        quota_cost: None,
+        overload: None,
         memory_peak_bytes: None,
         targets: Vec::new(),
     };
@@ -242,6 +253,15 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
     if plan.has(Part::Stores) {
         report.memory_batches = Some(memory_batches(dir, &plan.size).await?);
         report.remote = Some(remote::run(&dir.join("remote"), &plan.size, single()).await?);
+    }
+    if plan.has(Part::Neighbour) {
+        report.neighbour = Some(neighbour::run(&dir.join("neighbour"), &plan.size, single()).await?);
+    }
+    if plan.has(Part::Quotas) {
+        report.quota_cost = Some(neighbour::cost(&dir.join("quotas"), &plan.size, single()).await?);
+    }
+    if plan.has(Part::Overload) {
+        report.overload = Some(overload::run(&dir.join("overload"), &plan.size, single()).await?);
     }
     if plan.has(Part::Soak) {
         report.soak = Some(soak::run(&dir.join("soak"), plan.soak.0, plan.soak.1).await?);

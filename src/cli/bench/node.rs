@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use plinth_api::keys::{KeyRequest, NewKey};
+use plinth_api::quotas::Quotas;
+use plinth_api::tenants::TenantRequest;
 use plinth_api::topics::Topic;
 use plinth_storage::env::{Rng, SystemRng};
 use reqwest::Method;
@@ -17,6 +19,8 @@ use crate::cli::client::{Client, Connect, send};
 pub(super) struct Node {
     client: Client,
     operator: Client,
+    /// Of a node of our own: where it is, and its root key.
+    root: Option<(url::Url, String)>,
     /// Where load is sent.
     pub(super) target: Target,
 }
@@ -60,7 +64,8 @@ impl Node {
         let address = tokio::net::lookup_host((host, port)).await?.next().context("the host has no address")?;
         anyhow::ensure!(address.ip().is_loopback(), "bench loads only nodes of this machine, {address} is not");
         let client = client(url, key, None)?;
-        Ok(Self { operator: client.clone(), client, target: Target { address, key: Some(key.to_owned()) } })
+        let target = Target { address, key: Some(key.to_owned()) };
+        Ok(Self { operator: client.clone(), client, root: None, target })
     }
 
     async fn of(server: &Server, root_key: &str) -> anyhow::Result<Self> {
@@ -76,12 +81,17 @@ impl Node {
 
     /// A node of our own, whose root key we know; makes a key in the tenant `default`.
     async fn with_root(url: &url::Url, root_key: &str) -> anyhow::Result<Self> {
-        let scopes = ["publish:**", "subscribe:**", "manage:**"].map(str::to_owned).to_vec();
-        let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()) };
-        let root = client(url, root_key, Some("default"))?;
-        let key: NewKey = send(root.request(Method::POST, "/v1/keys").json(&body)).await?.json().await?;
-        let node = Self::with_key(url, &key.key).await?;
-        Ok(Self { operator: client(url, root_key, None)?, ..node })
+        let root = Some((url.clone(), root_key.to_owned()));
+        let node = Self::with_key(url, &make_key(url, root_key, "default").await?).await?;
+        Ok(Self { operator: client(url, root_key, None)?, root, ..node })
+    }
+
+    /// The same node, seen by a new tenant with quotas.
+    pub(super) async fn tenant(&self, name: &str, quotas: Quotas) -> anyhow::Result<Self> {
+        let (url, root_key) = self.root.as_ref().context("tenants are made on a node of our own")?;
+        let body = TenantRequest { name: name.to_owned(), quotas: Some(quotas), allowed_origins: None };
+        send(self.operator.request(Method::POST, "/v1/tenants").json(&body)).await?;
+        Self::with_key(url, &make_key(url, root_key, name).await?).await
     }
 
     /// Makes a topic and returns the path of its records.
@@ -127,6 +137,15 @@ impl Node {
             record_bytes: sum("plinth_wal_record_bytes_total", ""),
         })
     }
+}
+
+/// A key that may do everything in a tenant.
+async fn make_key(url: &url::Url, root_key: &str, tenant: &str) -> anyhow::Result<String> {
+    let scopes = ["publish:**", "subscribe:**", "manage:**"].map(str::to_owned).to_vec();
+    let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()) };
+    let root = client(url, root_key, Some(tenant))?;
+    let key: NewKey = send(root.request(Method::POST, "/v1/keys").json(&body)).await?.json().await?;
+    Ok(key.key)
 }
 
 fn client(url: &url::Url, key: &str, tenant: Option<&str>) -> anyhow::Result<Client> {

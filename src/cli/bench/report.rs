@@ -30,6 +30,9 @@ pub(super) struct Report {
     pub(super) memory_batches: Option<Throughput>,
     pub(super) remote: Option<Remote>,
     pub(super) soak: Option<Soak>,
+    pub(super) neighbour: Option<Neighbour>,
+    pub(super) quota_cost: Option<QuotaCost>,
+    pub(super) overload: Option<Overload>,
     pub(super) memory_peak_bytes: Option<u64>,
     pub(super) targets: Vec<Aim>,
 }
@@ -179,6 +182,48 @@ pub(super) struct Sample {
     pub(super) cache_bytes: u64,
 }
 
+/// A quiet tenant beside one that sends ten times what it may; medians of several rounds.
+#[derive(Debug, Serialize)]
+pub(super) struct Neighbour {
+    pub(super) knee_per_second: f64,
+    pub(super) quiet_per_second: f64,
+    pub(super) noisy_quota_per_second: f64,
+    pub(super) noisy_sent_per_second: f64,
+    pub(super) noisy_stored_per_second: f64,
+    pub(super) noisy_refused: u64,
+    pub(super) p99_alone_ms: f64,
+    pub(super) p99_beside_ms: f64,
+}
+
+/// Publishes of a tenant without quotas and of one with all of them, in turns; medians.
+#[derive(Debug, Serialize)]
+pub(super) struct QuotaCost {
+    pub(super) connections: usize,
+    pub(super) without_per_second: f64,
+    pub(super) with_per_second: f64,
+}
+
+/// More than the node can do.
+#[derive(Debug, Serialize)]
+pub(super) struct Overload {
+    pub(super) knee_per_second: f64,
+    pub(super) sent_per_second: f64,
+    pub(super) connections: usize,
+    /// Acknowledged within a second of the intended time.
+    pub(super) goodput_per_second: f64,
+    pub(super) acknowledged: u64,
+    pub(super) refused: u64,
+    /// Acknowledged after that second.
+    pub(super) late: u64,
+    /// Never sent, because all connections waited for answers.
+    pub(super) unsent: u64,
+    pub(super) memory_first_half_bytes: u64,
+    pub(super) memory_second_half_bytes: u64,
+    pub(super) p99_before_ms: f64,
+    pub(super) p99_after_ms: f64,
+    pub(super) recovery_seconds: u32,
+}
+
 /// What the node asked of the object store for it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Cost {
@@ -261,6 +306,7 @@ impl Report {
         self.judge_clients();
         self.judge_stores();
         self.judge_soak();
+        self.judge_tenants();
         if let Some(rate) = self.topics.as_ref().map(|topics| topics.topics_per_second) {
             self.aim("topics made per second", rate, ">= 5000", rate >= 5000.0);
         }
@@ -348,6 +394,22 @@ impl Report {
         self.aim("memory of the second half of the soak per that of the first", growth, "<= 1.1", growth <= 1.1);
         self.aim("memory peak with a large log, MB", peak, "<= 512", peak <= 512.0);
         self.aim("bytes written per byte published", written, "<= 2.5", written <= 2.5);
+    }
+
+    fn judge_tenants(&mut self) {
+        if let Some(ratio) = self.neighbour.as_ref().map(|it| it.p99_beside_ms / it.p99_alone_ms.max(1e-9)) {
+            self.aim("p99 beside a tenant at ten times its quota, per p99 alone", ratio, "<= 1.2", ratio <= 1.2);
+        }
+        if let Some(ratio) = self.quota_cost.as_ref().map(|it| it.with_per_second / it.without_per_second.max(1e-9)) {
+            self.aim("publishes with quotas per publish without", ratio, ">= 0.97", ratio >= 0.97);
+        }
+        let Some(overload) = &self.overload else { return };
+        let goodput = overload.goodput_per_second / overload.knee_per_second.max(1e-9);
+        let memory = overload.memory_second_half_bytes as f64 / (overload.memory_first_half_bytes as f64).max(1.0);
+        let recovery = f64::from(overload.recovery_seconds);
+        self.aim("goodput at five times the knee, per knee", goodput, ">= 0.9", goodput >= 0.9);
+        self.aim("memory of the second half of the overload per that of the first", memory, "<= 1.1", memory <= 1.1);
+        self.aim("seconds until the node is back to normal", recovery, "<= 10", recovery <= 10.0);
     }
 
     fn aim(&mut self, name: impl Into<String>, measured: f64, bound: &'static str, reached: bool) {

@@ -1,0 +1,172 @@
+//! What requests under way may hold in memory, and how tenants share it.
+//!
+//! A tenant may hold as much as is free (the dynamic threshold of Choudhury and Hahne for shared buffers, 1998). Alone it gets
+//! half; `n` tenants that want all they can get have a share of one part in `n + 1` each, and as much is free for whoever comes
+//! next. So who holds more than his share is refused first, who holds nothing gets in, and no list of tenants is needed: two
+//! atomic numbers, no lock. Nobody waits here: a client that is refused comes back, and what queues up is at the clients.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Error, Meter};
+
+/// What a request holds besides its body: its head, its records and its answer.
+const REQUEST_BYTES: u64 = 4 * 1024;
+
+/// The capacity of a node for requests under way.
+#[derive(Debug)]
+pub(in crate::broker) struct Capacity {
+    bytes_max: u64,
+    held: AtomicU64,
+}
+
+/// The room of one request, free again when this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    capacity: Arc<Capacity>,
+    meter: Arc<Meter>,
+    bytes: u64,
+}
+
+impl Capacity {
+    pub(in crate::broker) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { bytes_max, held: AtomicU64::new(0) })
+    }
+
+    /// Room for a request with a body of `body` bytes.
+    ///
+    /// # Errors
+    /// `Busy` when the node is full, or when the tenant holds more than is free.
+    pub(in crate::broker) fn enter(self: &Arc<Self>, meter: &Arc<Meter>, body: u64) -> Result<Room, Error> {
+        let bytes = body.saturating_add(REQUEST_BYTES);
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let own = meter.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // From here on it is given back whatever happens.
+        let room = Room { capacity: Arc::clone(self), meter: Arc::clone(meter), bytes };
+        let free = self.bytes_max.saturating_sub(held);
+        if bytes > free {
+            let limit = self.bytes_max;
+            return Err(Error::Busy(format!("the node holds as many bytes of requests as it may, {limit}")));
+        }
+        if own > free {
+            return Err(Error::Busy(format!(
+                "the node is full, and requests of the tenant hold {own} bytes of it, more than its share"
+            )));
+        }
+        Ok(room)
+    }
+}
+
+impl Room {
+    /// Gives back what a body of `body` bytes does not need.
+    pub fn shrink(&mut self, body: u64) {
+        let less = self.bytes.saturating_sub(body.saturating_add(REQUEST_BYTES));
+        self.give_back(less);
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes -= bytes;
+        self.capacity.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.meter.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KIB: u64 = 1024;
+
+    fn meters(count: usize) -> Vec<Arc<Meter>> {
+        (0..count).map(|_| Arc::default()).collect()
+    }
+
+    /// Takes room for bodies of 4 KiB, 8 KiB each, until it is refused.
+    fn fill(capacity: &Arc<Capacity>, meter: &Arc<Meter>) -> Vec<Room> {
+        std::iter::from_fn(|| capacity.enter(meter, 4 * KIB).ok()).collect()
+    }
+
+    fn held(rooms: &[Room]) -> u64 {
+        rooms.iter().map(|room| room.bytes).sum()
+    }
+
+    #[test]
+    fn one_tenant_alone_gets_half_and_many_that_want_all_come_to_equal_shares() {
+        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(7));
+        let mut rooms = vec![fill(&capacity, &tenants[0])];
+        assert!((512 * KIB..=520 * KIB).contains(&held(&rooms[0])), "half of it, and the one that reaches it");
+        rooms.extend(tenants[1..].iter().map(|_| Vec::new()));
+        // In turns, each ends one request and begins as many as it may.
+        for _ in 0..200 {
+            for (rooms, tenant) in rooms.iter_mut().zip(&tenants) {
+                rooms.pop();
+                rooms.extend(fill(&capacity, tenant));
+            }
+        }
+        for rooms in &rooms {
+            assert!((112 * KIB..=144 * KIB).contains(&held(rooms)), "{} of an eighth, 128 KiB", held(rooms) / KIB);
+        }
+    }
+
+    // Fails with a bound of all and no share: the first takes everything.
+    #[test]
+    fn who_holds_nothing_gets_in_however_many_want_all() {
+        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(6));
+        let full: Vec<_> = tenants[..5].iter().map(|tenant| fill(&capacity, tenant)).collect();
+        assert!(tenants[..5].iter().all(|tenant| capacity.enter(tenant, 8 * KIB).is_err()));
+        assert!(capacity.enter(&tenants[5], 8 * KIB).is_ok());
+        drop(full);
+    }
+
+    // Fails when what is refused is not given back, or a tenant is not forgotten when its last room is.
+    #[test]
+    fn what_is_given_back_leaves_nothing() {
+        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(2));
+        let mut large = capacity.enter(&tenants[0], 512 * KIB).expect("nothing is held");
+        assert!(capacity.enter(&tenants[0], 4 * KIB).is_err(), "it has more than is free");
+        large.shrink(4 * KIB);
+        assert_eq!(tenants[0].waiting.load(Ordering::Relaxed), 8 * KIB);
+        large.shrink(400 * KIB);
+        assert_eq!(tenants[0].waiting.load(Ordering::Relaxed), 8 * KIB, "it never grows");
+        drop((large, fill(&capacity, &tenants[1])));
+        let left = [&capacity.held, &tenants[0].waiting, &tenants[1].waiting];
+        assert_eq!(left.map(|number| number.load(Ordering::Relaxed)), [0; 3]);
+    }
+
+    proptest! {
+        // Fails without the bound of all, or when somebody is refused who holds less than is free.
+        #[test]
+        fn the_capacity_is_never_exceeded_and_nobody_is_refused_who_holds_less_than_is_free(
+            calls in proptest::collection::vec((0_usize..5, 1_u64..200, any::<bool>()), 1..400),
+        ) {
+            let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(5));
+            let mut rooms: Vec<Vec<Room>> = tenants.iter().map(|_| Vec::new()).collect();
+            for (tenant, kib, give_back) in calls {
+                if give_back {
+                    rooms[tenant].pop();
+                    continue;
+                }
+                let free = 1024 * KIB - capacity.held.load(Ordering::Relaxed);
+                let (own, wanted) = (held(&rooms[tenant]), kib * KIB + REQUEST_BYTES);
+                match capacity.enter(&tenants[tenant], kib * KIB) {
+                    Ok(room) => rooms[tenant].push(room),
+                    Err(_) => prop_assert!(own > free || wanted > free),
+                }
+                let sum: u64 = rooms.iter().map(|rooms| held(rooms)).sum();
+                prop_assert_eq!(sum, capacity.held.load(Ordering::Relaxed));
+                prop_assert!(sum <= 1024 * KIB);
+            }
+        }
+    }
+}
