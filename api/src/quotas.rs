@@ -13,7 +13,7 @@ pub struct Quotas {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<QuotaNumber>)]
     pub requests_per_second: Option<u64>,
-    /// Payload bytes per second that are published.
+    /// Bytes per second of records that are published: payloads, keys, headers and content types.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<QuotaNumber>)]
     pub publish_bytes_per_second: Option<u64>,

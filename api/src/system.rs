@@ -20,7 +20,7 @@ pub struct Usage {
     pub requests: u64,
     /// Records that were stored.
     pub published_records: u64,
-    /// Their payload bytes.
+    /// Their bytes: payloads, keys, headers and content types.
     pub published_bytes: u64,
     /// Records that were sent to readers.
     pub delivered_records: u64,

@@ -87,6 +87,12 @@ impl FollowedBatch {
         self.stored.batch.len() * self.take as usize / self.stored.batch.count() as usize
     }
 
+    /// How many bytes are held for it, whatever part of its batch is wanted.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        self.stored.batch.len() as u64
+    }
+
     /// Each record as JSON with a line end. Shared, not copied.
     #[must_use]
     pub fn ndjson(&self) -> Bytes {

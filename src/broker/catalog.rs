@@ -3,12 +3,13 @@
 //! A topic is a document in the log. Those in use are held, decoded, in a bounded cache; a change removes its entry
 //! before it is answered. Changes of one topic run one after the other.
 
-mod kept;
+pub(super) mod kept;
 mod list;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use self::kept::apart;
 pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_api::system::Happening;
 use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
@@ -21,6 +22,7 @@ use tokio::sync::{Mutex, MutexGuard, broadcast};
 use super::changes::Changes;
 use super::documents::{self, RetentionDoc, TopicDoc};
 use super::error::Error;
+use super::quotas::TopicPlace;
 use super::retention;
 use super::settings::{TopicChange, TopicSettings, record_bytes_max};
 use super::system::{self, Events};
@@ -382,8 +384,7 @@ impl Catalog {
         }
         let durability = settings.durability.unwrap_or_default();
         self.check_offered(durability)?;
-        self.count_once(topic.tenant()).await?;
-        let place = topic.tenant().meter().topic()?;
+        let place = self.place(topic).await?;
         let (tenant, key) = (topic.tenant().id(), documents::topic(topic.tenant().id(), topic.name()));
         let doc = TopicDoc {
             v: documents::VERSION,
@@ -407,9 +408,15 @@ impl Catalog {
             Ok(()) => {}
             // Made by another, or the tenant was deleted.
             Err(error) if error.kind() == Kind::Conflict => return Ok((self.get(topic)?, false)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It may be there, or come.
+                if error.kind() == Kind::Unknown {
+                    topic.tenant().meter().lose_count();
+                }
+                return Err(error.into());
+            }
         }
-        place.keep();
+        place.into_iter().for_each(TopicPlace::keep);
         let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
         // Without a follower of patterns nobody listens.
         let _ = self.made.send(Arc::clone(&made));
@@ -446,7 +453,6 @@ impl Catalog {
 
     async fn delete_stored(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
         let _one_at_a_time = self.lock(topic).await;
-        self.count_once(topic.tenant()).await?;
         let key = documents::topic(topic.tenant().id(), topic.name());
         let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
         let doc: TopicDoc = documents::decode(&key, &stored)?;
@@ -457,8 +463,8 @@ impl Catalog {
         };
         let committed = self.log.commit(change).await;
         self.forget(topic);
+        self.note_deletion(topic, committed.as_ref().err());
         committed.map_err(|error| changed_meanwhile(topic, error))?;
-        topic.tenant().meter().deleted(1);
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         Ok(())
     }
@@ -469,12 +475,6 @@ impl Catalog {
         let place = usize::try_from(hasher.finish() % LOCKS as u64).expect("a remainder of a small number");
         self.locks[place].lock().await
     }
-}
-
-/// Looks at what may be much of the local state, on a thread that holds up nothing else.
-async fn apart<T: Send + 'static>(look: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.map_err(|lost| Error::Internal { detail: "a look was cut off".into(), source: Some(Box::new(lost)) })?
 }
 
 /// The error for a topic that does not exist, or is another tenant's.

@@ -148,7 +148,7 @@ impl Broker {
     /// `InvalidCursor`; `QuotaExceeded` for one follower too many; those of the log.
     pub async fn follow(&self, request: FollowRequest) -> Result<Follower, Error> {
         let account = check(&request)?.clone();
-        let open = account.meters().follower()?;
+        let (open, pace) = (account.meters().follower()?, Pace::begin(account.meters()));
         let tenant = account.tenant().id();
         let (literal, starred): (Vec<_>, Vec<_>) = request.topics.into_iter().partition(TopicPattern::is_literal);
         // Listen for new topics before looking at those that are there.
@@ -165,7 +165,7 @@ impl Broker {
             broker: self.clone(),
             account,
             _open: open,
-            pace: Pace::default(),
+            pace,
             wake: self.log().follow(),
             lanes: Vec::new(),
             topics: HashSet::new(),

@@ -138,12 +138,12 @@ impl Broker {
         self.catalog().list(caller, request).await
     }
 
-    /// Stored bytes of all topics of a tenant that are kept. Cancel safe.
+    /// Stored bytes of all topics of a tenant that are kept, but for those of the system. Cancel safe.
     ///
     /// # Errors
     /// Those of the log.
     pub async fn stored_bytes(&self, tenant: &TenantRef) -> Result<u64, Error> {
-        self.catalog().stored_bytes(tenant.id()).await
+        self.catalog().stored_bytes(tenant).await
     }
 
     /// Room for a request with a body of so many bytes, on an account; before the work for it begins.

@@ -128,7 +128,6 @@ impl Broker {
     /// is not paid for; those of the log.
     pub async fn page(&self, request: PageRequest) -> Result<Page, Error> {
         proved(request.topic.action(), Action::Subscribe)?;
-        request.topic.account().meters().check_delivery()?;
         let topic = self.catalog().get_to_read(&request.topic).await?;
         let deadline = request.wait.map(|wait| Instant::now() + wait);
         let mut places = self.begin_page(&topic, &request).await?;
@@ -139,9 +138,12 @@ impl Broker {
             }
         }
         loop {
+            let charge = request.topic.account().meters().owe_page(request.limit as u64, request.bytes_max as u64)?;
             let mut found = Found::default();
             let caught_up = self.fill(&topic, &mut places, &request, &mut found).await?;
             let Found { slices, gaps } = found;
+            let (records, bytes) = Page::sizes(&slices);
+            charge.settle(records, bytes);
             let more = match deadline {
                 Some(deadline) if slices.is_empty() && gaps.is_empty() => {
                     timeout_at(deadline, follow.changed()).await.is_ok()
@@ -151,8 +153,6 @@ impl Broker {
             if !more {
                 let positions = places.iter().map(|place| (place.partition, place.next));
                 let next = self.cursors().write(topic.tenant, positions);
-                let (records, bytes) = Page::sizes(&slices);
-                request.topic.account().meters().delivered(records, bytes);
                 // The client will likely come back for the next page.
                 for Place { next, scan, rest, .. } in places.into_iter().filter(|_| !caught_up) {
                     self.log().park(scan, next, rest);

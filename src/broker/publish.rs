@@ -92,10 +92,10 @@ impl Publish {
 }
 
 impl Published {
-    /// How many of `records` were stored by this, and not by an earlier request, and their payload bytes.
+    /// How many of `records` were stored by this, and not by an earlier request, and their bytes.
     fn stored(&self, records: &[NewRecord]) -> (u64, u64) {
         let new = self.parts.iter().filter(|part| !part.duplicate).flat_map(|part| &part.indices);
-        new.fold((0, 0), |(count, bytes), &index| (count + 1, bytes + records[index].payload.len() as u64))
+        new.fold((0, 0), |(count, bytes), &index| (count + 1, bytes + record_bytes(&records[index])))
     }
 }
 
@@ -109,25 +109,25 @@ impl Broker {
     /// the log.
     pub async fn publish(&self, topic: &TopicRef, publish: Publish) -> Result<Published, Error> {
         proved(topic.action(), Action::Publish)?;
-        check_batch(&publish.records)?;
+        let bytes = check_batch(&publish.records)? as u64;
         publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
         let meters = topic.account().meters();
-        let (records, bytes) = (publish.records.len() as u64, payload_bytes(&publish.records));
         if meters.tenant.limit(Quota::StorageBytes).is_some() {
             // In a box: most publishes have no need for the room that it takes.
             Box::pin(self.catalog().check_storage(topic.tenant())).await?;
         }
-        meters.take_publish(records, bytes)?;
+        let charge = meters.take_publish(publish.records.len() as u64, bytes)?;
         let published = self.publish_by_name(topic, &publish).await;
         match &published {
             Ok(published) => {
                 let new = published.parts.iter().filter(|part| !part.duplicate);
                 meters.tenant.stored(new.map(|part| part.stored_bytes).sum());
                 let (records, bytes) = published.stored(&publish.records);
-                meters.published(records, bytes);
+                charge.settle(records, bytes);
             }
-            Err(Error::Unknown(_)) => {}
-            Err(_) => meters.give_back_publish(records, bytes),
+            // It may be stored: dropped, it counts whole.
+            Err(Error::Unknown(_)) => drop(charge),
+            Err(_) => charge.give_back(),
         }
         published
     }
@@ -211,8 +211,11 @@ impl Broker {
     }
 }
 
-fn payload_bytes(records: &[NewRecord]) -> u64 {
-    records.iter().map(|record| record.payload.len() as u64).sum()
+/// Payload, key, headers and content type: what a batch is limited by, and a tenant.
+fn record_bytes(record: &NewRecord) -> u64 {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let key = record.key.as_ref().map_or(0, |key| key.len());
+    (record.payload.len() + key + headers + record.content_type.len()) as u64
 }
 
 /// The class to reach: that of the topic, or a stronger one.
@@ -227,7 +230,8 @@ fn class(topic: &Topic, asked: Option<Durability>) -> Result<Durability, Error> 
     }
 }
 
-fn check_batch(records: &[NewRecord]) -> Result<(), Error> {
+/// Checks the records by themselves; gives their bytes.
+fn check_batch(records: &[NewRecord]) -> Result<usize, Error> {
     if records.is_empty() {
         return Err(Error::Invalid("batch has no record".into()));
     }
@@ -249,7 +253,7 @@ fn check_batch(records: &[NewRecord]) -> Result<(), Error> {
     if total > BATCH_BYTES_MAX {
         return Err(Error::TooLarge(format!("batch of {total} bytes exceeds the limit of {BATCH_BYTES_MAX}")));
     }
-    Ok(())
+    Ok(total)
 }
 
 /// Checks the headers and the content type; gives their bytes.

@@ -23,7 +23,7 @@ use crate::broker::Room;
 /// The largest body that is read for nothing.
 const UNREAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// The caller, the topic to publish to, and room for a body of so many bytes; of any number when that is not known.
+/// The caller, the topic to publish to, and room for a body of so many bytes, if that is known.
 ///
 /// # Errors
 /// Those of the credential; `QuotaExceeded`; `Overloaded` when the node is full.
@@ -36,9 +36,9 @@ pub(super) fn admit(
     let caller = extract::caller(front, visit, headers)?;
     let topic = caller.authorize(Action::Publish, name)?;
     topic.account().meters().check_publish()?;
-    // What is over the largest is refused without being read.
-    let largest = STORED_BATCH_BYTES_MAX as u64;
-    let room = front.broker.room(topic.account(), body.unwrap_or(largest).min(largest))?;
+    // What is over the largest is refused without being read; a body of unknown length takes more as it comes.
+    let expected = body.unwrap_or(0).min(STORED_BATCH_BYTES_MAX as u64);
+    let room = front.broker.room(topic.account(), expected)?;
     Ok((caller, topic, room))
 }
 

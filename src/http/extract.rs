@@ -24,6 +24,7 @@ use super::error::ApiError;
 use super::front::Front;
 use super::visit::Visit;
 use crate::auth::{Caller, Credential, Denied};
+use crate::broker::{self, Room};
 
 /// The header by which the root key acts inside a tenant.
 const PLINTH_TENANT: HeaderName = HeaderName::from_static("plinth-tenant");
@@ -214,7 +215,17 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Cow<'_, str>, ApiError> 
     Ok(Cow::Borrowed(essence))
 }
 
-/// The body of at most `max` bytes, in one piece of its own size; `what` names it in errors.
+/// How much of a body is read.
+pub(super) struct Bound<'a> {
+    /// At most so many bytes.
+    pub(super) max: usize,
+    /// Names it in errors.
+    pub(super) what: &'a str,
+    /// Takes room for what was not announced.
+    pub(super) room: Option<&'a mut Room>,
+}
+
+/// The body of at most `max` bytes, in one piece of its own size.
 ///
 /// # Errors
 /// `TooLarge` before anything is read if the client says its length, `RequestTimeout` for a body that is too slow,
@@ -223,8 +234,7 @@ pub(super) async fn body<B>(
     front: &Front,
     headers: &HeaderMap,
     body: B,
-    max: usize,
-    what: &str,
+    Bound { max, what, room }: Bound<'_>,
 ) -> Result<Bytes, ApiError>
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
@@ -238,13 +248,15 @@ where
         let detail = format!("{what} of {announced} bytes exceeds the limit of {max}");
         return Err(ApiError::new(ErrorCode::TooLarge, detail));
     }
-    collect(body, announced, max, front.limits.body_timeout).await.map_err(|failure| failure.explain(what, max))
+    let collected = collect(body, (announced, max), front.limits.body_timeout, room).await;
+    collected.map_err(|failure| failure.explain(what, max))
 }
 
 enum BodyFailure {
     TooLarge,
     TooSlow,
     Broken(String),
+    NoRoom(broker::Error),
 }
 
 impl BodyFailure {
@@ -255,12 +267,18 @@ impl BodyFailure {
                 format!("{what} of more than {max} bytes exceeds the limit of {max}"),
             ),
             Self::TooSlow => ApiError::new(ErrorCode::RequestTimeout, format!("{what} took too long to arrive")),
+            Self::NoRoom(error) => ApiError::from(error).closing(),
             Self::Broken(error) => ApiError::invalid(format!("{what} broke off: {error}")),
         }
     }
 }
 
-async fn collect<B>(mut body: B, announced: usize, max: usize, patience: Duration) -> Result<Bytes, BodyFailure>
+async fn collect<B>(
+    mut body: B,
+    (announced, max): (usize, usize),
+    patience: Duration,
+    mut room: Option<&mut Room>,
+) -> Result<Bytes, BodyFailure>
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
@@ -273,6 +291,9 @@ where
         let Some(data) = frame.data_ref() else { continue };
         if read.len() + data.len() > max {
             return Err(BodyFailure::TooLarge);
+        }
+        if let Some(room) = room.as_deref_mut().filter(|_| read.len() + data.len() > announced) {
+            room.grow(data.len() as u64).map_err(BodyFailure::NoRoom)?;
         }
         read.extend_from_slice(data);
         if read.len() == announced {
@@ -299,7 +320,8 @@ pub(super) async fn optional_json<T>(front: &Front, parts: &Parts, content: Body
 where
     T: DeserializeOwned,
 {
-    let bytes = body(front, &parts.headers, content, SETTINGS_BYTES_MAX, "the body").await?;
+    let bound = Bound { max: SETTINGS_BYTES_MAX, what: "the body", room: None };
+    let bytes = body(front, &parts.headers, content, bound).await?;
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -384,14 +406,14 @@ mod tests {
             ["abc", "def"].map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk.as_bytes())));
         let body = Body::from_stream(futures::stream::iter(chunks.clone()));
         let patience = Duration::from_secs(30);
-        assert!(matches!(collect(body, 0, 5, patience).await, Err(BodyFailure::TooLarge)));
+        assert!(matches!(collect(body, (0, 5), patience, None).await, Err(BodyFailure::TooLarge)));
         let body = Body::from_stream(futures::stream::iter(chunks));
-        assert_eq!(collect(body, 0, 6, patience).await.ok().as_deref(), Some(&b"abcdef"[..]));
+        assert_eq!(collect(body, (0, 6), patience, None).await.ok().as_deref(), Some(&b"abcdef"[..]));
     }
 
     #[tokio::test]
     async fn a_body_that_does_not_arrive_in_time_is_given_up() {
         let body = Body::from_stream(futures::stream::pending::<Result<Bytes, std::convert::Infallible>>());
-        assert!(matches!(collect(body, 0, 5, Duration::ZERO).await, Err(BodyFailure::TooSlow)));
+        assert!(matches!(collect(body, (0, 5), Duration::ZERO, None).await, Err(BodyFailure::TooSlow)));
     }
 }

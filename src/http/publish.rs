@@ -26,7 +26,7 @@ use serde::de::IgnoredAny;
 use super::admit::{admit, turn_away};
 use super::convert;
 use super::error::ApiError;
-use super::extract::{self, Name, Params};
+use super::extract::{self, Bound, Name, Params};
 use super::front::Front;
 use super::routes::RECORDS;
 use super::terms;
@@ -148,7 +148,8 @@ where
     let partition = partition(parts)?;
     let form = form(&parts.headers)?;
     let (durability, terms) = check_headers(&parts.headers, form)?;
-    let body = extract::body(front, &parts.headers, body, form.bytes_max(), form.name()).await?;
+    let bound = Bound { max: form.bytes_max(), what: form.name(), room: Some(&mut room) };
+    let body = extract::body(front, &parts.headers, body, bound).await?;
     room.shrink(body.len() as u64);
     // The body may have taken its time.
     caller.check_suspended()?;

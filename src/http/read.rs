@@ -25,7 +25,7 @@ use super::extract::{Name, Params, visit};
 use super::front::Front;
 use super::live::{self, LiveRequest};
 use crate::auth::{Action, Caller, Denied, TopicRef};
-use crate::broker::{From as Start, Page, PageGap, PageRequest, Unit};
+use crate::broker::{FollowedBatch, From as Start, Page, PageGap, PageRequest, Room, Unit};
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
@@ -96,12 +96,12 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     let topic = access.caller.authorize(Action::Subscribe, &name)?;
     match media_type? {
         MediaType::Json => {
-            let page = page(&front, &access.caller, page_request(topic, params, Unit::Record)?).await?;
-            Ok(page_answer(&page))
+            let (page, room) = page(&front, &access.caller, page_request(topic, params, Unit::Record)?).await?;
+            Ok(page_answer(&page, room))
         }
         MediaType::Batch => {
-            let page = page(&front, &access.caller, page_request(topic, params, Unit::Batch)?).await?;
-            Ok(batches_answer(&page))
+            let (page, room) = page(&front, &access.caller, page_request(topic, params, Unit::Batch)?).await?;
+            Ok(batches_answer(&page, room))
         }
         media_type @ (MediaType::Ndjson | MediaType::EventStream) => {
             let topics = vec![access.caller.authorize_pattern(Action::Subscribe, &name)?];
@@ -112,7 +112,9 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     }
 }
 
-async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<Page, ApiError> {
+/// A page, and the room that it takes until it is sent: a reader may take long.
+async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<(Page, Room), ApiError> {
+    let topic = request.topic.clone();
     let (at_once, waits) = (PageRequest { wait: None, ..request.clone() }, request.wait.is_some());
     let page = tokio::select! {
         page = front.broker.page(request) => page?,
@@ -120,9 +122,10 @@ async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<Pa
         () = front.shutdown.cancelled() => front.broker.page(at_once).await?,
         denied = refused(front, caller), if waits => return Err(denied.into()),
     };
+    let room = front.broker.room(topic.account(), page.slices.iter().map(FollowedBatch::pinned_bytes).sum())?;
     let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
     front.metrics.delivered(Transport::Page, records);
-    Ok(page)
+    Ok((page, room))
 }
 
 /// Resolves when the caller may not go on: a long-poll must not outlive its credential.
@@ -176,7 +179,7 @@ fn wait(text: &str) -> Result<Duration, ApiError> {
 }
 
 /// `{"records":[…],"next":"…","caught_up":…,"gaps":[…]}` in pieces: the records are slices of what all readers share.
-fn page_answer(page: &Page) -> Response {
+fn page_answer(page: &Page, room: Room) -> Response {
     let mut pieces = VecDeque::with_capacity(2 * page.slices.len() + 2);
     pieces.push_back(Bytes::from_static(br#"{"records":["#));
     for (index, slice) in page.slices.iter().enumerate() {
@@ -193,13 +196,13 @@ fn page_answer(page: &Page) -> Response {
         pieces.push_back(Bytes::from(format!(r#","gaps":{gaps}"#)));
     }
     pieces.push_back(Bytes::from_static(b"}"));
-    let mut response = Response::new(Body::new(Pieces(pieces)));
+    let mut response = Response::new(Body::new(Pieces { left: pieces, _room: room }));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The batches of a page in pieces: heads of their own, and the stored bytes that all readers share.
-fn batches_answer(page: &Page) -> Response {
+fn batches_answer(page: &Page, room: Room) -> Response {
     let mut heads = BytesMut::with_capacity(HEAD_BYTES * page.slices.len());
     let mut pieces = VecDeque::with_capacity(2 * page.slices.len());
     for batch in &page.slices {
@@ -207,7 +210,7 @@ fn batches_answer(page: &Page) -> Response {
         pieces.push_back(heads.split().freeze());
         pieces.extend(batch.stored_form().iter().cloned());
     }
-    let mut response = Response::new(Body::new(Pieces(pieces)));
+    let mut response = Response::new(Body::new(Pieces { left: pieces, _room: room }));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::Batch.as_str()));
     headers.insert(NEXT, HeaderValue::from_str(&page.next).expect("a cursor is base64url"));
@@ -226,22 +229,26 @@ fn shown(gap: &PageGap) -> Gap {
 }
 
 /// A body of known length in several pieces, none of them copied.
-struct Pieces(VecDeque<Bytes>);
+struct Pieces {
+    left: VecDeque<Bytes>,
+    /// Given back when the last piece is taken, or nobody waits for it any more.
+    _room: Room,
+}
 
 impl HttpBody for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.left.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.left.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        SizeHint::with_exact(self.left.iter().map(|piece| piece.len() as u64).sum())
     }
 }
 

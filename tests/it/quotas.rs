@@ -248,6 +248,54 @@ async fn followers_of_every_transport_wait_for_their_quota_and_go_on_when_it_is_
     }
 }
 
+// Fails when a follower begins with nothing to wait for: each one that comes again gets its first batch for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_and_comes_again_still_owes() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("t", 1).await;
+    publish(&client, MANY).await;
+    set(&server, "hog", json!({"delivered_records_per_second": 1})).await;
+    let path = format!("{RECORDS}?from=earliest");
+    assert_eq!(client.sse(&path, None).await.records(MANY).await.len(), MANY);
+    let mut again = client.sse(&path, None).await;
+    let mut lines = client.ndjson(&path).await;
+    for _ in 0..20 {
+        assert_eq!(shown(&client, "delivered_records_per_second").await.2, Some(MANY as u64));
+    }
+    set(&server, "hog", json!({})).await;
+    assert_eq!(again.records(MANY).await.len() + lines.records(MANY).await.len(), 2 * MANY);
+}
+
+// Fails when a body of unknown length takes room for the largest there may be: seven of them fill what one tenant may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_unknown_length_take_room_only_for_what_has_come() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("t", 1).await;
+    let mut open = Vec::new();
+    for _ in 0..30 {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+        let body = reqwest::Body::wrap_stream(tokio_stream(receiver));
+        let client = client.clone();
+        let answered = tokio::task::JoinSet::from_iter([async move {
+            answer(client.publishing("t", "text/plain", body)).await.status
+        }]);
+        sender.send(Ok(b"x".to_vec())).await.unwrap();
+        open.push((sender, answered));
+    }
+    for (sender, mut answered) in open {
+        drop(sender);
+        assert_eq!(answered.join_next().await.unwrap().unwrap(), 201);
+    }
+}
+
+fn tokio_stream<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<T>,
+) -> impl futures::Stream<Item = T> + Send + 'static {
+    futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
 type Lines = crate::client::LineStream;
 
 async fn take(
@@ -290,6 +338,21 @@ async fn a_topic_too_many_is_refused_however_it_would_be_made_until_another_one_
     client.make_topic("d", 1).await;
     check_refused(&answer(client.put("/v1/topics/e").json(&json!({}))).await, "topics");
     assert_eq!(answer(server.client().put("/v1/topics/e").json(&json!({}))).await.status, 201);
+}
+
+// Fails when `_audit` takes a place: then no call that is audited is possible any more, not even to delete a topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_the_system_take_no_place_of_the_quota() {
+    let server = Server::start().await;
+    let quotas = json!({"name": "small", "quotas": {"topics": 1, "storage_bytes": 1}});
+    assert_eq!(answer(server.root().post("/v1/tenants").json(&quotas)).await.status, 201);
+    let client = server.root().acting_in("small");
+    for _ in 0..2 {
+        client.make_topic("t", 1).await;
+        check_refused(&answer(client.put("/v1/topics/u").json(&json!({}))).await, "topics");
+        assert_eq!(answer(client.delete("/v1/topics/t")).await.status, 204);
+    }
+    assert_eq!(shown(&client, "topics").await, (Some(1), Some(0), None));
 }
 
 // Fails when a topic that another request makes at the same moment is counted before it is there, and not after.

@@ -480,16 +480,16 @@ async fn what_a_tenant_uses_is_a_record_and_an_idle_tenant_has_none() {
     ws.subscribe("orders", "earliest").await;
     assert_eq!(ws.records(3).await.len(), 3);
     let now = answer(client.get("/v1/usage")).await.json();
-    assert_eq!((&now["now"]["published_records"], &now["now"]["published_bytes"]), (&json!(3), &json!(11)), "{now}");
+    assert_eq!((&now["now"]["published_records"], &now["now"]["published_bytes"]), (&json!(3), &json!(86)), "{now}");
     assert_eq!((&now["now"]["delivered_records"], &now["now"]["followers"]), (&json!(6), &json!(1)), "{now}");
     assert!(
-        now["now"]["storage_bytes"].as_u64().unwrap() > 11 && now["now"]["connections"].as_u64() > Some(0),
+        now["now"]["storage_bytes"].as_u64().unwrap() > 86 && now["now"]["connections"].as_u64() > Some(0),
         "{now}"
     );
     server.terminate().await;
     server.restart(false).await;
     let used = records(&server.client(), "_usage").await;
-    assert_eq!((sum(&used, "published_records"), sum(&used, "published_bytes")), (3, 11), "{used:?}");
+    assert_eq!((sum(&used, "published_records"), sum(&used, "published_bytes")), (3, 86), "{used:?}");
     assert_eq!(sum(&used, "delivered_records"), 6, "{used:?}");
     assert!(used.iter().all(|record| record["from"].as_u64() < record["to"].as_u64()), "{used:?}");
     let report = answer(server.client().get("/v1/usage?granularity=hour")).await.json();
@@ -525,7 +525,7 @@ async fn metrics_of_tenants_are_the_operators_and_the_open_ones_name_no_tenant()
     let client = server.tenant("acme-corp").await;
     client.publish("orders", "text/plain", "12345").await;
     let text = answer(server.root().get("/metrics/tenants")).await.text();
-    assert!(text.contains("plinth_tenant_published_bytes_total{tenant=\"acme-corp\"} 5\n"), "{text}");
+    assert!(text.contains("plinth_tenant_published_bytes_total{tenant=\"acme-corp\"} 15\n"), "{text}");
     assert!(text.contains("plinth_tenant_records_published_total{tenant=\"acme-corp\"} 1\n"), "{text}");
     assert!(!answer(server.stranger().get("/metrics")).await.text().contains("acme-corp"));
     assert_eq!(answer(client.get("/metrics/tenants")).await.status, 403);

@@ -7,10 +7,12 @@ use std::time::Duration;
 use plinth_api::quotas::Quota;
 use plinth_storage::Kind;
 use plinth_storage::ids::TenantId;
+use tokio::time::Instant;
 
-use super::{Catalog, apart};
-use crate::auth::TenantRef;
+use super::Catalog;
+use crate::auth::{TenantRef, TopicRef};
 use crate::broker::error::Error;
+use crate::broker::quotas::TopicPlace;
 
 /// How old the count of stored bytes may be where there is room: what was stored since is added to it.
 const COUNT_AGE: Duration = Duration::from_secs(60);
@@ -30,13 +32,48 @@ impl Catalog {
     /// Those of the log.
     pub(in crate::broker) async fn count_once(self: &Arc<Self>, tenant: &TenantRef) -> Result<(), Error> {
         let meter = tenant.meter();
-        let first = async {
-            let counted = self.count(tenant.id()).await?;
+        if meter.kept().topics().is_some() {
+            return Ok(());
+        }
+        let _one_at_a_time = meter.kept().counting.lock().await;
+        if meter.kept().topics().is_none() {
+            let (since, counted) = (Instant::now(), self.count(tenant.id()).await?);
+            meter.count_bytes(counted.bytes, since);
             meter.count_topics(counted.topics);
-            meter.count_bytes(counted.bytes);
-            Ok(())
-        };
-        meter.kept().once.get_or_try_init(|| first).await.copied()
+        }
+        Ok(())
+    }
+
+    /// The stored bytes of a tenant, as they were at most a second ago, or as long ago as ten counts take.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub(in crate::broker) async fn stored_bytes(self: &Arc<Self>, tenant: &TenantRef) -> Result<u64, Error> {
+        self.count_once(tenant).await?;
+        self.count_again(tenant, COUNT_AGE_FULL).await?;
+        Ok(tenant.meter().kept().bytes().unwrap_or_default())
+    }
+
+    /// A place for a topic that is to be made; none for one of the system.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`; those of the log.
+    pub(super) async fn place(self: &Arc<Self>, topic: &TopicRef) -> Result<Option<TopicPlace>, Error> {
+        if is_reserved(topic.name()) {
+            return Ok(None);
+        }
+        self.count_once(topic.tenant()).await?;
+        Ok(Some(topic.tenant().meter().topic()?))
+    }
+
+    /// Notes what became of the deletion of a topic.
+    pub(super) fn note_deletion(&self, topic: &TopicRef, error: Option<&plinth_storage::Error>) {
+        let meter = topic.tenant().meter();
+        match error.map(plinth_storage::Error::kind) {
+            None if !is_reserved(topic.name()) => meter.deleted(1),
+            Some(Kind::Unknown) => meter.lose_count(),
+            None | Some(_) => {}
+        }
     }
 
     /// Refuses when the tenant stores as much as it may. Cancel safe.
@@ -69,7 +106,8 @@ impl Catalog {
         let meter = tenant.meter();
         let _one_at_a_time = meter.kept().counting.lock().await;
         if meter.is_older_than(age) {
-            meter.count_bytes(self.count(tenant.id()).await?.bytes);
+            let since = Instant::now();
+            meter.count_bytes(self.count(tenant.id()).await?.bytes, since);
         }
         Ok(())
     }
@@ -79,18 +117,33 @@ impl Catalog {
         apart(move || {
             let mut counted = Counted { topics: 0, bytes: 0 };
             catalog.each(tenant, "", None, |topic| {
+                if is_reserved(&topic.name) {
+                    return Ok(true);
+                }
                 match catalog.log.topic_bounds(topic.id, topic.partitions) {
                     Ok(bounds) => counted.bytes += bounds.bytes(),
                     // Deleted since the list was read.
                     Err(error) if error.kind() == Kind::NotFound => return Ok(true),
                     Err(error) => return Err(error.into()),
                 }
-                // Those of the system are not the tenant's to make.
-                counted.topics += u64::from(!topic.name.starts_with('_'));
+                counted.topics += 1;
                 Ok(true)
             })?;
             Ok(counted)
         })
         .await
     }
+}
+
+/// Whether a topic is the system's, which is not the tenant's to make and takes nothing of its quotas.
+pub(in crate::broker) fn is_reserved(name: &str) -> bool {
+    name.starts_with('_')
+}
+
+/// Looks at what may be much of the local state, on a thread that holds up nothing else.
+pub(super) async fn apart<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|lost| Error::Internal { detail: "a look was cut off".into(), source: Some(Box::new(lost)) })?
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use plinth_api::limits::LIST_PARTITIONS_MAX;
-use plinth_storage::Kind;
-use plinth_storage::ids::TenantId;
 
-use super::{Catalog, TopicView, apart};
+use super::kept::apart;
+use super::{Catalog, TopicView};
 use crate::auth::{Action, Caller};
 use crate::broker::error::Error;
 
@@ -39,28 +38,6 @@ impl Catalog {
     pub(crate) async fn list(self: &Arc<Self>, caller: &Caller, request: TopicsRequest) -> Result<TopicsPage, Error> {
         let (catalog, caller) = (Arc::clone(self), caller.clone());
         apart(move || catalog.page(&caller, &request)).await
-    }
-
-    /// Stored bytes of all topics of the tenant that are kept. Cancel safe.
-    ///
-    /// # Errors
-    /// Those of the log.
-    pub(crate) async fn stored_bytes(self: &Arc<Self>, tenant: TenantId) -> Result<u64, Error> {
-        let catalog = Arc::clone(self);
-        apart(move || {
-            let mut sum = 0;
-            catalog.each(tenant, "", None, |topic| {
-                match catalog.log.topic_bounds(topic.id, topic.partitions) {
-                    Ok(bounds) => sum += bounds.bytes(),
-                    // Deleted since the list was read.
-                    Err(error) if error.kind() == Kind::NotFound => {}
-                    Err(error) => return Err(error.into()),
-                }
-                Ok(true)
-            })?;
-            Ok(sum)
-        })
-        .await
     }
 
     fn page(&self, caller: &Caller, request: &TopicsRequest) -> Result<TopicsPage, Error> {

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plinth_api::quotas::Quota;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Exceeded, Meter, Whose};
+
+/// So many times as long as a count took the next one waits at least.
+const COUNT_REST: u64 = 10;
 
 /// The counters; nothing is known before they are counted once.
 #[derive(Debug, Default)]
@@ -20,8 +23,10 @@ pub(in crate::broker) struct Kept {
     counted_at: AtomicU64,
     /// Whether something was deleted since.
     stale: AtomicBool,
-    /// Whether they were counted at all.
-    pub(in crate::broker) once: OnceCell<()>,
+    /// How long that took, in nanoseconds.
+    count_took: AtomicU64,
+    /// Whether the topics are counted.
+    counted: AtomicBool,
     /// Held by who counts: one at a time.
     pub(in crate::broker) counting: Mutex<()>,
 }
@@ -35,11 +40,17 @@ pub(in crate::broker) struct TopicPlace {
 
 impl Kept {
     pub(in crate::broker) fn topics(&self) -> Option<u64> {
-        self.once.initialized().then(|| self.topics.load(Ordering::Relaxed))
+        self.counted.load(Ordering::Acquire).then(|| self.topics.load(Ordering::Relaxed))
+    }
+
+    fn less_topics(&self, less: u64) {
+        // A topic that was made by a request of unknown outcome may be in no count.
+        let rest = |topics: u64| Some(topics.saturating_sub(less));
+        let (Ok(_) | Err(_)) = self.topics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
     }
 
     pub(in crate::broker) fn bytes(&self) -> Option<u64> {
-        self.once.initialized().then(|| self.bytes.load(Ordering::Relaxed))
+        self.counted.load(Ordering::Acquire).then(|| self.bytes.load(Ordering::Relaxed))
     }
 }
 
@@ -51,10 +62,19 @@ impl Meter {
     /// Notes how many topics there are: before any of them is made or deleted.
     pub(in crate::broker) fn count_topics(&self, topics: u64) {
         self.kept.topics.store(topics, Ordering::Relaxed);
+        self.kept.counted.store(true, Ordering::Release);
     }
 
-    /// Notes how many bytes are stored.
-    pub(in crate::broker) fn count_bytes(&self, bytes: u64) {
+    /// Notes that it is not known any more how many topics there are.
+    pub(in crate::broker) fn lose_count(&self) {
+        self.kept.counted.store(false, Ordering::Release);
+        self.kept.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes how many bytes are stored, and since when that was looked for.
+    pub(in crate::broker) fn count_bytes(&self, bytes: u64, since: Instant) {
+        let took = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.kept.count_took.store(took, Ordering::Relaxed);
         self.kept.stale.store(false, Ordering::Relaxed);
         self.kept.bytes.store(bytes, Ordering::Relaxed);
         self.kept.counted_at.store(self.at(Instant::now()), Ordering::Relaxed);
@@ -67,14 +87,17 @@ impl Meter {
 
     /// Notes that something was deleted.
     pub(in crate::broker) fn deleted(&self, topics: u64) {
-        self.kept.topics.fetch_sub(topics, Ordering::Relaxed);
+        self.kept.less_topics(topics);
         self.kept.stale.store(true, Ordering::Relaxed);
     }
 
     /// Whether the bytes should be counted again by who does not want them to be older than `age`.
     pub(in crate::broker) fn is_older_than(&self, age: Duration) -> bool {
         let since = self.at(Instant::now()).saturating_sub(self.kept.counted_at.load(Ordering::Relaxed));
-        self.kept.stale.load(Ordering::Relaxed) || Duration::from_nanos(since) > age
+        // Whatever is asked, no more than a tenth of the time goes into counting.
+        let took = self.kept.count_took.load(Ordering::Relaxed);
+        let is_stale = self.kept.stale.load(Ordering::Relaxed) || Duration::from_nanos(since) > age;
+        is_stale && since >= took.saturating_mul(COUNT_REST)
     }
 
     /// Counts a topic that is to be made.
@@ -112,7 +135,7 @@ impl TopicPlace {
 impl Drop for TopicPlace {
     fn drop(&mut self) {
         if !self.kept {
-            self.meter.kept.topics.fetch_sub(1, Ordering::Relaxed);
+            self.meter.kept.less_topics(1);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! on the next call. What is taken and then refused by another quota is given back.
 
 mod bucket;
+mod charge;
 mod kept;
 mod limits;
 mod pace;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use self::bucket::{Bucket, Level};
 use self::kept::Kept;
+pub(super) use self::kept::TopicPlace;
 pub use self::limits::{Exceeded, Whose};
 use self::limits::{Limits, RATES};
 pub(super) use self::pace::Pace;
@@ -72,9 +74,6 @@ pub struct Left {
     /// Until all of it may be used, if nothing is; only of a quota per second.
     pub full_in: Option<Duration>,
 }
-
-/// What was taken of the quotas of a second, to be given back if it is not used.
-type Taken = [(Quota, u64); 2];
 
 impl Default for Meter {
     fn default() -> Self {
@@ -200,22 +199,19 @@ impl Meter {
         Ok(())
     }
 
-    /// Counts what is delivered; gives the moment from which more may be, if that is limited.
-    fn deliver(&self, records: u64, bytes: u64) -> Option<Instant> {
-        self.usage.delivered(records, bytes);
+    /// Owes what is delivered; gives the moment from which more may be, if that is limited.
+    fn owe(&self, records: u64, bytes: u64) -> Option<Instant> {
         let limits = self.limits.load();
         let limits = limits.as_ref()?;
-        let now = self.at(Instant::now());
-        let owed = [(Quota::DeliveredBytesPerSecond, bytes), (Quota::DeliveredRecordsPerSecond, records)];
-        let moments = owed.into_iter().filter_map(|(quota, amount)| {
+        let (moment, owed) =
+            (Instant::now(), [(Quota::DeliveredBytesPerSecond, bytes), (Quota::DeliveredRecordsPerSecond, records)]);
+        let now = self.at(moment);
+        let due = owed.into_iter().filter_map(|(quota, amount)| {
             let limit = limits.get(quota)?;
             Some(self.bucket(quota).owe(now, limit, amount))
         });
-        moments.max().filter(|moment| *moment > now).and_then(|moment| {
-            // A moment that the clock cannot name is too far away to be waited for; the next change ends the wait.
-            let wait = Duration::from_nanos(moment - now);
-            Instant::now().checked_add(wait)
-        })
+        // A moment that the clock cannot name is too far away to be waited for; a change of the quotas ends the wait.
+        due.max().filter(|due| *due > now).and_then(|due| moment.checked_add(Duration::from_nanos(due - now)))
     }
 
     fn open(&self, thing: OpenThing, whose: Whose) -> Result<(), Exceeded> {
@@ -262,37 +258,21 @@ impl<'a> Meters<'a> {
         self.each().try_for_each(|(meter, whose)| meter.check(whose, quotas))
     }
 
-    /// Takes what a publish will use.
-    ///
-    /// # Errors
-    /// The quota that is used up; nothing is taken then.
-    pub fn take_publish(&self, records: u64, bytes: u64) -> Result<(), Exceeded> {
-        self.take(&of_publish(records, bytes))
-    }
-
-    /// Gives back what a publish did not use.
-    pub fn give_back_publish(&self, records: u64, bytes: u64) {
-        self.each().for_each(|(meter, _)| meter.give_back(&of_publish(records, bytes)));
-    }
-
-    /// Counts records that were stored, and their payload bytes.
+    /// Counts records that were stored, and their bytes.
     pub fn published(&self, records: u64, bytes: u64) {
         self.each().for_each(|(meter, _)| meter.usage.published(records, bytes));
-    }
-
-    /// Refuses while what was delivered before is not paid for.
-    ///
-    /// # Errors
-    /// The quota that is used up.
-    pub fn check_delivery(&self) -> Result<(), Exceeded> {
-        let quotas = [Quota::DeliveredBytesPerSecond, Quota::DeliveredRecordsPerSecond];
-        self.each().try_for_each(|(meter, whose)| meter.check(whose, quotas))
     }
 
     /// Counts records that are sent to a reader, and about how many bytes they have as they are stored; gives the moment
     /// from which more may be sent, if that is limited.
     pub fn delivered(&self, records: u64, bytes: u64) -> Option<Instant> {
-        self.each().filter_map(|(meter, _)| meter.deliver(records, bytes)).max()
+        self.each().for_each(|(meter, _)| meter.usage.delivered(records, bytes));
+        self.owe(records, bytes)
+    }
+
+    /// Owes what is delivered; gives the moment from which more may be, if that is limited.
+    fn owe(&self, records: u64, bytes: u64) -> Option<Instant> {
+        self.each().filter_map(|(meter, _)| meter.owe(records, bytes)).max()
     }
 
     /// Counts a connection until the guard is dropped.
@@ -325,10 +305,6 @@ impl<'a> Meters<'a> {
     fn each(&self) -> impl Iterator<Item = (&'a Arc<Meter>, Whose)> + use<'a> {
         [Some((self.tenant, Whose::Tenant)), self.key.map(|key| (key, Whose::Key))].into_iter().flatten()
     }
-}
-
-fn of_publish(records: u64, bytes: u64) -> Taken {
-    [(Quota::PublishRecordsPerSecond, records), (Quota::PublishBytesPerSecond, bytes)]
 }
 
 #[cfg(test)]

@@ -22,13 +22,22 @@ struct Pause {
 }
 
 impl Pace {
+    /// The pace of one that begins: what its tenant got before is paid for first.
+    pub(in crate::broker) fn begin(meters: Meters<'_>) -> Self {
+        Self::paused(meters, || meters.owe(0, 0))
+    }
+
     /// Counts what is given to the follower.
     pub(in crate::broker) fn delivered(&mut self, meters: Meters<'_>, records: u64, bytes: u64) {
+        *self = Self::paused(meters, || meters.delivered(records, bytes));
+    }
+
+    fn paused(meters: Meters<'_>, until: impl FnOnce() -> Option<Instant>) -> Self {
         // Before the moment is computed, so that no change falls between.
         let limited = meters.are_limited();
         let changes = limited.then(|| [Some(meters.tenant), meters.key].map(|meter| Some(meter?.changes.subscribe())));
-        let until = meters.delivered(records, bytes);
-        self.pause = until.zip(changes).map(|(until, changes)| Box::new(Pause { until, changes }));
+        let pause = until().zip(changes).map(|(until, changes)| Box::new(Pause { until, changes }));
+        Self { pause }
     }
 
     /// Waits until more may be given. Cancel safe.

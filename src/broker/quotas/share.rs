@@ -38,26 +38,34 @@ impl Capacity {
     /// # Errors
     /// `Busy` when the node is full, or when the tenant holds more than is free.
     pub(in crate::broker) fn enter(self: &Arc<Self>, meter: &Arc<Meter>, body: u64) -> Result<Room, Error> {
-        let bytes = body.saturating_add(REQUEST_BYTES);
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let own = meter.waiting.fetch_add(bytes, Ordering::Relaxed);
-        // From here on it is given back whatever happens.
-        let room = Room { capacity: Arc::clone(self), meter: Arc::clone(meter), bytes };
-        let free = self.bytes_max.saturating_sub(held);
-        if bytes > free {
-            let limit = self.bytes_max;
-            return Err(Error::Busy(format!("the node holds as many bytes of requests as it may, {limit}")));
-        }
-        if own > free {
-            return Err(Error::Busy(format!(
-                "the node is full, and requests of the tenant hold {own} bytes of it, more than its share"
-            )));
-        }
+        let mut room = Room { capacity: Arc::clone(self), meter: Arc::clone(meter), bytes: 0 };
+        room.grow(body.saturating_add(REQUEST_BYTES))?;
         Ok(room)
     }
 }
 
 impl Room {
+    /// Room for `more` bytes of the same request.
+    ///
+    /// # Errors
+    /// As for a new one; it keeps what it has.
+    pub fn grow(&mut self, more: u64) -> Result<(), Error> {
+        let held = self.capacity.held.fetch_add(more, Ordering::Relaxed);
+        let own = self.meter.waiting.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+        let limit = self.capacity.bytes_max;
+        let free = limit.saturating_sub(held);
+        if more <= free && own <= free {
+            return Ok(());
+        }
+        self.give_back(more);
+        Err(Error::Busy(if more > free {
+            format!("the node holds as many bytes of requests as it may, {limit}")
+        } else {
+            format!("the node is full, and requests of the tenant hold {own} bytes of it, more than its share")
+        }))
+    }
+
     /// Gives back what a body of `body` bytes does not need.
     pub fn shrink(&mut self, body: u64) {
         let less = self.bytes.saturating_sub(body.saturating_add(REQUEST_BYTES));
@@ -117,6 +125,17 @@ mod tests {
         for rooms in &rooms {
             assert!((112 * KIB..=144 * KIB).contains(&held(rooms)), "{} of an eighth, 128 KiB", held(rooms) / KIB);
         }
+    }
+
+    // Fails when what is refused of a growing request is kept.
+    #[test]
+    fn a_request_takes_room_as_it_grows_and_keeps_what_it_has_when_there_is_no_more() {
+        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(1));
+        let mut rooms: Vec<Room> = (0..100).filter_map(|_| capacity.enter(&tenants[0], 0).ok()).collect();
+        assert_eq!(rooms.len(), 100, "bodies of unknown length take nothing before they come");
+        let grown = rooms.iter_mut().filter_map(|room| room.grow(8 * KIB).ok()).count();
+        assert!((13..=16).contains(&grown), "{grown}: half of it is 512 KiB, 400 KiB are taken");
+        assert_eq!(held(&rooms), capacity.held.load(Ordering::Relaxed));
     }
 
     // Fails with a bound of all and no share: the first takes everything.

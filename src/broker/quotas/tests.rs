@@ -32,7 +32,7 @@ async fn what_one_quota_refuses_is_taken_of_no_other() {
     let of_key = Quotas { publish_bytes_per_second: Some(50), ..Quotas::default() };
     let (tenant, key) = both(&of_tenant, &of_key);
     let meters = Meters { tenant: &tenant, key: Some(&key) };
-    meters.take_publish(1, 40).expect("room");
+    let charge = meters.take_publish(1, 40).expect("room");
     let refused = meters.take_publish(1, 20).expect_err("the key has 10 bytes left");
     assert_eq!((refused.quota, refused.whose, refused.limit), (Quota::PublishBytesPerSecond, Whose::Key, 50));
     assert_eq!(remaining(&tenant, Quota::PublishBytesPerSecond), Some(60));
@@ -40,7 +40,7 @@ async fn what_one_quota_refuses_is_taken_of_no_other() {
     let refused = Meters { tenant: &tenant, key: None }.take_publish(1, 70).expect_err("the tenant has 60 bytes left");
     assert_eq!(refused.whose, Whose::Tenant);
     assert_eq!(remaining(&tenant, Quota::PublishRecordsPerSecond), Some(9));
-    meters.give_back_publish(1, 40);
+    charge.give_back();
     assert_eq!(remaining(&tenant, Quota::PublishBytesPerSecond), Some(100));
     assert_eq!(remaining(&key, Quota::PublishBytesPerSecond), Some(50));
 }
@@ -87,7 +87,7 @@ async fn a_follower_waits_until_what_it_got_is_paid_for() {
     pace.delivered(meters, 1, 300);
     pace.wait().await;
     assert_eq!(began.elapsed(), Duration::from_secs(3));
-    assert_eq!(meters.check_delivery(), Ok(()));
+    assert!(meters.owe_page(1, 1).is_ok());
 }
 
 // Fails when the receivers of changes are made after the moment is computed and before it is waited for.
@@ -97,8 +97,59 @@ async fn a_follower_that_waits_goes_on_when_its_quota_is_raised() {
     let meters = Meters { tenant: &meter, key: None };
     let (mut pace, began) = (Pace::default(), Instant::now());
     pace.delivered(meters, 1_000_000, 1);
-    assert!(meters.check_delivery().is_err());
+    assert!(meters.owe_page(1, 1).is_err());
     meter.set(&Quotas::default());
     pace.wait().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+// Fails when a new follower begins with nothing to wait for.
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_begins_again_waits_for_what_the_one_before_got() {
+    let meter = Arc::new(Meter::new(&Quotas { delivered_bytes_per_second: Some(100), ..Quotas::default() }));
+    let meters = Meters { tenant: &meter, key: None };
+    let began = Instant::now();
+    Pace::begin(meters).wait().await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "nothing is owed");
+    Pace::default().delivered(meters, 1, 500);
+    Pace::begin(meters).wait().await;
+    assert_eq!(began.elapsed(), Duration::from_secs(4));
+}
+
+// Fails when a page looks at what is owed and owes only what it has: all that are asked for at once get through.
+#[tokio::test(start_paused = true)]
+async fn pages_at_the_same_time_owe_before_they_read_and_give_back_what_they_do_not_have() {
+    let meter = Arc::new(Meter::new(&Quotas { delivered_bytes_per_second: Some(100), ..Quotas::default() }));
+    let meters = Meters { tenant: &meter, key: None };
+    let first = meters.owe_page(10, 1_000).expect("nothing is owed");
+    assert!(meters.owe_page(10, 1_000).is_err());
+    first.settle(1, 50);
+    assert_eq!(remaining(&meter, Quota::DeliveredBytesPerSecond), Some(50));
+    drop(meters.owe_page(10, 1_000).expect("half of it is left"));
+    assert_eq!(remaining(&meter, Quota::DeliveredBytesPerSecond), Some(50));
+    assert_eq!(meter.usage().records_delivered, 1);
+}
+
+// Fails without `Drop` of `PublishCharge`.
+#[test]
+fn a_publish_whose_end_nobody_waits_for_counts_whole() {
+    let meter = Arc::<Meter>::default();
+    let meters = Meters { tenant: &meter, key: None };
+    drop(meters.take_publish(3, 70).expect("nothing is limited"));
+    meters.take_publish(2, 30).expect("nothing is limited").settle(1, 10);
+    meters.take_publish(5, 50).expect("nothing is limited").give_back();
+    assert_eq!((meter.usage().records_published, meter.usage().bytes_published), (4, 80));
+}
+
+// Fails when the count is subtracted from without a look at it.
+#[test]
+fn a_deletion_of_a_topic_that_was_never_counted_takes_no_place() {
+    let meter = Arc::<Meter>::default();
+    meter.count_topics(0);
+    meter.deleted(1);
+    assert_eq!(meter.held(Quota::Topics), Some(0));
+    meter.topic().expect("nothing is limited").keep();
+    assert_eq!(meter.held(Quota::Topics), Some(1));
+    meter.lose_count();
+    assert_eq!(meter.held(Quota::Topics), None, "it is counted again");
 }

@@ -27,7 +27,7 @@ pub struct UsageFigures {
     pub requests: u64,
     /// Records that were stored.
     pub records_published: u64,
-    /// Their payload bytes.
+    /// Their bytes: payloads, keys, headers and content types.
     pub bytes_published: u64,
     /// Records that were sent to readers.
     pub records_delivered: u64,

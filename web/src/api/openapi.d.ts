@@ -1343,7 +1343,7 @@ export interface components {
             from: number;
             /**
              * Format: int64
-             * @description Their payload bytes.
+             * @description Their bytes: payloads, keys, headers and content types.
              */
             published_bytes: number;
             /**
