@@ -168,6 +168,12 @@ impl Connection {
         Self { id, watch: Arc::clone(&body.watch) }
     }
 
+    /// A connection that no socket belongs to.
+    #[cfg(test)]
+    pub(crate) fn without_socket() -> Self {
+        Self { id: ConnectionId(1), watch: Watch::new(ClientAddress::default(), false) }
+    }
+
     /// Its name within the node.
     #[must_use]
     pub fn id(&self) -> ConnectionId {

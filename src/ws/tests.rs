@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use futures::{SinkExt, StreamExt};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,7 @@ use super::*;
 use crate::auth::Auth;
 use crate::broker::{Broker, BrokerOptions};
 use crate::http::{Front, router};
-use crate::server::ServerLimits;
+use crate::server::{Connection, ServerLimits};
 use crate::telemetry::Metrics;
 
 struct World {
@@ -37,7 +37,8 @@ async fn world() -> World {
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     let broker = Broker::open(log, BrokerOptions::default()).await.expect("a broker");
     let front = Front::new(auth, broker, (Arc::new(Metrics::new([], |_| {})), None), ServerLimits::default());
-    World { router: router(front), key: made.default_key.expect("made"), connections: JoinSet::new() }
+    let router = router(front).layer(Extension(Connection::without_socket()));
+    World { router, key: made.default_key.expect("made"), connections: JoinSet::new() }
 }
 
 impl World {
