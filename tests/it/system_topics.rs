@@ -5,7 +5,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, LineStream, NDJSON, SSE, answer, payload, records_path, topic_path, try_answer};
+use crate::client::{
+    Answer, Client, LineStream, NDJSON, SSE, answer, payload, records_path, topic_path, try_answer, within,
+};
 use crate::harness::{Options, ROOT_KEY, Server};
 
 const TOPICS: [&str; 3] = ["_usage", "_audit", "_events"];
@@ -23,13 +25,17 @@ async fn follow(client: &Client, topic: &str) -> LineStream {
 
 /// The next record that is what is looked for, past others.
 async fn next(stream: &mut LineStream, wanted: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let record = stream.records(1).await.remove(0);
-        let value = serde_json::from_slice(&payload(&record)).expect("a record is JSON");
-        if wanted(&value) {
-            return value;
+    let look = async {
+        loop {
+            let record = stream.records(1).await.remove(0);
+            let value = serde_json::from_slice(&payload(&record)).expect("a record is JSON");
+            if wanted(&value) {
+                return value;
+            }
         }
-    }
+    };
+    // Signs of life are not what is waited for.
+    within("the record", look).await
 }
 
 fn code(answer: &Answer) -> (u16, String) {
@@ -319,6 +325,19 @@ async fn the_operators_own_tenant_is_only_read_and_only_by_the_operator() {
 }
 
 /// Fails when the first record of a call is not put into the log before the handler runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_is_seen_before_its_audit_record() {
+    let options = Options { store: Some("memory://?put_latency_ms=300".into()), ..Options::default() };
+    let server = Server::start_with(options).await;
+    let client = server.client();
+    let maker = client.clone();
+    let call = tokio::spawn(async move { answer(maker.put(&topic_path("new")).json(&json!({}))).await.status });
+    while answer(client.get(&topic_path("new"))).await.status == 404 {}
+    let audit = records(&client, "_audit").await;
+    assert!(audit.iter().any(|record| record["type"] == "begun" && record["target"] == "new"), "{audit:?}");
+    assert_eq!(call.await.expect("a call"), 201);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_every_change_that_is_there_has_its_audit_record() {
     let mut server = Server::start_with(Options::default()).await;
