@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, FirstStart};
 use crate::broker::{Broker, BrokerOptions};
+use crate::egress::{Egress, EgressOptions};
 use crate::http::{self, Front, ROUTES};
 use crate::server::{self, ServerLimits, Service, Tls};
 use crate::telemetry::Metrics;
@@ -29,6 +30,8 @@ pub struct AppOptions {
     pub listener: TcpListener,
     /// The log.
     pub log: LogOptions,
+    /// Hosts that issuers may name though their addresses are private.
+    pub private_hosts: Vec<String>,
     /// The root key; made at the first start when it is not given.
     pub root_key: Option<String>,
     /// The bounds of connections and requests.
@@ -75,10 +78,11 @@ impl App {
     /// # Errors
     /// When the store, its content or the listener do not allow it.
     pub async fn start(options: AppOptions) -> Result<Self, AppError> {
-        let AppOptions { listener, log, root_key, limits, tls, sampling } = options;
+        let AppOptions { listener, log, private_hosts, root_key, limits, tls, sampling } = options;
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
-        let (auth, first_start) = Auth::open(log.clone(), root_key).await.map_err(AppError::Start)?;
+        let egress = Egress::new(EgressOptions { private_hosts, ..EgressOptions::default() });
+        let (auth, first_start) = Auth::open_with(log.clone(), root_key, egress).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
         let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 mod values;
 
-pub use values::{ByteSize, FlushInterval, Ratio, Span};
+pub use values::{ByteSize, FlushInterval, Hosts, Ratio, Span};
 
 /// Fewest characters of a root key.
 pub const ROOT_KEY_CHARS_MIN: usize = 32;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub plain_http: bool,
     /// How clients reach this node, when that is not the listening address.
     pub public_url: Option<String>,
+    /// Hosts that issuers may name though their addresses are private, in lower case.
+    pub private_hosts: Vec<String>,
     /// How long to collect records before an object is written; without it the store decides.
     pub flush_interval: Option<Duration>,
     /// Most bytes of the page cache on disk.
@@ -80,6 +82,7 @@ impl Default for Settings {
             tls_key: None,
             plain_http: false,
             public_url: None,
+            private_hosts: Vec::new(),
             flush_interval: None,
             cache_bytes: 8 << 30,
             memory_bytes: 64 << 20,
@@ -142,6 +145,11 @@ pub struct Given {
     /// Shown in the start-up lines.
     #[arg(long, env = "PLINTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Private hosts at which trusted issuers may publish keys, with commas between them [default: none]
+    ///
+    /// They may be without TLS, too; any other host must have public addresses alone. For development.
+    #[arg(long, env = "PLINTH_PRIVATE_HOSTS", value_name = "HOSTS")]
+    pub private_hosts: Option<Hosts>,
     /// How long to collect records for one object [default: auto]
     ///
     /// `auto` writes at once to a directory and collects longer where every request costs.
@@ -224,6 +232,7 @@ impl Settings {
             tls_key: given.tls_key.or(default.tls_key),
             plain_http: given.plain_http.unwrap_or(default.plain_http),
             public_url: given.public_url.or(default.public_url),
+            private_hosts: given.private_hosts.map_or(default.private_hosts, |hosts| hosts.0),
             flush_interval: given.flush_interval.map_or(default.flush_interval, |interval| interval.0),
             cache_bytes: given.cache_bytes.map_or(default.cache_bytes, |bytes| bytes.0),
             memory_bytes: given.memory_bytes.map_or(default.memory_bytes, |bytes| bytes.0),
@@ -305,6 +314,7 @@ impl Given {
             tls_key: self.tls_key.or(lower.tls_key),
             plain_http: self.plain_http.or(lower.plain_http),
             public_url: self.public_url.or(lower.public_url),
+            private_hosts: self.private_hosts.or(lower.private_hosts),
             flush_interval: self.flush_interval.or(lower.flush_interval),
             cache_bytes: self.cache_bytes.or(lower.cache_bytes),
             memory_bytes: self.memory_bytes.or(lower.memory_bytes),

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod console;
+mod egress;
 #[cfg(test)]
 mod fuzz;
 pub mod http;

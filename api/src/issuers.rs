@@ -98,6 +98,11 @@ pub struct IssuerRequest {
     /// Its public keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<JsonWebKeySet>,
+    /// Where it publishes its keys, a URL with `https://` of a public host. They are fetched when they are needed, at most every
+    /// 30 s, and count for 10 minutes; for an hour while newer ones cannot be fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
+    pub jwks_url: Option<String>,
     /// Its secret, for HS256 (at least 32 bytes), HS384 (48) and HS512 (64). Kept sealed and never shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 32, max_length = 1024)]
@@ -141,6 +146,9 @@ pub struct Issuer {
     /// Its public keys, if they were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<JsonWebKeySet>,
+    /// Where it publishes its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_url: Option<String>,
     /// Whether it has a secret, which is not shown.
     pub has_secret: bool,
     /// The claim with the scopes.

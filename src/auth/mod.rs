@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
 pub use self::explain::{CredentialKind, Identity, Verdict};
-use self::jwt::Jwt;
 pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, RevocationView, Revoked, TokenFault, TokenRequest};
+use self::jwt::{Halt, Jwt};
 pub(crate) use self::jwt::{Jwk, claim_deletions};
 pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
 use self::known::KnownKey;
@@ -105,12 +105,41 @@ enum Miss {
 }
 
 impl Auth {
-    /// Checks the credential; `tenant` is what the client wrote into `Plinth-Tenant`, which only the root key may.
+    /// Checks the credential, once the keys of its issuer are there; `tenant` is what the client wrote into `Plinth-Tenant`,
+    /// which only the root key may. Cancel safe.
     ///
     /// # Errors
     /// `Unauthenticated`; `Suspended` for a credential of a suspended tenant; `Forbidden` for `tenant` with another
     /// credential than the root key; `NotFound` when there is no such tenant.
+    pub async fn admit(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Denied> {
+        match self.check(credential, tenant) {
+            Ok(caller) => Ok(caller),
+            Err(Halt::Denied(denied)) => Err(denied),
+            Err(Halt::Fetch(issuer)) => {
+                let auth = self.clone();
+                // On a task of its own, so that a client who hangs up does not stop it; and in a box, which is rarely there.
+                let fetched = self.0.changes.run(async move {
+                    auth.fetch_keys(issuer).await;
+                    Ok(())
+                });
+                Box::pin(fetched).await.map_err(|error| Denied::Unavailable(error.to_string()))?;
+                self.authenticate(credential, tenant)
+            }
+        }
+    }
+
+    /// The same without waiting: a token whose issuer's keys must be fetched first is refused.
+    ///
+    /// # Errors
+    /// As [`Auth::admit`].
     pub fn authenticate(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Denied> {
+        self.check(credential, tenant).map_err(|halt| match halt {
+            Halt::Denied(denied) => denied,
+            Halt::Fetch(_) => TokenFault::unfetched().into(),
+        })
+    }
+
+    fn check(&self, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, Halt> {
         let caller = match credential {
             Credential::Ticket(ticket) => self.redeem(ticket)?,
             Credential::Reconnect { ticket, token } => self.reconnect(ticket, token)?,
@@ -118,7 +147,7 @@ impl Auth {
             Credential::Bearer(token) => {
                 let hash = secret::hash(token);
                 match (secret::is_same(&hash, &self.0.root), tenant) {
-                    (true, Some(name)) => return self.root_inside(name),
+                    (true, Some(name)) => return Ok(self.root_inside(name)?),
                     (true, None) => return Ok(Caller::root(None)),
                     (false, _) => self.token(token, &hash)?,
                 }
@@ -126,7 +155,7 @@ impl Auth {
         };
         caller.check_suspended()?;
         match tenant {
-            Some(_) => Err(Denied::Forbidden("the header plinth-tenant is for the root key only".into())),
+            Some(_) => Err(Denied::Forbidden("the header plinth-tenant is for the root key only".into()).into()),
             None => Ok(caller),
         }
     }

@@ -22,6 +22,7 @@ use super::{Auth, KEYS_MAX, Shared};
 use crate::broker::changes::Changes;
 use crate::broker::documents::{self, RootKeyDoc};
 use crate::broker::{Error, cursor_key};
+use crate::egress::{Egress, EgressOptions};
 
 /// The tenant that the first start makes.
 const DEFAULT_TENANT: &str = "default";
@@ -42,6 +43,14 @@ impl Auth {
     /// # Errors
     /// `Invalid` for a root key that is too short or not plain text; those of the log.
     pub async fn open(log: Log, root_key: Option<String>) -> Result<(Self, FirstStart), Error> {
+        Self::open_with(log, root_key, Egress::new(EgressOptions::default())).await
+    }
+
+    /// The same with a way of its own to the addresses at which issuers publish their keys.
+    ///
+    /// # Errors
+    /// As [`Auth::open`].
+    pub async fn open_with(log: Log, root_key: Option<String>, egress: Egress) -> Result<(Self, FirstStart), Error> {
         let mut change = Change::default();
         let mut made = FirstStart::default();
         let given = root_key.is_some();
@@ -68,7 +77,7 @@ impl Auth {
         tenants.load_origins()?;
         let shared = Shared {
             tenants,
-            jwt: Jwt::new(&cursors, &root, given, log.cluster()),
+            jwt: Jwt::new(&cursors, &root, given, (log.cluster(), egress)),
             log,
             root,
             reconnect,

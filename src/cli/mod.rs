@@ -230,7 +230,7 @@ mod tests {
         let mut command = command();
         let serve = command.find_subcommand_mut("serve").expect("there is one");
         let help = serve.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        let unset = ["#root_key", "#public_url", "#tls_", "#otlp_endpoint"];
+        let unset = ["#root_key", "#public_url", "#tls_", "#otlp_endpoint", "#private_hosts"];
         let shown = |line: &&str| !unset.iter().any(|unset| line.starts_with(unset));
         let example = include_str!("../../plinth.toml");
         for line in example.lines().filter(|line| line.starts_with('#') && line.contains(" = ")).filter(shown) {

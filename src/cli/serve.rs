@@ -106,6 +106,7 @@ fn options(settings: &Settings, listener: TcpListener, tls: Option<Tls>) -> anyh
     Ok(AppOptions {
         listener,
         log,
+        private_hosts: settings.private_hosts.clone(),
         root_key: settings.root_key.as_ref().map(RootKey::reveal).map(str::to_owned),
         limits: ServerLimits {
             connections_max: settings.max_connections,

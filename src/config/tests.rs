@@ -33,7 +33,7 @@ fn the_example_file_lists_every_setting_with_its_default() {
         assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
     }
     let unset = Given { root_key: None, public_url: None, tls_cert: None, tls_key: None, ..given.clone() };
-    let unset = Given { otlp_endpoint: None, trace_ratio: None, ..unset };
+    let unset = Given { otlp_endpoint: None, trace_ratio: None, private_hosts: None, ..unset };
     assert_eq!(Settings::complete(unset), Settings::default());
     assert!(
         given.root_key.is_some() && given.public_url.is_some() && given.tls_cert.is_some() && given.tls_key.is_some()

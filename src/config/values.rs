@@ -81,6 +81,24 @@ enum Text {
     Part(f64),
 }
 
+/// Names of hosts, with commas between them, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct Hosts(pub Vec<String>);
+
+impl FromStr for Hosts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hosts = text.split(',').map(|host| host.trim().to_ascii_lowercase()).filter(|host| !host.is_empty());
+        let hosts: Vec<String> = hosts.collect();
+        match hosts.iter().find(|host| host.contains(['/', '*', '@', ' '])) {
+            Some(bad) => Err(format!("{bad:?} is not the name of a host, such as keycloak.internal")),
+            None => Ok(Self(hosts)),
+        }
+    }
+}
+
 macro_rules! parsed_as_a_flag {
     ($($kind:ty),*) => {$(
         impl TryFrom<Text> for $kind {
@@ -96,4 +114,4 @@ macro_rules! parsed_as_a_flag {
         }
     )*};
 }
-parsed_as_a_flag!(ByteSize, Span, FlushInterval, Ratio);
+parsed_as_a_flag!(ByteSize, Span, Hosts, FlushInterval, Ratio);

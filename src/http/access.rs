@@ -51,24 +51,24 @@ impl Access {
 ///
 /// # Errors
 /// `Unauthenticated` for neither and for a bad one, `InvalidRequest` for both.
-pub(super) fn of_stream(
+pub(super) async fn of_stream(
     front: &Front,
     parts: &Parts,
     params: &mut Params<'_>,
     again: bool,
 ) -> Result<Access, ApiError> {
-    let access = by_one(front, parts, params, again)?;
+    let access = by_one(front, parts, params, again).await?;
     visit(parts)?.enter(&access.caller)?;
     Ok(access)
 }
 
-fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bool) -> Result<Access, ApiError> {
+async fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bool) -> Result<Access, ApiError> {
     let ticket = params.take("ticket")?;
     let caller = match (bearer(&parts.headers)?, &ticket) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("there are two credentials, a header and `ticket`")),
-        (Some(token), None) => authenticate(front, Credential::Bearer(token), tenant_header(&parts.headers)?)?,
+        (Some(token), None) => authenticate(front, Credential::Bearer(token), tenant_header(&parts.headers)?).await?,
         (None, Some(ticket)) if again => return by_ticket_or_cookie(front, parts, ticket),
-        (None, Some(ticket)) => authenticate(front, Credential::Ticket(ticket), None)?,
+        (None, Some(ticket)) => authenticate(front, Credential::Ticket(ticket), None).await?,
         (None, None) => return Err(no_credential()),
     };
     Ok(caller.into())

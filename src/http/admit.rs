@@ -27,13 +27,13 @@ const UNREAD_BYTES_MAX: u64 = 64 * 1024;
 ///
 /// # Errors
 /// Those of the credential; `QuotaExceeded`; `Overloaded` when the node is full.
-pub(super) fn admit(
+pub(super) async fn admit(
     front: &Front,
     visit: &Visit,
     name: &str,
     (headers, body): (&HeaderMap, Option<u64>),
 ) -> Result<(Caller, TopicRef, Room), ApiError> {
-    let caller = extract::caller(front, visit, headers)?;
+    let caller = extract::caller(front, visit, headers).await?;
     let topic = caller.authorize(Action::Publish, name)?;
     topic.account().meters().check_publish()?;
     // What is over the largest is refused without being read; a body of unknown length takes more as it comes.

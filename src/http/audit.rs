@@ -99,7 +99,7 @@ pub(super) async fn audited(State(audited): State<Audited>, mut request: Request
     let Some(visit) = request.extensions().get::<Arc<Visit>>().cloned() else {
         return ApiError::internal("a request came without its visit").into_response();
     };
-    let caller = match extract::caller(&front, &visit, request.headers()) {
+    let caller = match extract::caller(&front, &visit, request.headers()).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };

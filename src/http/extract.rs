@@ -42,7 +42,7 @@ impl FromRequestParts<Front> for Authed {
         // The layer of an audited route has looked already.
         match parts.extensions.get::<Caller>() {
             Some(caller) => Ok(Self(caller.clone())),
-            None => caller(front, visit(parts)?, &parts.headers).map(Self),
+            None => caller(front, visit(parts)?, &parts.headers).await.map(Self),
         }
     }
 }
@@ -66,20 +66,21 @@ pub fn visit(parts: &Parts) -> Result<&Arc<Visit>, ApiError> {
 }
 
 /// The caller, by `Authorization: Bearer`; the request is on its account from here on.
-pub(super) fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Result<Caller, ApiError> {
+pub(super) async fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let token = bearer(headers)?.ok_or_else(no_credential)?;
-    let caller = authenticate(front, Credential::Bearer(token), tenant_header(headers)?)?;
+    let caller = authenticate(front, Credential::Bearer(token), tenant_header(headers)?).await?;
     visit.enter(&caller)?;
     Ok(caller)
 }
 
-/// The caller of a credential. An error remembers whose credential it would have been.
+/// The caller of a credential, once the keys of its issuer are there. An error remembers whose credential it would have
+/// been.
 ///
 /// # Errors
-/// Those of [`crate::auth::Auth::authenticate`].
-pub fn authenticate(front: &Front, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, ApiError> {
+/// Those of [`crate::auth::Auth::admit`].
+pub async fn authenticate(front: &Front, credential: Credential<'_>, tenant: Option<&str>) -> Result<Caller, ApiError> {
     let refused = |denied: Denied| ApiError::of_credential(&denied, front.auth.claim(credential));
-    front.auth.authenticate(credential, tenant).map_err(refused)
+    front.auth.admit(credential, tenant).await.map_err(refused)
 }
 
 /// The token of `Authorization: Bearer`, if the header is there.

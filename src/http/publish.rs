@@ -141,7 +141,7 @@ where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {
     let began = Instant::now();
-    let (caller, topic, mut room) = match admit(front, visit, name, (&parts.headers, body.size_hint().exact())) {
+    let (caller, topic, mut room) = match admit(front, visit, name, (&parts.headers, body.size_hint().exact())).await {
         Ok(admitted) => admitted,
         Err(refused) => return Err(Box::pin(turn_away(front, refused, body)).await),
     };

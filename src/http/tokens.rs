@@ -76,7 +76,7 @@ pub(super) async fn published_keys(State(front): State<Front>) -> Response {
 )]
 pub(super) async fn explain(State(front): State<Front>, request: Request) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
-    let caller = told_why(&front, &parts.headers)?;
+    let caller = told_why(&front, &parts.headers).await?;
     extract::visit(&parts)?.enter(&caller)?;
     let identity = caller.identity()?;
     let mut params = Params::parse(parts.uri.query());
@@ -93,9 +93,9 @@ pub(super) async fn explain(State(front): State<Front>, request: Request) -> Res
 }
 
 /// The caller, by `Authorization: Bearer`; for a bad token, the whole of what is wrong.
-fn told_why(front: &Front, headers: &HeaderMap) -> Result<Caller, ApiError> {
+async fn told_why(front: &Front, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let token = extract::bearer(headers)?.ok_or_else(extract::no_credential)?;
-    let caller = front.auth.authenticate(Credential::Bearer(token), extract::tenant_header(headers)?);
+    let caller = front.auth.admit(Credential::Bearer(token), extract::tenant_header(headers)?).await;
     caller.map_err(|denied| match &denied {
         Denied::Token(fault) => ApiError::of_token(fault, fault.detail()),
         Denied::Unauthenticated(_)

@@ -37,6 +37,8 @@ pub(super) enum Done {
         frame_bytes: usize,
         result: Result<Published, Error>,
     },
+    /// A credential was checked: the first one, or a newer one.
+    Admitted { id: Option<String>, token: String, newer: bool, result: Result<Caller, Denied> },
     /// A subscription found its place to begin.
     Opened { sub: String, result: Result<Box<Follower>, Error> },
 }
@@ -53,7 +55,10 @@ impl Session {
         };
         let publishes = matches!(frame, ClientFrame::Publish(_));
         let (id, outcome) = match frame {
-            ClientFrame::Auth(frame) => return self.authenticate(frame),
+            ClientFrame::Auth(frame) => {
+                self.authenticate(frame);
+                return None;
+            }
             ClientFrame::Refresh(frame) => {
                 self.refresh(frame);
                 return None;
@@ -78,8 +83,17 @@ impl Session {
     }
 
     /// Answers a request whose work is done.
-    pub(super) fn answer(&mut self, done: Done) {
+    /// Some: the connection ends.
+    pub(super) fn answer(&mut self, done: Done) -> Option<Ending> {
         match done {
+            Done::Admitted { id, token, newer, result } => {
+                self.admitting = false;
+                if newer {
+                    self.refreshed(id, result);
+                } else {
+                    return self.authenticated(id, &token, result);
+                }
+            }
             Done::Published { id, topic, records, payload_bytes, frame_bytes, result } => {
                 self.request_bytes -= frame_bytes;
                 let answer = match result {
@@ -90,6 +104,7 @@ impl Session {
             }
             Done::Opened { sub, result } => self.opened(sub, result),
         }
+        None
     }
 
     fn published(&mut self, id: String, answer: Answer, payload_bytes: usize) {
@@ -156,19 +171,20 @@ impl Session {
         Ok(caller)
     }
 
-    fn authenticate(&mut self, frame: AuthFrame) -> Option<Ending> {
+    fn authenticate(&mut self, frame: AuthFrame) {
         if self.caller.is_some() {
-            let detail = "this connection has its credential already; another one needs another connection";
-            self.refuse(frame.id, Problem::new(ErrorCode::Conflict, detail));
-            return None;
+            let detail = "this connection has its credential already; `refresh` takes a newer one of the same holder";
+            return self.refuse(frame.id, Problem::new(ErrorCode::Conflict, detail));
         }
-        let credential = Credential::Bearer(&frame.token);
-        let caller = self.front.auth.authenticate(credential, self.tenant.as_deref());
-        let caller = caller.and_then(|caller| check_page(self.page.as_deref(), &caller).map(|()| caller));
+        self.admit(frame.id, frame.token, false);
+    }
+
+    fn authenticated(&mut self, id: Option<String>, token: &str, result: Result<Caller, Denied>) -> Option<Ending> {
+        let caller = result.and_then(|caller| check_page(self.page.as_deref(), &caller).map(|()| caller));
         match caller.and_then(|caller| caller.inside().map(|_| caller.clone())) {
             Ok(caller) => {
                 if let Err(refused) = self.visit.enter(&caller) {
-                    return Some(self.turn_away(frame.id, refused.problem().clone()));
+                    return Some(self.turn_away(id, refused.problem().clone()));
                 }
                 self.caller = Some(caller);
                 self.welcome();
@@ -176,33 +192,48 @@ impl Session {
             }
             Err(denied) => {
                 let problem = problem_of_denied(&denied);
-                if let Some(claim) = self.front.auth.claim(credential) {
+                if let Some(claim) = self.front.auth.claim(Credential::Bearer(token)) {
                     Attempt::socket(&self.visit).refused(&self.front, &claim, (problem.status, problem.code));
                 }
-                self.refuse(frame.id, problem);
+                self.refuse(id, problem);
                 Some(Ending::Close(close::CREDENTIAL_ENDED, "credential refused"))
             }
         }
     }
 
+    /// Checks a credential, for which keys may have to be fetched; nothing more is read of the socket until then.
+    fn admit(&mut self, id: Option<String>, token: String, newer: bool) {
+        let (auth, tenant) = (self.front.auth.clone(), self.tenant.clone());
+        self.admitting = true;
+        self.requests.push(Box::pin(async move {
+            let result = auth.admit(Credential::Bearer(&token), tenant.as_deref()).await;
+            Done::Admitted { id, token, newer, result }
+        }));
+    }
+
     /// Goes on with a newer credential of the same holder.
     fn refresh(&mut self, frame: RefreshFrame) {
-        match self.successor(&frame.token) {
-            Ok(caller) => {
-                let expires_at = caller.expires_at().map(|end| end.0);
-                self.caller = Some(caller);
-                self.expiry_told = false;
-                self.outbox.push(&ServerFrame::Refreshed { id: frame.id, expires_at });
-            }
+        match self.asking().map(drop) {
+            Ok(()) => self.admit(frame.id, frame.token, true),
             Err(refusal) => self.refuse(frame.id, refusal.problem()),
         }
     }
 
+    fn refreshed(&mut self, id: Option<String>, result: Result<Caller, Denied>) {
+        match result.map_err(Refusal::from).and_then(|newer| self.successor(newer)) {
+            Ok(caller) => {
+                let expires_at = caller.expires_at().map(|end| end.0);
+                self.caller = Some(caller);
+                self.expiry_told = false;
+                self.outbox.push(&ServerFrame::Refreshed { id, expires_at });
+            }
+            Err(refusal) => self.refuse(id, refusal.problem()),
+        }
+    }
+
     /// What is open goes on with the rights that it was opened with: so the newer credential must have them, too.
-    fn successor(&self, token: &str) -> Result<Caller, Refusal> {
-        let caller = self.asking()?;
-        let newer = self.front.auth.authenticate(Credential::Bearer(token), self.tenant.as_deref())?;
-        if newer.succeeds(caller) {
+    fn successor(&self, newer: Caller) -> Result<Caller, Refusal> {
+        if newer.succeeds(self.caller()?) {
             return Ok(newer);
         }
         let detail = "the newer credential is of another tenant or holder, or allows less; it needs another connection";

@@ -61,6 +61,8 @@ pub(super) struct Session {
     id: String,
     silent_pings: u8,
     pub(super) expiry_told: bool,
+    /// Whether a credential is being checked.
+    pub(super) admitting: bool,
 }
 
 /// Why a connection ends.
@@ -105,6 +107,7 @@ pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
         request_bytes: 0,
         silent_pings: 0,
         expiry_told: false,
+        admitting: false,
     };
     if session.caller.is_some() {
         session.welcome();
@@ -146,10 +149,7 @@ impl Session {
                 Ok(()) = revoked.changed() => self.check_credential(),
                 _ = pings.tick() => self.tick(),
                 written = self.outbox.drive(), if !self.outbox.is_idle() => written.is_err().then_some(Ending::Broken),
-                Some(done) = self.requests.next() => {
-                    self.answer(done);
-                    None
-                }
+                Some(done) = self.requests.next() => self.answer(done),
                 frame = frames.next(), if self.has_room() => self.receive(frame),
                 (sub, turn) = self.subscriptions.next(), if self.outbox.is_idle() => {
                     self.deliver(sub, turn);
@@ -164,7 +164,7 @@ impl Session {
 
     /// Whether one more request may be read.
     fn has_room(&self) -> bool {
-        self.outbox.len() < ANSWERS_MAX && !self.is_full()
+        self.outbox.len() < ANSWERS_MAX && !self.is_full() && !self.admitting
     }
 
     /// Whether as many requests are under way as may be.
@@ -306,7 +306,7 @@ impl Session {
     async fn finish_requests(&mut self) {
         while !self.requests.is_empty() {
             tokio::select! {
-                Some(done) = self.requests.next() => self.answer(done),
+                Some(done) = self.requests.next() => drop(self.answer(done)),
                 written = self.outbox.drive(), if !self.outbox.is_idle() => {
                     if written.is_err() {
                         return;

@@ -64,7 +64,11 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         return Err(ApiError::new(ErrorCode::ShuttingDown, "the node is stopping"));
     }
     let credential = one_credential(bearer(&parts.headers)?, offer.token.as_deref(), ticket.as_deref())?;
-    let (mut access, refused) = match credential.map(|credential| access(&front, &parts, credential, tenant)) {
+    let admitted = match credential {
+        None => None,
+        Some(credential) => Some(access(&front, &parts, credential, tenant).await),
+    };
+    let (mut access, refused) = match admitted {
         None => (None, None),
         Some(Ok(access)) => (Some(access), None),
         // A browser is shown no status: the connection says why it closes.
@@ -153,11 +157,16 @@ fn one_credential<'a>(
     }
 }
 
-fn access(front: &Front, parts: &Parts, credential: Credential<'_>, tenant: Option<&str>) -> Result<Access, ApiError> {
+async fn access(
+    front: &Front,
+    parts: &Parts,
+    credential: Credential<'_>,
+    tenant: Option<&str>,
+) -> Result<Access, ApiError> {
     let access = match credential {
         Credential::Ticket(ticket) if tenant.is_none() => by_ticket_or_cookie(front, parts, ticket)?,
         Credential::Ticket(_) | Credential::Bearer(_) | Credential::Reconnect { .. } => {
-            authenticate(front, credential, tenant)?.into()
+            authenticate(front, credential, tenant).await?.into()
         }
     };
     access.caller.inside()?;

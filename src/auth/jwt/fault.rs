@@ -16,6 +16,8 @@ pub enum Fault {
     Audience,
     /// Its issuer has no such key.
     UnknownKey,
+    /// Its issuer's keys cannot be fetched.
+    KeysUnavailable,
     /// The signature is not one of the issuer's key.
     Signature,
     /// A claim is missing or does not have its form.
@@ -44,7 +46,9 @@ impl Fault {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
-            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::Signature => "untrusted",
+            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::KeysUnavailable | Self::Signature => {
+                "untrusted"
+            }
             Self::Claim => "claim",
             Self::Expired => "expired",
             Self::NotYet => "not_yet_valid",
@@ -58,7 +62,9 @@ impl Fault {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Malformed => "the credential is neither a key nor a token that can be read",
-            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::Signature => "the token is not trusted here",
+            Self::Algorithm | Self::Audience | Self::UnknownKey | Self::KeysUnavailable | Self::Signature => {
+                "the token is not trusted here"
+            }
             Self::Claim => "a claim of the token is missing or not valid",
             Self::Expired => "the token has expired",
             Self::NotYet => "the token is not valid yet",
@@ -73,12 +79,17 @@ impl TokenFault {
         Self { fault, detail: detail.into() }
     }
 
+    /// The keys of the issuer are not there yet.
+    pub(in crate::auth) fn unfetched() -> Self {
+        Self::new(Fault::KeysUnavailable, "the keys of its issuer could not be fetched; it is tried again within 30 s")
+    }
+
     /// What is wrong in detail, for the bearer.
     #[must_use]
     pub fn detail(&self) -> &str {
         match self.fault {
-            Fault::Algorithm | Fault::Audience | Fault::UnknownKey | Fault::Signature => {
-                "the token is not trusted here: its issuer with its audience, its algorithm, its key or its signature; the \
+            Fault::Algorithm | Fault::Audience | Fault::UnknownKey | Fault::KeysUnavailable | Fault::Signature => {
+                "the token is not trusted here: its issuer with its audience, its algorithm, its key (which may be out of reach) or its signature; the \
                  server's log says which one (debug)"
             }
             Fault::Malformed | Fault::Claim | Fault::Expired | Fault::NotYet | Fault::Lifetime | Fault::Revoked => {

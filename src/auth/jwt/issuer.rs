@@ -33,6 +33,8 @@ pub struct IssuerRequest {
     pub algorithms: Vec<String>,
     /// Its public keys, as a JSON Web Key Set.
     pub jwks: Option<Value>,
+    /// Where it publishes them.
+    pub jwks_url: Option<String>,
     /// Its secret, for HS256, HS384 and HS512.
     pub secret: Option<String>,
     /// The claim with the scopes; by default `scope`.
@@ -60,6 +62,8 @@ pub struct IssuerView {
     pub algorithms: Vec<String>,
     /// Its public keys, when they were given.
     pub jwks: Option<Vec<Value>>,
+    /// Where it publishes them.
+    pub jwks_url: Option<String>,
     /// Whether its secret was given.
     pub has_secret: bool,
     /// The claim with the scopes.
@@ -256,19 +260,23 @@ impl Auth {
         if algorithms.iter().any(|algorithm| (algorithm.family() == Family::Hmac) != secret) {
             return Err("algorithms with a secret and algorithms with a public key are not of one issuer".to_owned());
         }
-        match (&request.jwks, &request.secret, secret) {
-            (Some(jwks), None, false) => {
+        match (&request.jwks, &request.jwks_url, &request.secret, secret) {
+            (None, Some(url), None, false) => {
+                self.0.jwt.egress.check(url).map_err(|why| format!("jwks_url {url:?}: {why}"))?;
+                Ok(IssuerKeysDoc::Published(url.clone()))
+            }
+            (Some(jwks), None, None, false) => {
                 let keys = key::given(jwks)?;
                 usable(&keys, algorithms)?;
                 Ok(IssuerKeysDoc::Given(keys))
             }
-            (None, Some(text), true) => {
+            (None, None, Some(text), true) => {
                 check_secret(text, algorithms)?;
                 self.0.jwt.seal(place, text).map(IssuerKeysDoc::Sealed)
             }
-            (Some(_), None, true) | (None, None, true) => Err("HS256, HS384 and HS512 need `secret`".to_owned()),
-            (None, Some(_), false) | (None, None, false) => Err("these algorithms need `jwks`".to_owned()),
-            (Some(_), Some(_), _) => Err("`jwks` and `secret` are not given together".to_owned()),
+            (_, _, None, true) => Err("HS256, HS384 and HS512 need `secret`".to_owned()),
+            (None, None, _, false) => Err("these algorithms need `jwks` or `jwks_url`".to_owned()),
+            (_, _, _, _) => Err("one of `jwks`, `jwks_url` and `secret` is given".to_owned()),
         }
     }
 }
@@ -390,9 +398,10 @@ fn absent(name: &str) -> Error {
 }
 
 fn view(name: &str, doc: IssuerDoc) -> IssuerView {
-    let (jwks, has_secret) = match doc.keys {
-        IssuerKeysDoc::Given(keys) => (Some(keys.iter().map(|key| serde_json::json!(key)).collect()), false),
-        IssuerKeysDoc::Sealed(_) => (None, true),
+    let (jwks, jwks_url, has_secret) = match doc.keys {
+        IssuerKeysDoc::Given(keys) => (Some(keys.iter().map(|key| serde_json::json!(key)).collect()), None, false),
+        IssuerKeysDoc::Published(url) => (None, Some(url), false),
+        IssuerKeysDoc::Sealed(_) => (None, None, true),
     };
     IssuerView {
         name: name.to_owned(),
@@ -400,6 +409,7 @@ fn view(name: &str, doc: IssuerDoc) -> IssuerView {
         audiences: doc.audiences,
         algorithms: doc.algorithms,
         jwks,
+        jwks_url,
         has_secret,
         scope_claim: doc.scope_claim,
         subject_claim: doc.subject_claim,

@@ -194,6 +194,17 @@ impl KeySet {
         Self(keys.iter().filter_map(|jwk| VerifyingKey::from_jwk(jwk).ok()).map(Arc::new).collect())
     }
 
+    /// The set that an issuer publishes. Keys that are for something else, or that cannot be used, are left out.
+    ///
+    /// # Errors
+    /// What is wrong with the set as a whole.
+    pub(super) fn of_published(document: &[u8]) -> Result<Self, String> {
+        let document: Value = serde_json::from_slice(document).map_err(|_| "it is not JSON".to_owned())?;
+        let keys = members(&document)?.iter().take(ISSUER_KEYS_MAX);
+        let keys = keys.filter_map(|key| read(key).ok()).filter_map(|jwk| VerifyingKey::from_jwk(&jwk).ok());
+        Ok(Self(keys.map(Arc::new).collect()))
+    }
+
     /// The key for a token that names `id` and `algorithm`.
     ///
     /// # Errors

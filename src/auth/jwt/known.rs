@@ -9,6 +9,7 @@ use super::algorithm::Algorithm;
 use super::claims::Terms;
 use super::key::{Fingerprint, KeySet, VerifyingKey};
 use super::mint::Minter;
+use super::remote::Remote;
 use super::seal::SealKey;
 use super::template::Template;
 use crate::auth::secret::SecretHash;
@@ -16,6 +17,7 @@ use crate::auth::{Caller, Miss};
 use crate::broker::Error;
 use crate::broker::cursor::CursorKey;
 use crate::broker::documents::{self, IssuerDoc, IssuerKeysDoc};
+use crate::egress::Egress;
 
 /// Issuers held in memory.
 const ISSUERS_HELD_MAX: usize = 10_000;
@@ -30,6 +32,8 @@ pub(in crate::auth) struct Jwt {
     tokens: Cache<SecretHash, Arc<Verified>>,
     /// None when the server made the root key itself: then the bucket would hold all that opens a seal.
     seal: Option<SealKey>,
+    /// What asks for keys at addresses.
+    pub(super) egress: Egress,
     minter: Minter,
 }
 
@@ -45,16 +49,48 @@ pub(in crate::auth) struct Issuer {
     pub(super) terms: Terms,
     /// Changes with all that is trusted of it but its keys.
     pub(super) terms_id: Fingerprint,
-    pub(super) keys: KeySet,
+    pub(super) keys: Keys,
+}
+
+/// Where the keys of an issuer are.
+pub(super) enum Keys {
+    /// Here.
+    Fixed(KeySet),
+    /// At an address.
+    Remote(Remote),
+}
+
+impl Keys {
+    /// Whether there is such a key.
+    pub(super) fn has(&self, key: &Fingerprint, now: Timestamp) -> bool {
+        match self {
+            Self::Fixed(keys) => keys.has(key),
+            Self::Remote(remote) => remote.has(key, now),
+        }
+    }
+
+    /// Whether they are to be fetched again before they are relied on.
+    pub(super) fn are_due(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Remote(remote) => remote.is_due(now),
+        }
+    }
 }
 
 impl Jwt {
     /// `given`: whether the operator gave the root key whose hash is `root`.
-    pub(in crate::auth) fn new(cursors: &CursorKey, root: &SecretHash, given: bool, cluster: ClusterId) -> Self {
+    pub(in crate::auth) fn new(
+        cursors: &CursorKey,
+        root: &SecretHash,
+        given: bool,
+        (cluster, egress): (ClusterId, Egress),
+    ) -> Self {
         Self {
             issuers: Cache::new(ISSUERS_HELD_MAX),
             tokens: Cache::new(TOKENS_HELD_MAX),
             seal: given.then(|| SealKey::new(cursors, root)),
+            egress,
             minter: Minter::new(cursors, root, cluster),
         }
     }
@@ -116,7 +152,8 @@ impl Issuer {
     /// What this build cannot read of a document allows nothing.
     fn new(tenant: TenantId, name: &str, doc: &IssuerDoc, seal: Option<&SealKey>) -> Self {
         let keys = match &doc.keys {
-            IssuerKeysDoc::Given(keys) => KeySet::of_stored(keys),
+            IssuerKeysDoc::Given(keys) => Keys::Fixed(KeySet::of_stored(keys)),
+            IssuerKeysDoc::Published(url) => Keys::Remote(Remote::new(url)),
             IssuerKeysDoc::Sealed(sealed) => {
                 let secret = seal.and_then(|key| key.open(&documents::issuer(tenant, name), sealed));
                 if secret.is_none() {
@@ -125,7 +162,8 @@ impl Issuer {
                         "the secret of an issuer cannot be opened: it was sealed with another root key"
                     );
                 }
-                secret.map_or_else(KeySet::empty, |secret| KeySet::of(VerifyingKey::secret(&secret)))
+                let keys = secret.map_or_else(KeySet::empty, |secret| KeySet::of(VerifyingKey::secret(&secret)));
+                Keys::Fixed(keys)
             }
         };
         let terms = Terms {
@@ -136,8 +174,16 @@ impl Issuer {
             lifetime_ms_max: doc.lifetime_ms_max,
             leeway_ms: doc.leeway_ms,
         };
-        let bare = IssuerDoc { keys: IssuerKeysDoc::Given(vec![]), ..doc.clone() };
+        let bare = IssuerDoc { keys: kind_of(&doc.keys), ..doc.clone() };
         let terms_id = *blake3::hash(&documents::encode(&bare)).as_bytes();
         Self { name: name.into(), terms, terms_id, keys }
+    }
+}
+
+/// Where keys are, without the keys: a key may come and go, another place is another trust.
+fn kind_of(keys: &IssuerKeysDoc) -> IssuerKeysDoc {
+    match keys {
+        IssuerKeysDoc::Given(_) | IssuerKeysDoc::Sealed(_) => IssuerKeysDoc::Given(vec![]),
+        IssuerKeysDoc::Published(url) => IssuerKeysDoc::Published(url.clone()),
     }
 }

@@ -12,6 +12,7 @@ mod issuer;
 mod key;
 mod known;
 mod mint;
+mod remote;
 mod revocation;
 mod seal;
 mod template;
@@ -27,10 +28,12 @@ pub(crate) use self::issuer::claim_deletions;
 pub use self::issuer::{IssuerRequest, IssuerView};
 use self::key::VerifyingKey;
 pub(crate) use self::key::{Fingerprint, Jwk};
-use self::known::Issuer;
+pub(super) use self::known::Issuer;
 pub(super) use self::known::Jwt;
+use self::known::Keys;
 pub(super) use self::mint::CALLERS;
 pub use self::mint::{MintedToken, TokenRequest};
+use self::remote::Look;
 pub use self::revocation::{RevocationView, Revoked};
 use super::caller::{Caller, Denied, Source, Token};
 use super::secret::SecretHash;
@@ -40,16 +43,17 @@ use crate::broker::documents::{self, IssuerClaimDoc};
 
 impl Auth {
     /// The caller of a token; `hash` is the one of its text.
-    pub(super) fn token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Denied> {
+    pub(super) fn token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Halt> {
         let checked = self.check_token(token, hash);
-        if let Err(Denied::Token(fault)) = &checked {
+        if let Err(Halt::Denied(Denied::Token(fault))) = &checked {
             tracing::debug!(fault = ?fault.fault, why = fault.inner(), "a token is refused");
         }
         checked
     }
 
-    fn check_token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Denied> {
-        if let Some(caller) = self.0.jwt.verified(hash, self.0.log.now()).filter(|caller| self.is_live(caller)) {
+    fn check_token(&self, token: &str, hash: &SecretHash) -> Result<Caller, Halt> {
+        let known = self.0.jwt.verified(hash, self.0.log.now());
+        if let Some(caller) = known.filter(|caller| !self.keys_are_due(caller) && self.is_live(caller)) {
             return Ok(caller);
         }
         let (envelope, now) = (Envelope::open(token)?, self.0.log.now());
@@ -64,14 +68,22 @@ impl Auth {
     }
 
     /// The caller of a token of a trusted issuer.
-    fn issued(&self, envelope: &Envelope<'_>, now: Timestamp) -> Result<Caller, Denied> {
+    fn issued(&self, envelope: &Envelope<'_>, now: Timestamp) -> Result<Caller, Halt> {
         let (tenant, issuer) = self.issuer_of(envelope)?;
         if !issuer.terms.algorithms.contains(&envelope.algorithm) {
             let detail = format!("its issuer's tokens do not have the algorithm {}", envelope.algorithm);
             return Err(TokenFault::new(Fault::Algorithm, detail).into());
         }
-        let key = issuer.keys.find(envelope.key_id.as_deref(), envelope.algorithm)?;
-        verify(envelope, key)?;
+        let (id, algorithm) = (envelope.key_id.as_deref(), envelope.algorithm);
+        let key = match &issuer.keys {
+            Keys::Fixed(keys) => Arc::clone(keys.find(id, algorithm)?),
+            Keys::Remote(remote) => match remote.look(id, algorithm, now) {
+                Look::Found(key) => key,
+                Look::Fault(fault) => return Err(fault.into()),
+                Look::Fetch => return Err(Halt::Fetch(issuer)),
+            },
+        };
+        verify(envelope, &key)?;
         let bearer = issuer.terms.check(&envelope.claims, now)?;
         let token = Token {
             subject: bearer.subject,
@@ -92,12 +104,35 @@ impl Auth {
         Ok(())
     }
 
+    /// Fetches the keys of an issuer, unless somebody has just tried.
+    pub(super) async fn fetch_keys(self, issuer: Arc<Issuer>) {
+        if let Keys::Remote(remote) = &issuer.keys {
+            remote.refresh(&self.0.jwt.egress, &self.0.log).await;
+        }
+    }
+
+    /// Whether the keys of the caller's issuer are to be fetched before a remembered token of it counts.
+    fn keys_are_due(&self, caller: &Caller) -> bool {
+        match (caller.tenant(), caller.bearer().map(|token| &token.source)) {
+            (Some(tenant), Some(Source::Issuer { name, .. })) => {
+                self.issuer(tenant.id(), name).is_ok_and(|issuer| issuer.keys.are_due(self.0.log.now()))
+            }
+            (Some(_) | None, Some(Source::Issuer { .. } | Source::Minted { .. }) | None) => false,
+        }
+    }
+
     /// Whether what a token was verified against still holds.
     pub(super) fn holds(&self, tenant: &TenantRef, token: &Token) -> bool {
         let trusted = match &token.source {
             Source::Issuer { name, terms, key } => {
-                let issuer = self.issuer(tenant.id(), name);
-                issuer.is_ok_and(|issuer| issuer.terms_id == *terms && issuer.keys.has(key))
+                let (issuer, now) = (self.issuer(tenant.id(), name), self.0.log.now());
+                issuer.is_ok_and(|issuer| {
+                    if issuer.keys.are_due(now) {
+                        // For what is open already: it goes on with the old keys meanwhile.
+                        self.0.changes.start(self.clone().fetch_keys(Arc::clone(&issuer)));
+                    }
+                    issuer.terms_id == *terms && issuer.keys.has(key, now)
+                })
             }
             Source::Minted { key } => key.as_ref().is_none_or(|key| self.account_of(key).is_ok()),
         };
@@ -135,6 +170,26 @@ impl Auth {
     fn issuer(&self, tenant: TenantId, name: &str) -> Result<Arc<Issuer>, Miss> {
         let load = || documents::load(&self.0.log, &documents::issuer(tenant, name));
         self.0.jwt.issuer(tenant, name, load)
+    }
+}
+
+/// Why a check does not end with a caller.
+pub(super) enum Halt {
+    /// The credential is refused.
+    Denied(Denied),
+    /// The keys of the issuer must be fetched first.
+    Fetch(Arc<Issuer>),
+}
+
+impl From<Denied> for Halt {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl From<TokenFault> for Halt {
+    fn from(fault: TokenFault) -> Self {
+        Self::Denied(fault.into())
     }
 }
 

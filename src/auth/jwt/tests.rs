@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::auth::{Action, Admin, Credential, KeyRequest, Operator, TenantSettings};
 
+mod remote;
+
 const ROOT: &str = "a-root-key-of-the-test-0123456789";
 const SECRET: &str = "a secret of the test that has sixty-four bytes, or a few more of them";
 const ISS: &str = "https://id.example";

@@ -51,6 +51,8 @@ pub(crate) enum IssuerKeysDoc {
     Given(Vec<Jwk>),
     /// A secret, sealed.
     Sealed(String),
+    /// At this address.
+    Published(String),
 }
 
 /// The issuer that a pair of `iss` and `aud` belongs to.

@@ -292,6 +292,8 @@ export interface components {
             /** @description The `iss` of its tokens. */
             issuer: string;
             jwks?: components["schemas"]["JsonWebKeySet"] | null;
+            /** @description Where it publishes its keys. */
+            jwks_url?: string | null;
             /** @description By how much its clock may be wrong. */
             leeway: string;
             /** @description The longest life of its tokens, such as `1day`. */
@@ -319,6 +321,11 @@ export interface components {
             /** @description The `iss` of its tokens, 1 to 1,024 bytes. */
             issuer: string;
             jwks?: components["schemas"]["JsonWebKeySet"] | null;
+            /**
+             * @description Where it publishes its keys, a URL with `https://` of a public host. They are fetched when they are needed, at most every
+             *     30 s, and count for 10 minutes; for an hour while newer ones cannot be fetched.
+             */
+            jwks_url?: string | null;
             /** @description By how much its clock may be wrong, at most `30s`, which is the default. */
             leeway?: string | null;
             /** @description The longest life of its tokens, from `iat` to `exp`: `1m` to `7d`; default `1d`. */
@@ -446,6 +453,8 @@ export interface components {
                 /** @description The `iss` of its tokens. */
                 issuer: string;
                 jwks?: components["schemas"]["JsonWebKeySet"] | null;
+                /** @description Where it publishes its keys. */
+                jwks_url?: string | null;
                 /** @description By how much its clock may be wrong. */
                 leeway: string;
                 /** @description The longest life of its tokens, such as `1day`. */
