@@ -7,6 +7,7 @@
 mod connection;
 mod gate;
 mod lasting;
+mod owed;
 mod tls;
 mod transport;
 mod watch;
@@ -22,7 +23,7 @@ use axum::http::{Request, Response};
 use axum::{Router, body::Body};
 use plinth_api::limits::{
     BODY_MS_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_MS_MAX, HANDSHAKE_MS_MAX, HEAD_MS_MAX,
-    IDLE_MS_MAX, Limit, Setting,
+    IDLE_MS_MAX, Limit, STALL_MS_MAX, Setting,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +37,7 @@ use crate::telemetry::{Metrics, Refusal};
 use gate::Gates;
 pub use lasting::Lasting;
 pub use tls::{Tls, TlsError, TlsFiles};
-pub use watch::{Connection, RequestBody};
+pub use watch::{Connection, RequestBody, Tunnel};
 
 /// How long the loop waits when the process has no descriptor left: time for some connection to end.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -60,8 +61,10 @@ pub struct ServerLimits {
     pub first_byte_timeout: Duration,
     /// How long a request's head may take from its first byte.
     pub header_timeout: Duration,
-    /// How long a connection may rest between requests, or stand still within one.
+    /// How long a connection may rest between requests.
     pub idle_timeout: Duration,
+    /// How long a connection may stand still within a request, or leave an answer untaken.
+    pub stall_timeout: Duration,
     /// How long a request's body may take; a body that keeps a fair rate may take longer.
     pub body_timeout: Duration,
     /// Time over which live streams are sent away at a shutdown.
@@ -77,6 +80,7 @@ impl Default for ServerLimits {
             first_byte_timeout: Duration::from_millis(FIRST_BYTE_MS_MAX),
             header_timeout: Duration::from_millis(HEAD_MS_MAX),
             idle_timeout: Duration::from_millis(IDLE_MS_MAX),
+            stall_timeout: Duration::from_millis(STALL_MS_MAX),
             body_timeout: Duration::from_millis(BODY_MS_MAX),
             drain: Duration::from_secs(5),
         }

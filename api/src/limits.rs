@@ -280,13 +280,15 @@ limits! {
     /// Largest list of header fields over HTTP/2, in bytes as HTTP/2 counts them.
     HTTP2_HEADERS_BYTES_MAX: u32 = 32 * 1024; Bytes, Status(431);
     /// Most requests under way on one HTTP/2 connection.
-    HTTP2_STREAMS_MAX: u32 = 256; Count, Reset;
+    HTTP2_STREAMS_MAX: u32 = 128; Count, Reset;
     /// Most open connections of a node.
     CONNECTIONS_MAX: usize = 20_000; Count, Ended, MaxConnections;
     /// Most open connections of one client address.
     CONNECTIONS_PER_ADDRESS_MAX: usize = 10_000; Count, Ended, MaxConnectionsPerAddress;
     /// Most TLS handshakes of a node under way; more wait.
     HANDSHAKES_MAX: usize = 2048; Count, Queued;
+    /// Most TLS handshakes of one client address under way; more wait.
+    HANDSHAKES_PER_ADDRESS_MAX: usize = 128; Count, Queued;
     /// How long a TLS handshake may take, in milliseconds, the wait for its turn included.
     HANDSHAKE_MS_MAX: u64 = 10_000; Milliseconds, Ended;
     /// How long a new connection may send nothing, in milliseconds; with TLS, after its handshake.
@@ -300,7 +302,7 @@ limits! {
     /// How long a connection may rest between two requests, in milliseconds.
     IDLE_MS_MAX: u64 = 120_000; Milliseconds, Ended;
     /// How long a connection may stand still within a request, in milliseconds: nothing sent by the client, and nothing of
-    /// the answer taken.
+    /// an answer taken.
     STALL_MS_MAX: u64 = 120_000; Milliseconds, Ended;
 }
 

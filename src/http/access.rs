@@ -92,7 +92,8 @@ pub fn by_ticket_or_cookie(front: &Front, parts: &Parts, ticket: &str) -> Result
 /// The caller of the first cookie that is good; a page of a sibling domain may have set one of the same name.
 fn by_cookie(front: &Front, parts: &Parts, ticket: &str, no_ticket: String) -> Result<Caller, Denied> {
     let mut refusal = Denied::Unauthenticated(no_ticket);
-    if parts.method != Method::GET {
+    // The second one opens a WebSocket over HTTP/2.
+    if ![Method::GET, Method::CONNECT].contains(&parts.method) {
         return Err(refusal);
     }
     for token in cookies(&parts.headers) {

@@ -29,6 +29,9 @@ use crate::broker::{FollowedBatch, From as Start, Page, PageGap, PageRequest, Ro
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
+/// Most bytes that are handed to a connection at once.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
 const NEXT: HeaderName = HeaderName::from_static("plinth-next");
 const GAP: HeaderName = HeaderName::from_static("plinth-gap");
 const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
@@ -235,12 +238,23 @@ struct Pieces {
     _room: Room,
 }
 
+impl Pieces {
+    /// The next piece, of a size that a slow client can take within the time that a connection may stand still.
+    fn next(&mut self) -> Option<Bytes> {
+        let first = self.left.front_mut()?;
+        if first.len() > PIECE_BYTES_MAX {
+            return Some(first.split_to(PIECE_BYTES_MAX));
+        }
+        self.left.pop_front()
+    }
+}
+
 impl HttpBody for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.left.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
-use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use axum::routing::{MethodRouter, connect, delete, get, patch, post, put};
 
 use super::audit::Audited;
 use super::front::Front;
@@ -129,6 +129,8 @@ pub fn router(front: Front) -> Router {
         .route("/docs/limits", get(docs::limits))
         .route("/docs/errors", get(docs::error_list))
         .route("/docs/errors/{code}", get(docs::error_page))
+        // A WebSocket over HTTP/2 is opened like this (RFC 8441).
+        .route(SOCKET, connect(ws::upgrade))
         .with_state(front.clone())
         .merge(console::router())
         .fallback(layers::no_route)

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::header::STRICT_TRANSPORT_SECURITY;
-use axum::http::{HeaderValue, Request, Version};
+use axum::http::{HeaderValue, Method, Request, Version};
 use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::lasting::{Live, WatchedBody};
 use super::transport::Transport;
-use super::watch::{RequestBody, Watch, WatchedSocket};
+use super::watch::{RequestBody, Tunnel, Watch, WatchedSocket};
 use super::{Answer, ClientAddress, ConnectionId, ServerLimits, Service};
 use crate::telemetry::Closed;
 
@@ -59,16 +59,20 @@ where
 {
     let Service { answer, limits, shutdown, ended, tasks, tls, metrics } = service;
     let secure = tls.is_some();
-    let watch = Watch::new(ClientAddress::of(&stream), secure);
-    let stream = Transport::new(stream, tls.as_ref());
+    let client = ClientAddress::of(&stream);
+    let watch = Watch::new(client, secure);
+    let stream = Transport::new(stream, tls.as_ref(), client);
     let socket = WatchedSocket { stream, watch: Arc::clone(&watch), _held: held };
     // While the node ends, a new connection gets one answer.
     let late = shutdown.is_cancelled();
     let answered = Arc::clone(&watch);
     // Nothing async around the answer: each such wrapper would have room for it twice, and every connection has it.
-    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let answer = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let version = request.version();
         let under_way = answered.request(version == Version::HTTP_2);
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(Tunnel::new(answered.request(version == Version::HTTP_2)));
+        }
         let watch = Arc::clone(&answered);
         let answer = answer.answer(id, request.map(|body| RequestBody { body, watch }));
         let alone = version == Version::HTTP_11;
@@ -191,6 +195,8 @@ where
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_send_buf_size(BUFFER_BYTES_MAX)
+            // WebSocket over HTTP/2 (RFC 8441).
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(socket), answer);
         Self::Http2(Box::pin(connection))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ServerLimits;
@@ -40,7 +40,7 @@ impl Gates {
 
     /// Counts one more connection, or says which cap is reached.
     pub(super) fn enter(&self, address: IpAddr) -> Result<Pass, Refusal> {
-        let address = address.to_canonical();
+        let address = client_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.all >= self.connections_max {
             return Err(Refusal::Node);
@@ -64,6 +64,14 @@ impl Drop for Pass {
                 count.remove();
             }
         }
+    }
+}
+
+/// The client behind an address: of IPv6 everybody gets at least 2^64 addresses, and counts once for them.
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -91,5 +99,15 @@ mod tests {
         let gates = Gates::new(&limits);
         let _open = gates.enter("10.0.0.1".parse().unwrap()).unwrap();
         assert_eq!(gates.enter("::ffff:10.0.0.1".parse().unwrap()).unwrap_err(), Refusal::Address);
+    }
+
+    // Fails if each address counted for itself.
+    #[test]
+    fn the_addresses_of_one_network_of_ipv6_are_one_client() {
+        let limits = ServerLimits { connections_per_address_max: 1, ..ServerLimits::default() };
+        let gates = Gates::new(&limits);
+        let _open = gates.enter("2001:db8:1:2::1".parse().unwrap()).unwrap();
+        assert_eq!(gates.enter("2001:db8:1:2:ffff::9".parse().unwrap()).unwrap_err(), Refusal::Address);
+        assert!(gates.enter("2001:db8:1:3::1".parse().unwrap()).is_ok());
     }
 }

@@ -33,6 +33,9 @@ const RESTS: u8 = 1;
 /// The body waits, and all of it that there was is written: the connection may leave.
 const LEAVES: u8 = 2;
 
+/// Bodies up to this length are not watched one by one: all of a connection together are less than one large one.
+const SMALL_BYTES_MAX: u64 = 1024;
+
 /// Size in hexadecimal and the end of its line.
 const SIZE_BYTES: usize = 2 * size_of::<usize>() + 2;
 
@@ -83,17 +86,22 @@ impl Rest {
 pub(super) struct WatchedBody {
     body: Option<Body>,
     lasting: bool,
+    /// Its name among those that a client must take, unless it is too small to matter.
+    owed: Option<u64>,
     under_way: UnderWay,
 }
 
 impl WatchedBody {
     /// `answer` with a body that is watched. It may leave its connection if it is marked and `alone` there.
-    pub(super) fn of(mut answer: Response<Body>, under_way: UnderWay, alone: bool) -> Response<Self> {
+    pub(super) fn of(mut answer: Response<Body>, mut under_way: UnderWay, alone: bool) -> Response<Self> {
         let lasting = alone && answer.extensions_mut().remove::<Lasting>().is_some();
         if lasting {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        answer.map(|body| Self { body: Some(body), lasting, under_way })
+        under_way.answer();
+        let small = answer.body().size_hint().upper().is_some_and(|most| most <= SMALL_BYTES_MAX);
+        let owed = (!small).then(|| under_way.watch().owe());
+        answer.map(|body| Self { body: Some(body), lasting, owed, under_way })
     }
 }
 
@@ -105,12 +113,15 @@ impl HttpBody for WatchedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Self { body, lasting, under_way } = &mut *self;
+        let Self { body, lasting, owed, under_way } = &mut *self;
         if body.is_none() {
             *body = under_way.watch().rest.get_up();
         }
         let Some(awake) = body else { return Poll::Pending };
         let polled = Pin::new(awake).poll_frame(cx);
+        if let Some(name) = *owed {
+            under_way.watch().owes(name, matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
         if polled.is_pending() && *lasting {
             under_way.watch().rest.lie_down(body.take());
         }
@@ -126,6 +137,14 @@ impl HttpBody for WatchedBody {
     }
 }
 
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        if let Some(name) = self.owed {
+            self.under_way.watch().owes(name, false);
+        }
+    }
+}
+
 /// A lasting answer that has left hyper. Its body is sent in chunks (RFC 9112 §7.1), each written before the next is
 /// asked for.
 pub(super) struct Live<G> {
@@ -138,7 +157,9 @@ pub(super) struct Live<G> {
 
 impl<G: Unpin> Live<G> {
     pub(super) fn new(socket: WatchedSocket<G>, body: Body, watch: &Arc<Watch>) -> Self {
-        Self { socket, body, chunk: Chunk::default(), over: false, _under_way: watch.request(false) }
+        let mut under_way = watch.request(false);
+        under_way.answer();
+        Self { socket, body, chunk: Chunk::default(), over: false, _under_way: under_way }
     }
 
     /// Ready when the answer is written, or the client is gone.

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use plinth_api::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX};
 use rcgen::generate_simple_self_signed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{Sender, channel};
@@ -29,6 +30,7 @@ const UNBOUND: ServerLimits = ServerLimits {
     first_byte_timeout: FAR,
     header_timeout: FAR,
     idle_timeout: FAR,
+    stall_timeout: FAR,
     body_timeout: FAR,
     drain: FAR,
 };
@@ -57,6 +59,8 @@ fn start_over<A: Answer>(tls: Option<Tls>, limits: ServerLimits, answer: impl Fn
         .route("/", get(|| async { "hello" }))
         .route("/refuse", post(|_: Request| async { StatusCode::PAYLOAD_TOO_LARGE }))
         .route("/stream", get(endless))
+        // More than the buffers of both sockets hold.
+        .route("/large", get(large))
         .with_state(end_stream.clone());
     let service = Service {
         answer: answer(router),
@@ -69,6 +73,11 @@ fn start_over<A: Answer>(tls: Option<Tls>, limits: ServerLimits, answer: impl Fn
     };
     let shutdown = service.shutdown.clone();
     Server { address, shutdown, end_stream, serving: tokio::spawn(serve(listener, service)) }
+}
+
+async fn large() -> Body {
+    let pieces = (0..256).map(|_| Ok::<_, Infallible>(Bytes::from(vec![0; 64 * 1024])));
+    Body::from_stream(futures::stream::iter(pieces))
 }
 
 async fn endless(State(end): State<CancellationToken>) -> (Extension<Lasting>, Body) {
@@ -329,19 +338,61 @@ async fn after_its_handshake_a_connection_that_sends_nothing_is_closed() {
     assert!(silent.read(&mut [0]).await.is_err());
 }
 
-// Fails without the turn in `handshake`: the second one would be done, too.
+// Fails without either turn in `handshake`: the client would be let through.
 #[tokio::test]
-async fn a_handshake_over_the_bound_waits_until_another_one_ends() {
+async fn a_handshake_over_a_bound_waits_until_another_one_ends() {
     let (tls, connector) = tls().await;
-    let handshakes = Arc::clone(&tls.handshakes);
-    let turns = handshakes.acquire_many(u32::try_from(plinth_api::limits::HANDSHAKES_MAX).unwrap()).await.unwrap();
+    let turns = Arc::clone(&tls.turns);
     let server = start_over(Some(tls), UNBOUND, |router| router);
-    let mut shaking = pin!(server.shake(&connector));
-    assert!(timeout(SHORT, &mut shaking).await.is_err());
-    drop(turns);
-    let mut socket = shaking.await;
-    send(&mut socket, HELLO).await;
-    receive(&mut socket, "hello").await;
+    let own = turns.of_client(server.address.ip());
+    for (turns, count) in [(turns.of_node(), HANDSHAKES_MAX), (own, HANDSHAKES_PER_ADDRESS_MAX)] {
+        let taken = turns.acquire_many(u32::try_from(count).unwrap()).await.unwrap();
+        let mut shaking = pin!(server.shake(&connector));
+        assert!(timeout(SHORT, &mut shaking).await.is_err());
+        drop(taken);
+        let mut socket = shaking.await;
+        send(&mut socket, HELLO).await;
+        receive(&mut socket, "hello").await;
+    }
+}
+
+// Fails if a turn of the node were taken before the client's first message is there: the second client would wait.
+#[tokio::test]
+async fn who_is_slow_with_his_first_message_holds_up_nobody() {
+    let (tls, connector) = tls().await;
+    let node = tls.turns.of_node();
+    let server = start_over(Some(tls), UNBOUND, |router| router);
+    let _all_but_one = node.acquire_many(u32::try_from(HANDSHAKES_MAX).unwrap() - 1).await.unwrap();
+    let mut slow = server.connect().await;
+    slow.write_all(&[22, 3, 1]).await.unwrap();
+    for _ in 0..3 {
+        let mut quick = server.shake(&connector).await;
+        send(&mut quick, HELLO).await;
+        receive(&mut quick, "hello").await;
+    }
+}
+
+/// Sends `noise` again and again until the connection is over.
+async fn until_given_up(socket: &mut TcpStream, noise: &[u8]) {
+    let mut ticks = tokio::time::interval(SHORT / 10);
+    while socket.write_all(noise).await.is_ok() {
+        ticks.tick().await;
+    }
+}
+
+// Fails if what a client sends counted as progress of its answer: the writes would go on for ever.
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_given_up_whatever_its_client_sends() {
+    let server = start(ServerLimits { stall_timeout: SHORT, ..UNBOUND });
+    let mut deaf = server.connect().await;
+    send(&mut deaf, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    until_given_up(&mut deaf, b"x").await;
+    // Over HTTP/2 with a window of nothing: the settings, the request, and then pings, which are answered.
+    let mut deaf = server.connect().await;
+    let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0][..], &[0, 4, 0, 0, 0, 0]].concat();
+    let request = [&[0, 0, 13, 1, 5, 0, 0, 0, 1][..], b"\x82\x86\x41\x01x\x04\x06/large"].concat();
+    deaf.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &request].concat()).await.unwrap();
+    until_given_up(&mut deaf, &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
 }
 
 // Fails without the flush in `Live::poll`, or if the TLS state were lost on the way out of hyper.

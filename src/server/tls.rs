@@ -2,28 +2,34 @@
 //!
 //! One configuration serves for the life of the node; only the certificate in it is exchanged ([`reload`]). TLS 1.2 and
 //! 1.3, HTTP/2 and HTTP/1.1 by ALPN. Handshakes are what a stranger can make a node compute for, so their number at a time
-//! has a bound: over it a connection waits, unread, within the time limit of its handshake. Knows nothing of HTTP.
+//! has a bound, and each client's has one: over it a connection waits within the time limit of its handshake. Knows nothing of HTTP.
 
 mod files;
 mod reload;
+mod turns;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use plinth_api::limits::HANDSHAKES_MAX;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::server::TlsStream;
 
 pub use files::{TlsError, TlsFiles};
+use turns::Turns;
+
+/// How long the client may take for its part after its first message: it holds one of the node's turns.
+const REST: Duration = Duration::from_secs(5);
 
 /// What ALPN calls HTTP/2.
 pub(super) const ALPN_HTTP2: &[u8] = b"h2";
@@ -35,8 +41,8 @@ pub(super) type Handshake = Pin<Box<dyn Future<Output = io::Result<TlsStream<Tcp
 /// What a node needs to speak TLS. Cheap to clone.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
-    pub(super) handshakes: Arc<Semaphore>,
+    config: Arc<ServerConfig>,
+    pub(super) turns: Arc<Turns>,
     files: Arc<TlsFiles>,
     shown: Arc<Shown>,
 }
@@ -57,21 +63,20 @@ impl Tls {
         config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
         // What is kept of a session is with the client, sealed: thousands may come back at once, and cost no memory till then.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Unusable)?;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            files: Arc::new(files),
-            shown,
-        })
+        Ok(Self { config: Arc::new(config), turns: Arc::default(), files: Arc::new(files), shown })
     }
 
-    /// The handshake on `stream`. A client that sends nothing takes no part of what handshakes may use.
-    pub(super) fn handshake(&self, stream: TcpStream) -> Handshake {
-        let (acceptor, handshakes) = (self.acceptor.clone(), Arc::clone(&self.handshakes));
+    /// The handshake on `stream`. A client that sends nothing takes no turn, and one that is slow with its first message
+    /// takes none of the node's.
+    pub(super) fn handshake(&self, stream: TcpStream, client: IpAddr) -> Handshake {
+        let (config, turns) = (Arc::clone(&self.config), Arc::clone(&self.turns));
         Box::pin(async move {
             stream.readable().await?;
-            let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
-            acceptor.accept(stream).await
+            let (client, node) = (turns.of_client(client), turns.of_node());
+            let _own = client.acquire().await.map_err(io::Error::other)?;
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let _turn = node.acquire().await.map_err(io::Error::other)?;
+            timeout(REST, hello.into_stream(config)).await?
         })
     }
 }

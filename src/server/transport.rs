@@ -1,6 +1,7 @@
 //! What carries the bytes of a connection: the socket itself, or TLS over it. Which version of HTTP they are is told here.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::ClientAddress;
+use super::gate::client_of;
 use super::tls::{ALPN_HTTP2, Handshake, Tls};
 
 /// What HTTP/2 begins with. No request of HTTP/1.1 does.
@@ -24,9 +27,11 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, tls: Option<&Tls>) -> Self {
+    pub(super) fn new(stream: TcpStream, tls: Option<&Tls>, client: ClientAddress) -> Self {
         match tls {
-            Some(tls) => Self::Shaking(tls.handshake(stream)),
+            Some(tls) => {
+                Self::Shaking(tls.handshake(stream, client_of(client.0.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))))
+            }
             None => Self::Plain(stream),
         }
     }

@@ -15,21 +15,21 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use plinth_api::limits::STALL_MS_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::lasting::Rest;
+use super::owed::Owed;
 use super::transport::Transport;
 use super::{ClientAddress, ConnectionId, ServerLimits};
-
-/// How long a connection may stand still within a request: live streams and long-polls write more often than this.
-const STALL_TIMEOUT: Duration = Duration::from_millis(STALL_MS_MAX);
 
 /// How long a client may go on sending a request that is answered already. To close at once would reset the connection,
 /// and the reset may overtake the answer.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Later than any limit.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// "Not now" in a field of milliseconds.
 const NEVER: u64 = u64::MAX;
@@ -41,6 +41,10 @@ pub(super) struct Watch {
     began: Instant,
     address: ClientAddress,
     requests: AtomicUsize,
+    /// Requests under way whose answer has begun.
+    answers: AtomicUsize,
+    /// What of the answers waits to be taken.
+    owed: Owed,
     multiplexed: AtomicBool,
     /// When its client could begin to send requests.
     established: AtomicU64,
@@ -63,6 +67,8 @@ impl Watch {
             began: Instant::now(),
             address,
             requests: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
+            owed: Owed::default(),
             multiplexed: AtomicBool::new(false),
             established: AtomicU64::new(if handshake { NEVER } else { 0 }),
             first_byte: AtomicU64::new(NEVER),
@@ -91,12 +97,31 @@ impl Watch {
             return after(&self.established, limits.first_byte_timeout);
         }
         if self.requests.load(Ordering::Relaxed) > 0 {
-            return after(&self.moved, STALL_TIMEOUT);
+            return after(&self.moved, limits.stall_timeout).min(self.owed_until(limits.stall_timeout));
         }
         if self.head.load(Ordering::Relaxed) != NEVER {
             return after(&self.head, limits.header_timeout);
         }
         after(&self.resting, limits.idle_timeout)
+    }
+
+    /// When what an answer owes must have been taken.
+    fn owed_until(&self, patience: Duration) -> Instant {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(NEVER);
+        let since = self.owed.since(|| self.now().saturating_sub(millis));
+        self.began + since.map_or(FOREVER, |since| Duration::from_millis(since) + patience)
+    }
+
+    /// A large body is there for the client to take; its name.
+    pub(super) fn owe(&self) -> u64 {
+        let body = self.owed.name();
+        self.owed.wait(body, self.now());
+        body
+    }
+
+    /// The body goes on: it `waits` for its client, or has nothing to give.
+    pub(super) fn owes(&self, body: u64, waits: bool) {
+        if waits { self.owed.wait(body, self.now()) } else { self.owed.settle(body) }
     }
 
     /// The handshake is done, if there was one.
@@ -111,12 +136,15 @@ impl Watch {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head.store(NEVER, Ordering::Relaxed);
         self.multiplexed.store(multiplexed, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        UnderWay { watch: Arc::clone(self), answered: false }
     }
 
     fn read(&self) {
         let now = self.now();
-        self.moved.store(now, Ordering::Relaxed);
+        // Who sends on while he is answered has not taken anything.
+        if self.answers.load(Ordering::Relaxed) == 0 {
+            self.moved.store(now, Ordering::Relaxed);
+        }
         if self.first_byte.load(Ordering::Relaxed) == NEVER {
             self.first_byte.store(now, Ordering::Relaxed);
         }
@@ -139,18 +167,44 @@ impl Watch {
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Watch>);
+pub(super) struct UnderWay {
+    watch: Arc<Watch>,
+    answered: bool,
+}
+
+/// Keeps a connection of HTTP/2 under way for as long as it is held: what a tunnel over it (CONNECT) does.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    _under_way: Arc<UnderWay>,
+}
+
+impl Tunnel {
+    pub(super) fn new(under_way: UnderWay) -> Self {
+        Self { _under_way: Arc::new(under_way) }
+    }
+}
 
 impl UnderWay {
     pub(super) fn watch(&self) -> &Watch {
-        &self.0
+        &self.watch
+    }
+
+    /// Its answer has begun.
+    pub(super) fn answer(&mut self) {
+        self.answered = true;
+        self.watch.answers.fetch_add(1, Ordering::Relaxed);
+        // The time that the answer took to make is not the client's.
+        self.watch.wrote();
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.resting.store(self.0.now(), Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.answered {
+            self.watch.answers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.watch.resting.store(self.watch.now(), Ordering::Relaxed);
+        self.watch.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

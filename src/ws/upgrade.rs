@@ -24,6 +24,8 @@ use crate::http::cors::check_page;
 use crate::http::error::ApiError;
 use crate::http::extract::{Params, authenticate, bearer, tenant_header, visit};
 
+use crate::server::Tunnel;
+
 use super::session::{self, Handshake};
 use super::{READ_BUFFER_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFER_BYTES_MAX};
 
@@ -94,9 +96,10 @@ pub async fn upgrade(State(front): State<Front>, request: Request) -> Result<Res
         .max_frame_size(FRAME_BYTES_MAX);
     // The framework spawns the session; the token makes it one of the front's own tasks from now on.
     let owned = front.tasks.token();
+    let tunnel = parts.extensions.remove::<Tunnel>();
     let mut response = socket.on_upgrade(async move |socket| {
         session::run(handshake, socket).await;
-        drop(owned);
+        drop((tunnel, owned));
     });
     if let Some(access) = &mut access {
         access.leave_cookie(&mut response);

@@ -18,6 +18,7 @@ mod debian;
 mod disks;
 mod durability;
 mod harness;
+mod http2;
 mod keys;
 mod kill_loop;
 mod live;

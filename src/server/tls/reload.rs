@@ -32,7 +32,7 @@ impl Tls {
     }
 
     async fn load_again(&self) {
-        match self.files.load(self.acceptor.config().crypto_provider()).await {
+        match self.files.load(self.config.crypto_provider()).await {
             Ok(key) if key.cert == self.shown.0.load().cert => tracing::debug!("the TLS certificate has not changed"),
             Ok(key) => {
                 self.shown.0.store(Arc::new(key));
