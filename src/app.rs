@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, FirstStart};
+use crate::auth::{Auth, FirstStart, RootKeys};
 use crate::broker::{Broker, BrokerOptions};
 use crate::egress::{Egress, EgressOptions};
 use crate::http::{self, Front, ROUTES};
@@ -32,8 +32,8 @@ pub struct AppOptions {
     pub log: LogOptions,
     /// Hosts that issuers may name though their addresses are private.
     pub private_hosts: Vec<String>,
-    /// The root key; made at the first start when it is not given.
-    pub root_key: Option<String>,
+    /// The operator's keys; one is made at the first start when none is given.
+    pub root_keys: RootKeys,
     /// The bounds of connections and requests.
     pub limits: ServerLimits,
     /// Certificate and key; without them the node speaks plain HTTP.
@@ -78,11 +78,11 @@ impl App {
     /// # Errors
     /// When the store, its content or the listener do not allow it.
     pub async fn start(options: AppOptions) -> Result<Self, AppError> {
-        let AppOptions { listener, log, private_hosts, root_key, limits, tls, sampling } = options;
+        let AppOptions { listener, log, private_hosts, root_keys, limits, tls, sampling } = options;
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
         let egress = Egress::new(EgressOptions { private_hosts, ..EgressOptions::default() });
-        let (auth, first_start) = Auth::open_with(log.clone(), root_key, egress).await.map_err(AppError::Start)?;
+        let (auth, first_start) = Auth::open_with(log.clone(), root_keys, egress).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
         let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits);

@@ -4,8 +4,9 @@
 //! environment variables beside them and the keys of the file. Flags win over the environment, that over the file, that
 //! over the defaults. What is not known is refused and named. This file knows nothing of the parts that it configures.
 
+mod root_key;
+
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,12 +16,8 @@ use serde::Deserialize;
 
 mod values;
 
+pub use self::root_key::{ROOT_KEY_CHARS_MIN, RootKey};
 pub use values::{ByteSize, FlushInterval, Hosts, Ratio, Span};
-
-/// Fewest characters of a root key.
-pub const ROOT_KEY_CHARS_MIN: usize = 32;
-/// Fewest different characters of a root key: `aaaa…` and `12341234…` are not secrets.
-const ROOT_KEY_DISTINCT_MIN: usize = 10;
 
 /// What the settings of one start are, complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +30,8 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// The root key; without one the first start makes it.
     pub root_key: Option<RootKey>,
+    /// A root key that is accepted beside it.
+    pub root_key_previous: Option<RootKey>,
     /// The certificate for TLS and those that lead to a root, a file in PEM; needs `tls_key`.
     pub tls_cert: Option<PathBuf>,
     /// The private key of the certificate, a file in PEM.
@@ -78,6 +77,7 @@ impl Default for Settings {
             store: "./plinth-data/objects".to_owned(),
             cache_dir: PathBuf::from("./plinth-data/cache"),
             root_key: None,
+            root_key_previous: None,
             tls_cert: None,
             tls_key: None,
             plain_http: false,
@@ -125,6 +125,16 @@ pub struct Given {
     /// makes one and prints it once.
     #[arg(long, env = "PLINTH_ROOT_KEY", value_name = "KEY", hide_env_values = true)]
     pub root_key: Option<RootKey>,
+    /// A file with the root key, in place of the key itself
+    ///
+    /// Line breaks at its end do not count.
+    #[arg(long, env = "PLINTH_ROOT_KEY_FILE", value_name = "FILE")]
+    pub root_key_file: Option<PathBuf>,
+    /// The root key from before, accepted beside the new one
+    ///
+    /// While you replace it: give the new key and this one, bring the new key to all who use it, then take this one away.
+    #[arg(long, env = "PLINTH_ROOT_KEY_PREVIOUS", value_name = "KEY", hide_env_values = true)]
+    pub root_key_previous: Option<RootKey>,
     /// The certificate for TLS, a file in PEM
     ///
     /// First the node's own, then those that lead to a root. Read again when it changes, and on SIGHUP. Without it the node
@@ -216,7 +226,7 @@ impl Settings {
     /// The file cannot be read or has an unknown key or an unreadable value; a value is out of its bounds.
     pub fn load(first: Given, file: Option<&Path>) -> Result<Self, ConfigError> {
         let second = file.map_or_else(|| Ok(Given::default()), Given::read)?;
-        let settings = Self::complete(first.or(second));
+        let settings = Self::complete(first.or(second).with_root_key_of_file()?);
         settings.check()?;
         Ok(settings)
     }
@@ -228,6 +238,7 @@ impl Settings {
             store: given.store.unwrap_or(default.store),
             cache_dir: given.cache_dir.unwrap_or(default.cache_dir),
             root_key: given.root_key.or(default.root_key),
+            root_key_previous: given.root_key_previous.or(default.root_key_previous),
             tls_cert: given.tls_cert.or(default.tls_cert),
             tls_key: given.tls_key.or(default.tls_key),
             plain_http: given.plain_http.unwrap_or(default.plain_http),
@@ -252,9 +263,7 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if let Some(key) = &self.root_key {
-            key.check()?;
-        }
+        root_key::check(self.root_key.as_ref(), self.root_key_previous.as_ref())?;
         let bounds = [
             ("max_connections", self.max_connections >= 1, "at least 1"),
             ("max_connections_per_address", self.max_connections_per_address >= 1, "at least 1"),
@@ -310,6 +319,8 @@ impl Given {
             store: self.store.or(lower.store),
             cache_dir: self.cache_dir.or(lower.cache_dir),
             root_key: self.root_key.or(lower.root_key),
+            root_key_file: self.root_key_file.or(lower.root_key_file),
+            root_key_previous: self.root_key_previous.or(lower.root_key_previous),
             tls_cert: self.tls_cert.or(lower.tls_cert),
             tls_key: self.tls_key.or(lower.tls_key),
             plain_http: self.plain_http.or(lower.plain_http),
@@ -392,7 +403,15 @@ pub enum ConfigError {
     /// There are variables that no setting reads.
     #[error("unknown environment variables: {}; `plinth --help` lists the known ones", .0.join(", "))]
     UnknownVariables(Vec<String>),
-    /// The root key is too weak or cannot be sent in a header.
+    /// The file with the root key cannot be read.
+    #[error("root key file {path} cannot be read", path = path.display())]
+    RootKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The root key is too weak, cannot be sent in a header, or is given in two ways.
     #[error("root key {0}")]
     RootKey(String),
     /// A value is out of its bounds.
@@ -403,53 +422,6 @@ pub enum ConfigError {
         /// What it must be.
         bound: &'static str,
     },
-}
-
-/// The operator's secret. Its `Debug` form does not show it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct RootKey(String);
-
-impl RootKey {
-    /// The secret itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Not done while parsing, whose errors repeat the value that was given.
-    fn check(&self) -> Result<(), ConfigError> {
-        let length = self.0.chars().count();
-        if length < ROOT_KEY_CHARS_MIN {
-            return Err(ConfigError::RootKey(format!(
-                "of {length} characters is shorter than the limit of {ROOT_KEY_CHARS_MIN}"
-            )));
-        }
-        if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError::RootKey("has characters other than visible ASCII".to_owned()));
-        }
-        let distinct = self.0.bytes().collect::<BTreeSet<_>>().len();
-        if distinct < ROOT_KEY_DISTINCT_MIN {
-            return Err(ConfigError::RootKey(format!(
-                "of {distinct} different characters is easy to guess; use at least {ROOT_KEY_DISTINCT_MIN}"
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for RootKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl FromStr for RootKey {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
 }
 
 /// The form of log lines.

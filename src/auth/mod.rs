@@ -49,7 +49,7 @@ pub use self::registry::{TenantRef, TenantSettings};
 pub use self::scope::Action;
 use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
-pub use self::start::FirstStart;
+pub use self::start::{FirstStart, RootKeys};
 pub use self::system::{Claim, SYSTEM_TENANT, SystemTopic, SystemWriter};
 pub use self::tenant::{TenantChange, TenantView};
 pub use self::ticket::Ticket;
@@ -85,7 +85,11 @@ pub struct Auth(Arc<Shared>);
 struct Shared {
     log: Log,
     root: SecretHash,
+    /// Accepted as well, while the operator replaces it.
+    previous_root: Option<SecretHash>,
     reconnect: ReconnectKey,
+    /// What was given under the root key from before.
+    previous_reconnect: Option<ReconnectKey>,
     keys: Cache<String, Arc<KnownKey>>,
     tickets: Tickets,
     tenants: Registry,
@@ -146,7 +150,7 @@ impl Auth {
             Credential::Bearer(key) if secret::is_api_key(key) => self.api_key(key)?,
             Credential::Bearer(token) => {
                 let hash = secret::hash(token);
-                match (secret::is_same(&hash, &self.0.root), tenant) {
+                match (self.is_root(&hash), tenant) {
                     (true, Some(name)) => return Ok(self.root_inside(name)?),
                     (true, None) => return Ok(Caller::root(None)),
                     (false, _) => self.token(token, &hash)?,
@@ -217,6 +221,12 @@ impl Auth {
         let caller = self.0.tickets.redeem(ticket, self.0.log.now()).ok_or_else(invalid)?;
         caller.check_suspended()?;
         if self.is_live(&caller) { Ok(caller) } else { Err(invalid()) }
+    }
+
+    /// Whether it is the hash of the root key, or of the one before while that is accepted.
+    fn is_root(&self, hash: &SecretHash) -> bool {
+        let previous = self.0.previous_root.iter();
+        previous.chain([&self.0.root]).any(|root| secret::is_same(hash, root))
     }
 
     fn root_inside(&self, name: &str) -> Result<Caller, Denied> {

@@ -72,7 +72,8 @@ impl Auth {
                 "the ticket is spent or unknown, and what it left to come back with is refused: {why}"
             ))
         };
-        let claims = self.0.reconnect.read(token).ok_or_else(|| refused("this server has not given it"))?;
+        let keys = || std::iter::once(&self.0.reconnect).chain(&self.0.previous_reconnect);
+        let claims = keys().find_map(|key| key.read(token)).ok_or_else(|| refused("this server has not given it"))?;
         if self.0.log.now() >= claims.ends_at {
             return Err(refused("its time is over"));
         }
@@ -82,7 +83,8 @@ impl Auth {
         })?;
         let caller = known.holder(claims.secret).ok_or_else(|| refused("the secret of its API key was replaced"))?;
         let same_tenant = caller.tenant().is_some_and(|tenant| tenant.id() == claims.tenant);
-        if !same_tenant || secret::ticket_tag(ticket) != Some(self.0.reconnect.tag(caller).as_str()) {
+        let tag = secret::ticket_tag(ticket);
+        if !same_tenant || !keys().any(|key| tag == Some(key.tag(caller).as_str())) {
             return Err(refused("the ticket is of another caller"));
         }
         caller.check_suspended()?;
@@ -95,7 +97,7 @@ impl Auth {
 
 impl ReconnectKey {
     /// Made of two secrets. The root key is not in the bucket when the operator gives it, and then who reads the bucket
-    /// cannot make tokens; another root key ends all tokens.
+    /// cannot make tokens; another root key ends all tokens, unless the one before is given beside it.
     pub(super) fn new(cursors: &CursorKey, root: &SecretHash) -> Self {
         Self(cursors.derive(PURPOSE, root))
     }

@@ -36,21 +36,41 @@ pub struct FirstStart {
     pub default_key: Option<String>,
 }
 
+/// The operator's keys, as they are given.
+#[derive(Default)]
+pub struct RootKeys {
+    /// The root key. Without it, it is the one that an earlier start has made, or a new one.
+    pub newest: Option<String>,
+    /// One from before that is accepted as well.
+    pub previous: Option<String>,
+}
+
+impl From<Option<String>> for RootKeys {
+    fn from(newest: Option<String>) -> Self {
+        Self { newest, previous: None }
+    }
+}
+
 impl Auth {
-    /// Opens the credentials of the cluster. With `root_key` only that one is the root key; else it is the one that an
-    /// earlier start has made, or a new one. Finishes deletions of tenants that a stop interrupted.
+    /// Opens the credentials of the cluster. Finishes deletions of tenants that a stop interrupted.
     ///
     /// # Errors
     /// `Invalid` for a root key that is too short or not plain text; those of the log.
-    pub async fn open(log: Log, root_key: Option<String>) -> Result<(Self, FirstStart), Error> {
-        Self::open_with(log, root_key, Egress::new(EgressOptions::default())).await
+    pub async fn open(log: Log, root_keys: impl Into<RootKeys>) -> Result<(Self, FirstStart), Error> {
+        Self::open_with(log, root_keys, Egress::new(EgressOptions::default())).await
     }
 
     /// The same with a way of its own to the addresses at which issuers publish their keys.
     ///
     /// # Errors
     /// As [`Auth::open`].
-    pub async fn open_with(log: Log, root_key: Option<String>, egress: Egress) -> Result<(Self, FirstStart), Error> {
+    pub async fn open_with(
+        log: Log,
+        root_keys: impl Into<RootKeys>,
+        egress: Egress,
+    ) -> Result<(Self, FirstStart), Error> {
+        let RootKeys { newest: root_key, previous } = root_keys.into();
+        let previous_root = previous.as_deref().map(chosen_root_key).transpose()?;
         let mut change = Change::default();
         let mut made = FirstStart::default();
         let given = root_key.is_some();
@@ -80,7 +100,9 @@ impl Auth {
             jwt: Jwt::new(&cursors, &root, given, (log.cluster(), egress)),
             log,
             root,
+            previous_root,
             reconnect,
+            previous_reconnect: previous_root.map(|root| ReconnectKey::new(&cursors, &root)),
             keys: Cache::new(KEYS_MAX),
             tickets: Tickets::new(),
             uses: Uses::default(),

@@ -102,6 +102,36 @@ async fn a_given_root_key_is_the_only_one() {
     }
 }
 
+// Fails when what was made under the root key from before is not looked at with it.
+#[tokio::test]
+async fn a_root_key_is_replaced_without_a_moment_at_which_something_breaks() {
+    let world = world().await;
+    let caller = world.caller(&world.key(&["subscribe:**"]).await.key);
+    let (old, new) = ("the-root-key-of-before", "the-root-key-from-now-on");
+    let open = async |newest: &str, previous: Option<&str>| {
+        let root_keys = RootKeys { newest: Some(newest.into()), previous: previous.map(str::to_owned) };
+        Auth::open(world.log.clone(), root_keys).await.expect("credentials").0
+    };
+    let is_root = |auth: &Auth, key: &str| auth.authenticate(Credential::Bearer(key), Some("default")).is_ok();
+    let spent = |auth: &Auth| {
+        let ticket = auth.create_ticket(&caller).expect("a ticket").ticket;
+        auth.authenticate(Credential::Ticket(&ticket), None).expect("good once");
+        (ticket, auth.reconnect_token(&caller).expect("a token").token)
+    };
+    let before = open(old, None).await;
+    let (ticket, token) = spent(&before);
+    let both = open(new, Some(old)).await;
+    assert!(is_root(&both, old) && is_root(&both, new) && !is_root(&both, &world.root));
+    assert!(comes_back(&both, &ticket, &token).is_ok(), "a browser of before comes back");
+    let (later_ticket, later_token) = spent(&both);
+    let after = open(new, None).await;
+    assert!(!is_root(&after, old) && is_root(&after, new));
+    assert!(comes_back(&after, &later_ticket, &later_token).is_ok());
+    assert!(turned_away(&after, &ticket, &token).contains("has not given it"));
+    let weak = RootKeys { newest: Some(new.into()), previous: Some("short".into()) };
+    assert!(matches!(Auth::open(world.log.clone(), weak).await, Err(Error::Invalid(_))));
+}
+
 #[tokio::test]
 async fn malformed_unknown_and_changed_credentials_are_unauthenticated() {
     let world = world().await;

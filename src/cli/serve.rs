@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::healthcheck::reachable;
 use super::{Fenced, Usage, limits, opened, output};
 use crate::app::{App, AppError, AppOptions};
-use crate::auth::FirstStart;
+use crate::auth::{FirstStart, RootKeys};
 use crate::config::{Given, LogFormat, RootKey, Settings};
 use crate::server::{ServerLimits, Tls, TlsFiles, bind};
 use crate::telemetry::logs::{self, LogError};
@@ -107,7 +107,10 @@ fn options(settings: &Settings, listener: TcpListener, tls: Option<Tls>) -> anyh
         listener,
         log,
         private_hosts: settings.private_hosts.clone(),
-        root_key: settings.root_key.as_ref().map(RootKey::reveal).map(str::to_owned),
+        root_keys: RootKeys {
+            newest: settings.root_key.as_ref().map(RootKey::reveal).map(str::to_owned),
+            previous: settings.root_key_previous.as_ref().map(RootKey::reveal).map(str::to_owned),
+        },
         limits: ServerLimits {
             connections_max: settings.max_connections,
             connections_per_address_max: settings.max_connections_per_address,

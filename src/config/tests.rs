@@ -32,11 +32,17 @@ fn the_example_file_lists_every_setting_with_its_default() {
     for key in keys_of(&Given::default()) {
         assert!(example().lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not in plinth.toml");
     }
-    let unset = Given { root_key: None, public_url: None, tls_cert: None, tls_key: None, ..given.clone() };
+    let unset = Given { root_key: None, root_key_file: None, root_key_previous: None, ..given.clone() };
+    let unset = Given { public_url: None, tls_cert: None, tls_key: None, ..unset };
     let unset = Given { otlp_endpoint: None, trace_ratio: None, private_hosts: None, ..unset };
     assert_eq!(Settings::complete(unset), Settings::default());
     assert!(
-        given.root_key.is_some() && given.public_url.is_some() && given.tls_cert.is_some() && given.tls_key.is_some()
+        given.root_key.is_some()
+            && given.root_key_file.is_some()
+            && given.root_key_previous.is_some()
+            && given.public_url.is_some()
+            && given.tls_cert.is_some()
+            && given.tls_key.is_some()
     );
     assert!(given.otlp_endpoint.is_some() && given.trace_ratio == Some(Ratio::default()));
 }
@@ -71,6 +77,43 @@ fn a_weak_root_key_is_refused_and_never_shown() {
     }
     let strong = "f3b1c07d5a9e4628b7c2d1e0a5948376".parse().ok();
     assert!(Settings::load(Given { root_key: strong, ..Given::default() }, None).is_ok());
+}
+
+const STRONG: &str = "f3b1c07d5a9e4628b7c2d1e0a5948376";
+
+#[test]
+fn a_root_key_may_stand_in_a_file_and_is_held_to_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("root-key");
+    let given = || Given { root_key_file: Some(path.clone()), ..Given::default() };
+    let missing = Settings::load(given(), None).expect_err("there is no file").to_string();
+    assert!(missing.contains("root-key"), "{missing}");
+    for text in [STRONG.to_owned(), format!("{STRONG}\n"), format!("{STRONG}\r\n")] {
+        std::fs::write(&path, text).expect("written");
+        let settings = Settings::load(given(), None).expect("loads");
+        assert_eq!(settings.root_key.as_ref().map(RootKey::reveal), Some(STRONG));
+    }
+    let twice = Given { root_key: STRONG.parse().ok(), ..given() };
+    assert!(Settings::load(twice, None).expect_err("twice").to_string().contains("twice"));
+    for weak in ["", "changeme\n", "f3b1c07d5a9e4628 b7c2d1e0a5948376"] {
+        std::fs::write(&path, weak).expect("written");
+        let error = Settings::load(given(), None).expect_err("weak").to_string();
+        assert!(error.starts_with("root key ") && !error.contains("changeme"), "{error}");
+    }
+}
+
+#[test]
+fn the_root_key_from_before_stands_beside_another_one_and_is_as_strong() {
+    let other = "0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d";
+    let load = |newest: Option<&str>, previous: &str| {
+        let root_key = newest.and_then(|key| key.parse().ok());
+        Settings::load(Given { root_key, root_key_previous: previous.parse().ok(), ..Given::default() }, None)
+    };
+    assert!(load(Some(STRONG), other).is_ok());
+    for (newest, previous) in [(None, other), (Some(STRONG), STRONG), (Some(STRONG), "changeme")] {
+        let error = load(newest, previous).expect_err(previous).to_string();
+        assert!(error.starts_with("root key ") && !error.contains(previous), "{error}");
+    }
 }
 
 #[test]
