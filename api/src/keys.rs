@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::object::object;
+use crate::quotas::Quotas;
+
 /// What a key may do: `admin`, or an action on the topics whose names fit a pattern.
 #[derive(Debug, ToSchema)]
 #[schema(pattern = r"^(admin|(publish|subscribe|manage):(?!.*(\.\.|//|/$|\*{3}))[A-Za-z0-9~*-][A-Za-z0-9._~*/-]*)$")]
@@ -23,6 +26,9 @@ pub struct KeyRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$")]
     pub expires_in: Option<String>,
+    /// What it may use at most, within what its tenant may; not `topics` and `storage_bytes`. Default nothing is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
+    pub quotas: Option<Quotas>,
 }
 
 /// An API key, without its secret.
@@ -39,6 +45,9 @@ pub struct Key {
     /// When it ends, ms since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
+    /// What it may use at most, within what its tenant may.
+    #[serde(default)]
+    pub quotas: Quotas,
     /// The last four characters of the key.
     pub last_four: String,
     /// When it got the secret that it has, if that is not its first, ms since the Unix epoch.
@@ -61,6 +70,10 @@ pub struct KeyPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     pub name: Option<String>,
+    /// Takes the place of all quotas before. A connection that was opened while the key had none takes them over when it is opened
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
+    pub quotas: Option<Quotas>,
 }
 
 /// What `POST /v1/keys/{id}/rotate` asks for.

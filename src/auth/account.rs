@@ -19,6 +19,11 @@ impl From<TenantRef> for Account {
 }
 
 impl Account {
+    /// That of a key of the tenant, which has quotas of its own if there is a meter.
+    pub(super) fn of_key(tenant: TenantRef, key: Option<Arc<Meter>>) -> Self {
+        Self { tenant, key }
+    }
+
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &TenantRef {

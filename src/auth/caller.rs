@@ -150,10 +150,10 @@ impl Caller {
     }
 
     /// The holder of an API key.
-    pub(super) fn key(key: KeyRef, tenant: TenantRef, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
+    pub(super) fn key(key: KeyRef, account: Account, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
         let id = format!("key:{}", key.id).into();
         let grant = Grant::Scopes { holder: Holder::Key(key), scopes };
-        Self(Arc::new(Credentials { id, account: Some(tenant.into()), grant, expires_at }))
+        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at }))
     }
 
     /// The bearer of a token.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plinth_api::limits::{KEY_NAME_BYTES_MAX, KEY_OVERLAP_MS_MAX, KEY_SCOPES_MAX};
+use plinth_api::quotas::Quotas;
 use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard};
 use plinth_storage::{Kind, Log};
@@ -29,6 +30,8 @@ pub struct KeyRequest {
     pub scopes: Vec<String>,
     /// How long it lives, such as `30d`; without it there is no end.
     pub expires_in: Option<String>,
+    /// What it may use at most, within what its tenant may.
+    pub quotas: Quotas,
 }
 
 /// An API key, without its secret.
@@ -44,6 +47,8 @@ pub struct KeyView {
     pub created_at: Timestamp,
     /// When it ends, if it does.
     pub expires_at: Option<Timestamp>,
+    /// What it may use at most.
+    pub quotas: Quotas,
     /// The last four characters.
     pub last_four: String,
     /// When it got the secret that it has, if that is not its first.
@@ -59,6 +64,8 @@ pub struct KeyView {
 pub struct KeyChange {
     /// The name for people.
     pub name: Option<String>,
+    /// All its quotas.
+    pub quotas: Option<Quotas>,
 }
 
 /// A key that was just made, or has a new secret.
@@ -124,14 +131,18 @@ impl Auth {
     /// Changes a key of the administrator's tenant. Cancel safe: a caller that stops waiting does not undo it.
     ///
     /// # Errors
-    /// `Unprocessable` for the name; `NotFound`; `Conflict` when another change came in between.
+    /// `Unprocessable` for the name or a quota; `NotFound`; `Conflict` when another change came in between.
     pub async fn change_key(&self, admin: &Admin, id: &str, change: KeyChange) -> Result<KeyView, Error> {
         check_name(change.name.as_deref().unwrap_or_default()).map_err(Error::Unprocessable)?;
+        change.quotas.as_ref().map_or(Ok(()), check_quotas).map_err(Error::Unprocessable)?;
         let (auth, id, tenant) = (self.clone(), id.to_owned(), admin.tenant().id());
         let changed = async move {
             let (mut doc, stored) = auth.stored_key(tenant, &id)?;
             doc.name = change.name.unwrap_or(doc.name);
+            doc.quotas = change.quotas.unwrap_or(doc.quotas);
             auth.replace_key(&id, &doc, stored).await?;
+            // Open connections count on its meter, which takes the quotas over when the key is read.
+            drop(auth.known_key(&id));
             auth.view(id, doc)
         };
         self.0.changes.run(changed).await
@@ -228,6 +239,7 @@ pub(super) fn compose(log: &Log, tenant: TenantId, request: KeyRequest) -> Resul
         scopes: request.scopes,
         created_at: created_at.0,
         expires_at: expires_at.map(|end| end.0),
+        quotas: request.quotas,
         sha256: secret::hash(&key),
         last_four: secret::last_four(&key),
         rotations: 0,
@@ -243,6 +255,7 @@ pub(super) fn compose(log: &Log, tenant: TenantId, request: KeyRequest) -> Resul
 
 fn check(request: &KeyRequest) -> Result<(), String> {
     check_name(&request.name)?;
+    check_quotas(&request.quotas)?;
     if request.scopes.is_empty() {
         return Err("a key needs at least one scope".into());
     }
@@ -257,6 +270,15 @@ fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("name of {} bytes exceeds the limit of {KEY_NAME_BYTES_MAX}", name.len()));
     }
     Ok(())
+}
+
+fn check_quotas(quotas: &Quotas) -> Result<(), String> {
+    quotas.check()?;
+    let of_tenant = [("topics", quotas.topics), ("storage_bytes", quotas.storage_bytes)];
+    match of_tenant.into_iter().find(|(_, number)| number.is_some()) {
+        Some((name, _)) => Err(format!("quota {name} is a tenant's: what is kept belongs to no key")),
+        None => Ok(()),
+    }
 }
 
 fn end_of_life(now: Timestamp, text: &str) -> Result<Timestamp, String> {
@@ -314,6 +336,7 @@ fn view(id: String, doc: ApiKeyDoc, now: Timestamp) -> KeyView {
         scopes: doc.scopes,
         created_at: Timestamp(doc.created_at),
         expires_at: doc.expires_at.map(Timestamp),
+        quotas: doc.quotas,
         last_four: doc.last_four,
         rotated_at: doc.rotated_at.map(Timestamp),
         previous_until: until.map(Timestamp),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use plinth_storage::ids::{TenantId, Timestamp};
 
+use super::account::Account;
 use super::caller::{Caller, Denied, KeyRef};
 use super::scope::Scope;
 use super::secret::{self, SecretHash};
@@ -89,8 +90,9 @@ impl Auth {
         // A scope that this build cannot read allows nothing.
         let scopes: Vec<Scope> = doc.scopes.iter().filter_map(|text| Scope::parse(text).ok()).collect();
         let expires_at = doc.expires_at.map(Timestamp);
+        let account = Account::of_key(tenant, self.0.key_meters.of(id, &doc.quotas));
         let caller = |secret, expires_at| {
-            Caller::key(KeyRef { id: id.into(), secret }, tenant.clone(), scopes.clone(), expires_at)
+            Caller::key(KeyRef { id: id.into(), secret }, account.clone(), scopes.clone(), expires_at)
         };
         let previous = doc.previous.iter().map(|previous| {
             let end = Timestamp(previous.ends_at);

@@ -10,6 +10,7 @@ mod explain;
 mod jwt;
 mod key;
 mod known;
+mod meters;
 mod name;
 mod origins;
 mod pattern;
@@ -41,6 +42,7 @@ use self::jwt::{Halt, Jwt};
 pub(crate) use self::jwt::{Jwk, claim_deletions};
 pub use self::key::{KeyChange, KeyRequest, KeyView, NewKey};
 use self::known::KnownKey;
+use self::meters::KeyMeters;
 pub use self::origins::Allowed;
 pub use self::reconnect::Reconnect;
 use self::reconnect::ReconnectKey;
@@ -95,6 +97,7 @@ struct Shared {
     tenants: Registry,
     jwt: Jwt,
     uses: Uses,
+    key_meters: KeyMeters,
     revoked: watch::Sender<u64>,
     /// A tenant was deleted.
     deleted: Notify,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::jwt::Jwt;
 use super::key::{self, KeyRequest};
+use super::meters::KeyMeters;
 use super::reconnect::ReconnectKey;
 use super::registry::{Registry, TenantSettings};
 use super::secret::{self, ROOT_KEY_CHARS_MIN, SecretHash};
@@ -106,6 +107,7 @@ impl Auth {
             keys: Cache::new(KEYS_MAX),
             tickets: Tickets::new(),
             uses: Uses::default(),
+            key_meters: KeyMeters::default(),
             revoked: watch::Sender::new(0),
             deleted: Notify::new(),
             changes: Changes::default(),
@@ -153,7 +155,7 @@ fn make_system_tenant(log: &Log, change: &mut Change) {
 fn make_default_tenant(log: &Log, change: &mut Change, made: &mut FirstStart) -> Result<(), Error> {
     let (tenant, tenant_docs) = tenant::compose(log, DEFAULT_TENANT, TenantSettings::default());
     let scopes = ["publish:**", "subscribe:**", "manage:**", "admin"].map(str::to_owned).to_vec();
-    let request = KeyRequest { name: "made at first start".into(), scopes, expires_in: None };
+    let request = KeyRequest { name: "made at first start".into(), scopes, ..KeyRequest::default() };
     let (key, key_docs) = key::compose(log, tenant.id(), request)?;
     change.guards.push(Guard::Absent(Bytes::from_static(documents::FIRST_START)));
     change.docs.push(DocOp::Put(Bytes::from_static(documents::FIRST_START), Bytes::new()));

@@ -68,7 +68,8 @@ impl World {
 }
 
 fn request(scopes: &[&str]) -> KeyRequest {
-    KeyRequest { name: "test".into(), scopes: scopes.iter().map(ToString::to_string).collect(), expires_in: None }
+    let scopes = scopes.iter().map(ToString::to_string).collect();
+    KeyRequest { name: "test".into(), scopes, ..KeyRequest::default() }
 }
 
 fn is_unauthenticated(denied: &Denied) -> bool {

@@ -130,6 +130,8 @@ pub(crate) struct ApiKeyDoc {
     pub(crate) expires_at: Option<u64>,
     pub(crate) sha256: [u8; 32],
     pub(crate) last_four: String,
+    #[serde(default, skip_serializing_if = "Quotas::is_empty")]
+    pub(crate) quotas: Quotas,
     /// How often it got a new secret.
     #[serde(default, skip_serializing_if = "is_none")]
     pub(crate) rotations: u32,
@@ -319,11 +321,12 @@ mod tests {
         let read: ApiKeyDoc = decode(b"k", key.as_bytes()).expect("a key");
         assert_eq!((read.expires_at, read.rotations, encode(&read)), (Some(9), 0, Bytes::from(key.clone())));
         let rotated = format!(
-            r#"{},"rotations":2,"rotated_at":8,"previous":[{{"sha256":{sha256},"rotations":1,"ends_at":10}}]}}"#,
+            r#"{},"quotas":{{"connections":3}},"rotations":2,"rotated_at":8,"previous":[{{"sha256":{sha256},"rotations":1,"ends_at":10}}]}}"#,
             key.trim_end_matches('}')
         );
         let read: ApiKeyDoc = decode(b"k", rotated.as_bytes()).expect("a key that was rotated");
-        assert_eq!((read.rotations, read.previous[0].ends_at, encode(&read)), (2, 10, Bytes::from(rotated)));
+        assert_eq!((read.rotations, read.previous[0].ends_at, read.quotas.connections), (2, 10, Some(3)));
+        assert_eq!(encode(&read), Bytes::from(rotated));
         let used = r#"{"v":1,"at":60000}"#;
         let read: KeyUseDoc = decode(b"k", used.as_bytes()).expect("a use");
         assert_eq!((read.at, encode(&read)), (60_000, Bytes::from(used)));

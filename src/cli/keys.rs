@@ -1,10 +1,12 @@
-//! `plinth keys`: list, view, create, rename, rotate and delete the API keys of a tenant.
+//! `plinth keys`: list, view, create, change, rotate and delete the API keys of a tenant.
 
 use plinth_api::keys::{Key, KeyPatch, KeyRequest, KeyRotation, NewKey};
+use plinth_api::quotas::Quotas;
 use reqwest::Method;
 
 use super::client::{Client, Connect, segment, send};
-use super::output;
+use super::quotas::with_quotas;
+use super::{Usage, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -40,15 +42,22 @@ enum Command {
         /// How long it lives, such as 30d; without it the key has no end
         #[arg(long, value_name = "TIME")]
         expires_in: Option<String>,
+        /// What it may use at most, within what its tenant may, such as requests_per_second=50; may be repeated
+        #[arg(long = "quota", value_name = "NAME=NUMBER")]
+        quotas: Vec<String>,
     },
-    /// Give a key another name
-    Rename {
+    /// Change the name and quotas of a key; what is not named stays
+    Update {
         #[command(flatten)]
         connect: Connect,
         /// The id of the key
         id: String,
-        /// The name for people
-        name: String,
+        /// A name for people
+        #[arg(long)]
+        name: Option<String>,
+        /// What it may use at most, such as connections=10, or connections=none for no limit; may be repeated
+        #[arg(long = "quota", value_name = "NAME=NUMBER")]
+        quotas: Vec<String>,
     },
     /// Give a key a new secret, which is printed this once; id, scopes and end stay
     ///
@@ -77,8 +86,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let keys: Vec<Key> = Client::new(&connect)?.list("/v1/keys", &[]).await?;
             keys.iter().try_for_each(output::line)
         }
-        Command::Create { connect, name, scopes, expires_in } => {
-            let body = KeyRequest { name, scopes, expires_in };
+        Command::Create { connect, name, scopes, expires_in, quotas } => {
+            let quotas = Some(with_quotas(&Quotas::default(), &quotas)?);
+            let body = KeyRequest { name, scopes, expires_in, quotas };
             let request = Client::new(&connect)?.request(Method::POST, "/v1/keys").json(&body);
             output::object(&send(request).await?.json::<NewKey>().await?)
         }
@@ -86,9 +96,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             let request = Client::new(&connect)?.request(Method::GET, &path(&id));
             output::object(&send(request).await?.json::<Key>().await?)
         }
-        Command::Rename { connect, id, name } => {
-            let patch = KeyPatch { name: Some(name) };
-            let request = Client::new(&connect)?.request(Method::PATCH, &path(&id)).json(&patch);
+        Command::Update { connect, id, name, quotas } => {
+            let client = Client::new(&connect)?;
+            let quotas = if quotas.is_empty() {
+                None
+            } else {
+                let before: Key = send(client.request(Method::GET, &path(&id))).await?.json().await?;
+                Some(with_quotas(&before.quotas, &quotas)?)
+            };
+            if name.is_none() && quotas.is_none() {
+                return Err(Usage("there is nothing to change: give --name or --quota".to_owned()).into());
+            }
+            let request = client.request(Method::PATCH, &path(&id)).json(&KeyPatch { name, quotas });
             output::object(&send(request).await?.json::<Key>().await?)
         }
         Command::Rotate { connect, id, overlap } => {

@@ -18,6 +18,7 @@ mod lines;
 mod output;
 mod prices;
 mod publish;
+mod quotas;
 mod restore;
 mod serve;
 mod subscribe;
@@ -64,7 +65,7 @@ enum Command {
     Topics(topics::Args),
     /// List, view, create, change, suspend, resume and delete tenants (root key)
     Tenants(tenants::Args),
-    /// List, view, create, rename, rotate and delete API keys of a tenant
+    /// List, view, create, change, rotate and delete API keys of a tenant
     Keys(keys::Args),
     /// Ask a node whether it is alive: exit code 0 or 1
     Healthcheck(healthcheck::Args),

@@ -156,7 +156,12 @@ pub(super) fn tenant_change(patch: tenants::TenantPatch) -> TenantChange {
 }
 
 pub(super) fn key_request(request: keys::KeyRequest) -> KeyRequest {
-    KeyRequest { name: request.name, scopes: request.scopes, expires_in: request.expires_in }
+    KeyRequest {
+        name: request.name,
+        scopes: request.scopes,
+        expires_in: request.expires_in,
+        quotas: request.quotas.unwrap_or_default(),
+    }
 }
 
 pub(super) fn key(view: KeyView) -> keys::Key {
@@ -166,6 +171,7 @@ pub(super) fn key(view: KeyView) -> keys::Key {
         scopes: view.scopes,
         created_at: view.created_at.0,
         expires_at: view.expires_at.map(|at| at.0),
+        quotas: view.quotas,
         last_four: view.last_four,
         rotated_at: view.rotated_at.map(|at| at.0),
         previous_until: view.previous_until.map(|at| at.0),
@@ -174,7 +180,7 @@ pub(super) fn key(view: KeyView) -> keys::Key {
 }
 
 pub(super) fn key_change(patch: keys::KeyPatch) -> KeyChange {
-    KeyChange { name: patch.name }
+    KeyChange { name: patch.name, quotas: patch.quotas }
 }
 
 pub(super) fn new_key(made: NewKey) -> keys::NewKey {

@@ -82,7 +82,7 @@ pub(super) async fn view(
     Ok(convert::json(StatusCode::OK, &convert::key(front.auth.get_key(&admin, &id)?)))
 }
 
-/// Change the name of an API key.
+/// Change the name or the quotas of an API key.
 #[utoipa::path(
     patch,
     path = "/v1/keys/{id}",

@@ -186,7 +186,10 @@ async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
     assert!(run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));
     let rotated = run(&["keys", "rotate", &id, "--overlap", "1h"], &inside, b"").await.json();
     assert!(rotated["id"] == id && rotated["key"].is_string() && rotated["previous_until"].is_u64(), "{rotated}");
-    assert_eq!(run(&["keys", "rename", &id, "shop"], &inside, b"").await.json()["name"], "shop");
+    let set = ["keys", "update", &id, "--name", "shop", "--quota", "connections=3"];
+    let updated = run(&set, &inside, b"").await.json();
+    assert_eq!((&updated["name"], &updated["quotas"]), (&json!("shop"), &json!({"connections": 3})));
+    assert_eq!(run(&["keys", "update", &id], &inside, b"").await.code, 2);
     assert_eq!(run(&["keys", "show", &id], &inside, b"").await.json()["name"], "shop");
     assert_eq!(run(&["keys", "delete", &id], &inside, b"").await.code, 0);
     assert!(!run(&["keys", "list"], &inside, b"").await.lines().iter().any(|line| line.contains(&id)));

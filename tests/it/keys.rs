@@ -5,7 +5,7 @@ use plinth_api::error::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::client::{Client, answer};
-use crate::harness::Server;
+use crate::harness::{Options, ROOT_KEY, Server, refused};
 use crate::ws::Socket;
 
 const MINUTE_MS: u64 = 60_000;
@@ -117,4 +117,84 @@ async fn a_key_is_renamed_and_a_deleted_one_is_gone() {
     ] {
         assert_eq!(answer(gone).await.status, 404);
     }
+}
+
+async fn quota_used_up(client: &Client) -> bool {
+    let answered = answer(client.get("/v1/topics")).await;
+    match answered.status {
+        200 => false,
+        429 => {
+            let problem = answered.problem();
+            assert_eq!(problem.code, ErrorCode::QuotaExceeded);
+            assert!(problem.detail.contains("requests_per_second of the key"), "{}", problem.detail);
+            true
+        }
+        _ => panic!("{}", answered.text()),
+    }
+}
+
+// Fails when the key is read without its quotas, when a change of them waits for a restart, or when a rotation begins them anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_has_quotas_of_its_own_that_hold_no_other_key_and_change_at_once() {
+    let mut server = Server::start().await;
+    let admin = server.client();
+    let wanted = json!({"name": "", "scopes": ["subscribe:**"], "quotas": {"requests_per_second": 1}});
+    let made = answer(admin.post("/v1/keys").json(&wanted)).await.json();
+    assert_eq!(made["quotas"], json!({"requests_per_second": 1}));
+    let limited = Client::new(server.url(), made["key"].as_str());
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u32::from(quota_used_up(&limited).await);
+        assert_eq!(answer(admin.get("/v1/topics")).await.status, 200);
+    }
+    assert!(refused > 0);
+    let shown = answer(admin.get(&path(&made))).await.json();
+    assert_eq!(shown["quotas"], json!({"requests_per_second": 1}));
+    let patched = answer(admin.patch(&path(&made)).json(&json!({"quotas": {"connections": 9}}))).await;
+    assert_eq!((patched.status, &patched.json()["quotas"]), (200, &json!({"connections": 9})), "{}", patched.text());
+    for _ in 0..20 {
+        assert!(!quota_used_up(&limited).await);
+    }
+    let report = answer(limited.get("/v1/quotas")).await.json();
+    let connections =
+        report["key_quotas"].as_array().unwrap().iter().find(|row| row["quota"] == "connections").unwrap();
+    assert_eq!(connections["limit"], 9);
+    for wrong in [json!({"topics": 1}), json!({"storage_bytes": 1}), json!({"connections": 0})] {
+        let refused = answer(admin.patch(&path(&made)).json(&json!({"quotas": wrong}))).await;
+        assert_eq!((refused.status, refused.problem().code), (422, ErrorCode::Unprocessable), "{wrong}");
+    }
+    server.kill9().await;
+    server.restart(true).await;
+    let kept = answer(server.client().get(&path(&made))).await.json();
+    assert_eq!(kept["quotas"], json!({"connections": 9}));
+}
+
+const OLD_ROOT_KEY: &str = "root-CANARY9b2e-fedcba9876543210fedcba9876543210";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_key_of_before_is_accepted_beside_the_new_one_while_it_is_given() {
+    let env = vec![("PLINTH_ROOT_KEY_PREVIOUS".to_owned(), OLD_ROOT_KEY.to_owned())];
+    let server = Server::start_with(Options { env, ..Options::default() }).await;
+    for key in [ROOT_KEY, OLD_ROOT_KEY] {
+        let root = Client::new(server.url(), Some(key));
+        assert_eq!(answer(root.get("/v1/tenants")).await.status, 200);
+        assert_eq!(answer(root.acting_in("default").get("/v1/topics")).await.status, 200);
+    }
+    assert!(!server.stderr().contains("CANARY"), "the log has no key");
+    let without = Server::start().await;
+    assert_eq!(answer(Client::new(without.url(), Some(OLD_ROOT_KEY)).get("/v1/tenants")).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_in_a_file_is_read_at_the_start_and_two_ways_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("root-key");
+    std::fs::write(&path, format!("{OLD_ROOT_KEY}\n")).unwrap();
+    let file = ("PLINTH_ROOT_KEY_FILE".to_owned(), path.display().to_string());
+    let both = refused(dir.path(), &Options { env: vec![file.clone()], ..Options::default() }).await;
+    assert!(both.code == Some(2) && both.stderr.contains("root key is given twice"), "{}", both.stderr);
+    assert!(!both.stderr.contains("CANARY"), "{}", both.stderr);
+    let previous = ("PLINTH_ROOT_KEY_PREVIOUS".to_owned(), "changeme".to_owned());
+    let weak = refused(dir.path(), &Options { env: vec![previous], ..Options::default() }).await;
+    assert!(weak.code == Some(2) && weak.stderr.contains("shorter than the limit"), "{}", weak.stderr);
 }

@@ -53,7 +53,7 @@ impl World {
     async fn tenant(&self, name: &str) -> Party {
         self.auth.create_tenant(&self.operator(), name, TenantSettings::default()).await.expect("a tenant");
         let scopes = ALL.map(str::to_owned).to_vec();
-        let request = KeyRequest { name: format!("key-of-{name}"), scopes, expires_in: None };
+        let request = KeyRequest { name: format!("key-of-{name}"), scopes, ..KeyRequest::default() };
         let made = self.auth.create_key(&self.inside(name).admin().expect("root"), request).await.expect("a key");
         let caller = self.auth.authenticate(Credential::Bearer(&made.key), None).expect("a valid key");
         let topic = caller.authorize(Action::Manage, &format!("topic-of-{name}")).expect("allowed");

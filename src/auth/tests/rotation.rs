@@ -122,7 +122,7 @@ async fn an_overlap_never_outlives_the_key_and_a_key_that_has_expired_is_not_rot
 async fn a_key_gets_another_name_and_nothing_else() {
     let world = world().await;
     let made = world.key(&["publish:**"]).await;
-    let rename = |name: &str| KeyChange { name: Some(name.into()) };
+    let rename = |name: &str| KeyChange { name: Some(name.into()), quotas: None };
     let id = &made.about.id;
     let changed = world.auth.change_key(&world.admin(), id, rename("another")).await.expect("changed");
     assert_eq!(changed, KeyView { name: "another".into(), ..made.about.clone() });

@@ -22,7 +22,12 @@ pub(super) async fn run(time: Duration) -> anyhow::Result<Vec<Authentication>> {
     let first = made.default_key.context("a first start makes a key")?;
     let admin = auth.authenticate(Credential::Bearer(&first), None)?;
     let scopes = ["publish:orders.*", "publish:users/**", "subscribe:**"].map(str::to_owned).to_vec();
-    let request = KeyRequest { name: "bench".to_owned(), scopes: scopes.clone(), expires_in: Some("1d".to_owned()) };
+    let request = KeyRequest {
+        name: "bench".to_owned(),
+        scopes: scopes.clone(),
+        expires_in: Some("1d".to_owned()),
+        ..KeyRequest::default()
+    };
     let key = auth.create_key(&admin.admin()?, request).await?.key;
     let minter = auth.authenticate(Credential::Bearer(&key), None)?;
     let token = auth.mint(&minter, &TokenRequest::parse(&scopes, Some("1h"), Some("bench".to_owned()))?)?.token;

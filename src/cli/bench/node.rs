@@ -142,7 +142,7 @@ impl Node {
 /// A key that may do everything in a tenant.
 async fn make_key(url: &url::Url, root_key: &str, tenant: &str) -> anyhow::Result<String> {
     let scopes = ["publish:**", "subscribe:**", "manage:**"].map(str::to_owned).to_vec();
-    let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()) };
+    let body = KeyRequest { name: "bench".to_owned(), scopes, expires_in: Some("1d".to_owned()), quotas: None };
     let root = client(url, root_key, Some(tenant))?;
     let key: NewKey = send(root.request(Method::POST, "/v1/keys").json(&body)).await?.json().await?;
     Ok(key.key)

@@ -60,9 +60,9 @@ fn of_schema(name: &str) -> Option<Value> {
         "Key" => json!({
             "id": KEY_ID, "name": "shop", "scopes": ["publish:orders.*", "subscribe:**"],
             "created_at": 1_780_000_000_000_u64, "expires_at": 1_787_776_000_000_u64, "last_four": "x7Qa",
-            "last_used_at": 1_780_000_020_000_u64,
+            "quotas": {"requests_per_second": 50}, "last_used_at": 1_780_000_020_000_u64,
         }),
-        "KeyPatch" => json!({"name": "shop, web"}),
+        "KeyPatch" => json!({"name": "shop, web", "quotas": {"requests_per_second": 50}}),
         "KeyRotation" => json!({"overlap": "1h"}),
         "NewKey" => {
             let mut key = of_schema("Key")?;

@@ -391,6 +391,8 @@ export interface components {
              * @description Until when secrets before that one are accepted, too, if they are, ms since the Unix epoch.
              */
             previous_until?: number | null;
+            /** @description What it may use at most, within what its tenant may. */
+            quotas?: components["schemas"]["Quotas"];
             /**
              * Format: int64
              * @description When it got the secret that it has, if that is not its first, ms since the Unix epoch.
@@ -403,6 +405,7 @@ export interface components {
         KeyPatch: {
             /** @description A name for people, at most 255 bytes. */
             name?: string | null;
+            quotas?: components["schemas"]["Quotas"] | null;
         };
         /** @description What `POST /v1/keys` asks for. */
         KeyRequest: {
@@ -410,6 +413,7 @@ export interface components {
             expires_in?: string | null;
             /** @description A name for people, at most 255 bytes. */
             name?: string;
+            quotas?: components["schemas"]["Quotas"] | null;
             /** @description What the key may do: `publish:<pattern>`, `subscribe:<pattern>`, `manage:<pattern>`, `admin`. */
             scopes: components["schemas"]["Scope"][];
         };
@@ -500,6 +504,8 @@ export interface components {
                  * @description Until when secrets before that one are accepted, too, if they are, ms since the Unix epoch.
                  */
                 previous_until?: number | null;
+                /** @description What it may use at most, within what its tenant may. */
+                quotas?: components["schemas"]["Quotas"];
                 /**
                  * Format: int64
                  * @description When it got the secret that it has, if that is not its first, ms since the Unix epoch.
