@@ -4,20 +4,18 @@
 //! environment variables beside them and the keys of the file. Flags win over the environment, that over the file, that
 //! over the defaults. What is not known is refused and named. This file knows nothing of the parts that it configures.
 
-mod root_key;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use plinth_api::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 use serde::Deserialize;
 
+mod root_key;
 mod values;
 
 pub use self::root_key::{ROOT_KEY_CHARS_MIN, RootKey};
-pub use values::{ByteSize, FlushInterval, Hosts, Ratio, Span};
+pub use self::values::{ByteSize, FlushInterval, Hosts, Ratio, Span};
 
 /// What the settings of one start are, complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

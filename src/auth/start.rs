@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::jwt::Jwt;
+use super::jwt::{Jwt, reseal};
 use super::key::{self, KeyRequest};
 use super::meters::KeyMeters;
 use super::reconnect::ReconnectKey;
@@ -93,12 +93,19 @@ impl Auth {
         }
         tenant::finish_deletions(&log).await?;
         let cursors = cursor_key(&log).await?;
+        if let Some(previous) = &previous_root {
+            reseal(&log, &cursors, (&root, previous)).await?;
+        }
         let reconnect = ReconnectKey::new(&cursors, &root);
         let tenants = Registry::new(log.clone());
         tenants.load_origins()?;
         let shared = Shared {
             tenants,
-            jwt: Jwt::new(&cursors, &root, given, (log.cluster(), egress)),
+            jwt: Jwt::new(&cursors, &root, given, (log.cluster(), egress)).with_previous(
+                &cursors,
+                previous_root.as_ref(),
+                log.cluster(),
+            ),
             log,
             root,
             previous_root,

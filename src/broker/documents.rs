@@ -17,7 +17,7 @@ use ulid::Ulid;
 mod issuer;
 mod revocation;
 
-pub(crate) use self::issuer::{IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
+pub(crate) use self::issuer::{ISSUERS, IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
 use super::error::Error;
 

@@ -35,6 +35,8 @@ pub(in crate::auth) struct Jwt {
     /// What asks for keys at addresses.
     pub(super) egress: Egress,
     minter: Minter,
+    /// Of the root key from before, for the tokens that are still about.
+    previous_minter: Option<Minter>,
 }
 
 /// A token whose signature and claims were good.
@@ -92,7 +94,23 @@ impl Jwt {
             seal: given.then(|| SealKey::new(cursors, root)),
             egress,
             minter: Minter::new(cursors, root, cluster),
+            previous_minter: None,
         }
+    }
+
+    /// With the root key from before, whose tokens are good as well.
+    pub(in crate::auth) fn with_previous(
+        self,
+        cursors: &CursorKey,
+        root: Option<&SecretHash>,
+        cluster: ClusterId,
+    ) -> Self {
+        Self { previous_minter: root.map(|root| Minter::new(cursors, root, cluster)), ..self }
+    }
+
+    /// What has minted or mints tokens, the newest first.
+    pub(super) fn minters(&self) -> impl Iterator<Item = &Minter> {
+        std::iter::once(&self.minter).chain(&self.previous_minter)
     }
 
     /// What mints tokens.

@@ -170,21 +170,21 @@ impl Auth {
         Ok(MintedToken { token: minter.sign(&claims), expires_at: Timestamp(exp * 1000) })
     }
 
-    /// The public half of the key that minted tokens are signed with, as a JSON Web Key Set (RFC 7517).
+    /// The public halves of the keys that minted tokens are signed with, as a JSON Web Key Set (RFC 7517).
     #[must_use]
     pub fn published_keys(&self) -> Value {
-        let minter = self.0.jwt.minter();
-        let x = URL_SAFE_NO_PAD.encode(minter.pair.public_key());
-        let alg = Algorithm::EdDsa.as_str();
-        serde_json::json!({"keys": [
-            {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": alg, "kid": minter.key_id, "x": x}
-        ]})
+        let published = self.0.jwt.minters().map(|minter| {
+            let (x, alg) = (URL_SAFE_NO_PAD.encode(minter.pair.public_key()), Algorithm::EdDsa.as_str());
+            serde_json::json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": alg, "kid": minter.key_id, "x": x})
+        });
+        serde_json::json!({"keys": published.collect::<Vec<_>>()})
     }
 
     /// The caller of a token that says it was minted here.
     pub(super) fn minted(&self, envelope: &Envelope<'_>, now: Timestamp) -> Result<Caller, Denied> {
-        let minter = self.0.jwt.minter();
-        let bearer = minter.check(envelope, now)?;
+        let mut minters = self.0.jwt.minters();
+        let named = minters.find(|minter| envelope.key_id.as_deref() == Some(minter.key_id.as_str()));
+        let bearer = named.unwrap_or(self.0.jwt.minter()).check(envelope, now)?;
         let of_nobody = || claim("the tenant or the key that the token was minted for has ended".to_owned());
         let id = envelope.claims.text("tenant")?.parse().map(TenantId).map_err(|_| of_nobody())?;
         let tenant = self.0.tenants.get(id).map_err(|error| super::unavailable(&error))?.ok_or_else(of_nobody)?;

@@ -17,7 +17,7 @@ use plinth_storage::store;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{Action, Admin, Credential, KeyRequest, Operator, TenantSettings};
+use crate::auth::{Action, Admin, Credential, KeyRequest, Operator, RootKeys, TenantSettings};
 
 mod remote;
 
@@ -92,7 +92,8 @@ impl World {
 
     async fn key(&self, scopes: &[&str], expires_in: Option<&str>) -> (String, Caller) {
         let scopes = scopes.iter().map(ToString::to_string).collect();
-        let request = KeyRequest { name: "test".into(), scopes, expires_in: expires_in.map(str::to_owned) };
+        let expires_in = expires_in.map(str::to_owned);
+        let request = KeyRequest { name: "test".into(), scopes, expires_in, ..KeyRequest::default() };
         let made = self.auth.create_key(&self.admin("default"), request).await.expect("a key");
         (made.about.id, self.enter(&made.key).expect("a key"))
     }
@@ -699,6 +700,35 @@ async fn an_issuer_that_makes_no_sense_is_refused() {
         let ensured = world.auth.ensure_issuer(&world.admin("default"), &format!("i{place}"), request).await;
         assert_eq!(ensured.is_ok(), place < plinth_api::limits::ISSUERS_MAX);
     }
+}
+
+// Fails when what is sealed under the root key from before is not sealed anew, or its tokens are checked with the new one alone.
+#[tokio::test]
+async fn replacing_the_root_key_loses_no_sealed_secret_and_minted_tokens_live_while_both_are_given() {
+    let world = world().await;
+    world.tenant("other").await;
+    for tenant in ["default", "other"] {
+        let request = IssuerRequest { audiences: vec![format!("plinth:{tenant}")], ..symmetric(&["HS256"]) };
+        world.trust(tenant, "id", request).await;
+    }
+    let (_, caller) = world.key(&["publish:a"], None).await;
+    let minted = world.mint(&caller, &["publish:a"], "1h", None).expect("minted").token;
+    let issued = hs(&claims());
+    let open = async |newest: &str, previous: Option<&str>| {
+        let keys = RootKeys { newest: Some(newest.into()), previous: previous.map(str::to_owned) };
+        Auth::open(world.log.clone(), keys).await.expect("credentials").0
+    };
+    let new_root = "another-root-key-of-the-test-0123";
+    let enters = |auth: &Auth, token: &str| auth.authenticate(Credential::Bearer(token), None).is_ok();
+    let both = open(new_root, Some(ROOT)).await;
+    assert!(enters(&both, &minted) && enters(&both, &issued));
+    let published = both.published_keys()["keys"].as_array().map(Vec::len);
+    assert_eq!(published, Some(2), "who checks tokens by the published keys finds both");
+    let alone = open(new_root, None).await;
+    assert!(enters(&alone, &issued), "the secret is sealed under the new root key now");
+    assert!(!enters(&alone, &minted));
+    let back = open(ROOT, Some(new_root)).await;
+    assert!(enters(&back, &minted) && enters(&back, &issued), "the way back is the same");
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use ulid::Ulid;
 
 use crate::auth::Jwk;
 
+/// What all issuers begin with.
+pub(crate) const ISSUERS: &[u8] = b"issuer/";
+
 /// What the issuers of a tenant begin with.
 pub(crate) fn issuers(tenant: TenantId) -> Bytes {
     Bytes::from(format!("issuer/{}/", tenant.0))
