@@ -45,6 +45,8 @@ impl KeyMeters {
 
 #[cfg(test)]
 mod tests {
+    use plinth_api::quotas::Quota;
+
     use super::*;
 
     fn quotas(requests: u64) -> Quotas {
@@ -59,7 +61,7 @@ mod tests {
         let again = meters.of("a", &quotas(6)).expect("a meter");
         assert!(Arc::ptr_eq(&first, &again));
         assert!(meters.of("a", &Quotas::default()).is_none());
-        assert!(first.limits().is_none(), "who holds it is limited no more");
+        assert!(first.limit(Quota::RequestsPerSecond).is_none(), "who holds it is limited no more");
         assert!(!Arc::ptr_eq(&first, &meters.of("b", &quotas(5)).expect("a meter")));
     }
 
