@@ -417,10 +417,19 @@ mod tests {
         let url = Url::parse("s3://bucket/prefix").unwrap();
         let open =
             |endpoint: &str, http| s3(AmazonS3Builder::new().with_endpoint(endpoint).with_allow_http(http), &url);
-        for endpoint in ["127.0.0.1:9000", "localhost:9000", "ftp://user:hunter2@host", "", "user:hunter2@host"] {
+        let (form, secret) = ("https://host", "no user and no password");
+        for (endpoint, why) in [
+            ("127.0.0.1:9000", form),
+            ("localhost:9000", form),
+            ("ftp://host", form),
+            ("", form),
+            ("user:hunter2@host", form),
+            ("ftp://user:hunter2@host", secret),
+            ("https://user:hunter2@host", secret),
+        ] {
             let error = open(endpoint, true).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{endpoint}");
-            assert!(error.to_string().contains("https://host"), "{endpoint}: {error}");
+            assert!(error.to_string().contains(why), "{endpoint}: {error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
         let error = open("http://127.0.0.1:9000", false).unwrap_err();

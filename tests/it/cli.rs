@@ -388,7 +388,7 @@ async fn the_benchmark_runs_and_checks_what_it_measures() {
     let bench = run(&["bench", "--quick", "--dir", &results], &[], b"").await;
     assert_eq!(bench.code, 0, "{}", bench.stderr);
     let report = bench.json();
-    assert_eq!(report["targets"].as_array().map(Vec::len), Some(17), "{report}");
+    assert_eq!(report["targets"].as_array().map(Vec::len), Some(28), "{report}");
     assert_eq!(report["fan_out"]["deliveries"], 100);
     let left = std::fs::read_dir(&results).expect("the directory is there").count();
     assert_eq!(left, 0, "the data of the run is left behind");
