@@ -141,8 +141,6 @@ impl Auth {
             doc.name = change.name.unwrap_or(doc.name);
             doc.quotas = change.quotas.unwrap_or(doc.quotas);
             auth.replace_key(&id, &doc, stored).await?;
-            // Open connections count on its meter, which takes the quotas over when the key is read.
-            drop(auth.known_key(&id));
             auth.view(id, doc)
         };
         self.0.changes.run(changed).await
@@ -190,7 +188,13 @@ impl Auth {
     /// The document of a key of the tenant, and its bytes.
     fn stored_key(&self, tenant: TenantId, id: &str) -> Result<(ApiKeyDoc, Bytes), Error> {
         let key = documents::api_key(id);
-        let stored = self.0.log.get(&key)?.ok_or_else(|| absent(id))?;
+        let Some(stored) = self.0.log.get(&key)? else {
+            // Its deletion may have been stored after an answer that did not know it.
+            if self.0.keys.remove(id).is_some() {
+                self.announce_revocation();
+            }
+            return Err(absent(id));
+        };
         let doc: ApiKeyDoc = documents::decode(&key, &stored)?;
         if TenantId(doc.tenant) == tenant { Ok((doc, stored)) } else { Err(absent(id)) }
     }
@@ -206,10 +210,14 @@ impl Auth {
 
     /// Commits a change of a key. Whatever comes of it, the key is read again, and connections ask whether they still may.
     async fn commit_key(&self, id: &str, change: Change) -> plinth_storage::Result<()> {
-        let committed = self.0.log.commit(change).await;
-        self.0.keys.remove(id);
-        self.announce_revocation();
-        committed
+        let id = id.to_owned();
+        let follow = move |auth: &Self| {
+            auth.0.keys.remove(&id);
+            // Open connections count on its meter, which takes the quotas over when the key is read.
+            drop(auth.known_key(&id));
+            auth.announce_revocation();
+        };
+        self.commit_followed(change, follow).await
     }
 
     fn view(&self, id: String, doc: ApiKeyDoc) -> Result<KeyView, Error> {

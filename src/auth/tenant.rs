@@ -143,10 +143,12 @@ impl Auth {
                 docs: vec![DocOp::Put(key, after.clone()), DocOp::Put(documents::tenant_name(name), after)],
                 topics: vec![],
             };
-            let committed = self.0.log.commit(change).await;
-            self.0.tenants.refresh(doc.id())?;
-            self.announce_revocation();
+            let id = doc.id();
+            let committed = self.commit_followed(change, move |auth| auth.follow_tenant(id)).await;
             committed.map_err(|error| changed_meanwhile(name, error))?;
+        } else {
+            // It may have been stored after an answer that did not know it.
+            self.follow_tenant(doc.id());
         }
         Ok(view(doc))
     }
@@ -159,7 +161,13 @@ impl Auth {
     pub async fn delete_tenant(&self, _operator: &Operator, name: &str) -> Result<(), Error> {
         let (auth, name) = (self.clone(), name.to_owned());
         let deletion = async move {
-            let doc = auth.live_tenant(&name)?.ok_or_else(|| absent(&name))?;
+            let named = documents::load::<TenantDoc>(&auth.0.log, &documents::tenant_name(&name))?;
+            let doc = named.ok_or_else(|| absent(&name))?;
+            if !auth.is_live_tenant(doc.id())? {
+                // It may have begun after an answer that did not know it.
+                auth.follow_tenant(doc.id());
+                return Err(absent(&name));
+            }
             auth.begin_deletion(&doc).await?;
             finish_deletion(&auth.0.log, doc.id(), &doc.name).await?;
             auth.0.deleted.notify_one();
@@ -178,11 +186,21 @@ impl Auth {
             ],
             topics: vec![],
         };
-        let committed = self.0.log.commit(change).await;
-        self.0.tenants.refresh(doc.id())?;
-        self.forget_keys(doc.id())?;
-        self.announce_revocation();
+        let id = doc.id();
+        let committed = self.commit_followed(change, move |auth| auth.follow_tenant(id)).await;
         committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&doc.name) } else { error.into() })
+    }
+
+    /// Takes over into memory how a tenant is stored, and lets its connections ask whether they still may.
+    fn follow_tenant(&self, id: TenantId) {
+        let followed = self.0.tenants.refresh(id).and_then(|live| match live {
+            Some(_) => Ok(()),
+            None => self.forget_keys(id),
+        });
+        if let Err(error) = followed {
+            tracing::error!(%error, "a change of a tenant cannot be read");
+        }
+        self.announce_revocation();
     }
 
     fn forget_keys(&self, tenant: TenantId) -> Result<(), Error> {

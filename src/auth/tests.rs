@@ -1,3 +1,4 @@
+mod late;
 mod rotation;
 
 use std::future::Future;
@@ -30,8 +31,11 @@ struct World {
 }
 
 async fn world() -> World {
+    world_on(LogOptions::new(store::open("memory://").expect("a store"))).await
+}
+
+async fn world_on(options: LogOptions) -> World {
     let clock = Arc::new(Hands(AtomicU64::new(1_700_000_000_000)));
-    let options = LogOptions::new(store::open("memory://").expect("a store"));
     let log = Log::open(LogOptions { clock: Arc::clone(&clock) as _, ..options }).await.expect("a log");
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     World { clock, log, auth, root: made.root_key.expect("made"), key: made.default_key.expect("made") }
