@@ -10,7 +10,7 @@ use bytes::Bytes;
 use plinth_storage::log::{Change, DocOp};
 use tokio::time::timeout;
 
-use super::Auth;
+use super::{Auth, tenant};
 use crate::broker::Error;
 use crate::broker::documents;
 
@@ -37,8 +37,9 @@ impl Auth {
         }
     }
 
-    /// Frees the bucket of tenants whose deletion is finished; how many there were.
+    /// Finishes deletions that have begun and failed, and frees the bucket of all that are finished; how many there were.
     async fn free_some(&self) -> Result<usize, Error> {
+        tenant::finish_deletions(&self.0.log, |id| self.follow_tenant(id)).await?;
         let left: Vec<Bytes> =
             self.0.log.scan(documents::TENANTS_LEFT, None, TENANTS_AT_ONCE)?.into_iter().map(|row| row.0).collect();
         if left.is_empty() {

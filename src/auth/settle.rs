@@ -16,6 +16,11 @@ const NOTHING: &[u8] = b"settled";
 /// While the store is away, it is tried again so often.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A change of nothing; when it is stored, all before it are.
+pub(super) fn nothing() -> Change {
+    Change { docs: vec![DocOp::Delete(Bytes::from_static(NOTHING))], ..Change::default() }
+}
+
 impl Auth {
     /// Commits `change`, and lets memory `follow` it: at once, and once more when an unknown outcome is settled. The second
     /// one nobody waits for.
@@ -25,7 +30,7 @@ impl Auth {
     pub(super) async fn commit_followed(
         &self,
         change: Change,
-        follow: impl Fn(&Self) + Send + 'static,
+        mut follow: impl FnMut(&Self) + Send + 'static,
     ) -> plinth_storage::Result<()> {
         let committed = self.0.log.commit(change).await;
         follow(self);
@@ -47,8 +52,7 @@ impl Auth {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             again.tick().await;
-            let docs = vec![DocOp::Delete(Bytes::from_static(NOTHING))];
-            let settled = self.0.log.commit(Change { docs, ..Change::default() }).await;
+            let settled = self.0.log.commit(nothing()).await;
             let open = [Kind::Unknown, Kind::Unavailable, Kind::Busy];
             if !settled.is_err_and(|error| open.contains(&error.kind())) {
                 return;

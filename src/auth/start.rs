@@ -91,7 +91,7 @@ impl Auth {
         if !change.docs.is_empty() {
             log.commit(change).await?;
         }
-        tenant::finish_deletions(&log).await?;
+        tenant::finish_deletions(&log, |_| {}).await?;
         let cursors = cursor_key(&log).await?;
         if let Some(previous) = &previous_root {
             reseal(&log, &cursors, (&root, previous)).await?;

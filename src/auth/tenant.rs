@@ -16,6 +16,7 @@ use super::caller::Operator;
 use super::name::check_tenant_name;
 use super::origins::is_listable;
 use super::registry::{TenantSettings, settings_of};
+use super::settle::nothing;
 use crate::broker::Error;
 use crate::broker::documents::{self, TenantDoc, TopicDoc};
 
@@ -154,7 +155,8 @@ impl Auth {
     }
 
     /// Deletes a tenant with its keys and topics; its credentials end at once. Cancel safe: a caller that stops waiting
-    /// does not stop it, and a start finishes what a stop of the node interrupted.
+    /// does not stop it. One that failed on its way, or was interrupted by a stop of the node, is finished later, or by
+    /// whoever asks for it again.
     ///
     /// # Errors
     /// `NotFound`.
@@ -163,15 +165,16 @@ impl Auth {
         let deletion = async move {
             let named = documents::load::<TenantDoc>(&auth.0.log, &documents::tenant_name(&name))?;
             let doc = named.ok_or_else(|| absent(&name))?;
-            if !auth.is_live_tenant(doc.id())? {
+            if auth.is_live_tenant(doc.id())? {
+                auth.begin_deletion(&doc).await?;
+            } else {
                 // It may have begun after an answer that did not know it.
                 auth.follow_tenant(doc.id());
-                return Err(absent(&name));
             }
-            auth.begin_deletion(&doc).await?;
-            finish_deletion(&auth.0.log, doc.id(), &doc.name).await?;
+            let finished = finish_deletion(&auth.0.log, doc.id(), &doc.name).await;
+            // One that failed is gone on with, too.
             auth.0.deleted.notify_one();
-            Ok(())
+            finished
         };
         self.0.changes.run(deletion).await
     }
@@ -186,13 +189,20 @@ impl Auth {
             ],
             topics: vec![],
         };
-        let id = doc.id();
-        let committed = self.commit_followed(change, move |auth| auth.follow_tenant(id)).await;
+        let (id, mut late) = (doc.id(), false);
+        let follow = move |auth: &Self| {
+            auth.follow_tenant(id);
+            if late {
+                auth.0.deleted.notify_one();
+            }
+            late = true;
+        };
+        let committed = self.commit_followed(change, follow).await;
         committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&doc.name) } else { error.into() })
     }
 
     /// Takes over into memory how a tenant is stored, and lets its connections ask whether they still may.
-    fn follow_tenant(&self, id: TenantId) {
+    pub(super) fn follow_tenant(&self, id: TenantId) {
         let followed = self.0.tenants.refresh(id).and_then(|live| match live {
             Some(_) => Ok(()),
             None => self.forget_keys(id),
@@ -242,8 +252,8 @@ pub(super) fn compose_document(log: &Log, name: &str, settings: TenantSettings) 
     (doc, stored)
 }
 
-/// Finishes every deletion that has begun.
-pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
+/// Finishes every deletion that has begun, each after `before`.
+pub(super) async fn finish_deletions(log: &Log, before: impl Fn(TenantId) + Send) -> Result<(), Error> {
     loop {
         let rows = log.scan(documents::TENANTS_ENDING, None, DELETE_STEP)?;
         if rows.is_empty() {
@@ -251,85 +261,70 @@ pub(super) async fn finish_deletions(log: &Log) -> Result<(), Error> {
         }
         for (key, name) in rows {
             let id = String::from_utf8_lossy(&key[documents::TENANTS_ENDING.len()..]).parse();
-            let id = id.map_err(|_| Error::defect("the key of a tenant that ends has no id"))?;
-            finish_deletion(log, TenantId(id), &String::from_utf8_lossy(&name)).await?;
+            let id = TenantId(id.map_err(|_| Error::defect("the key of a tenant that ends has no id"))?);
+            before(id);
+            finish_deletion(log, id, &String::from_utf8_lossy(&name)).await?;
         }
     }
 }
 
-async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
-    delete_keys(log, tenant).await?;
-    delete_issuers(log, tenant).await?;
-    delete_revocations(log, tenant).await?;
-    delete_topics(log, tenant).await?;
+/// Finishes a deletion that has begun, maybe while another one does the same: each step holds only where what it takes away
+/// is still there, for a name or a claim that is free may be somebody else's by now.
+pub(super) async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> Result<(), Error> {
+    let keys = documents::tenant_api_keys(tenant);
+    delete_all(log, &keys, |row, _, change| {
+        let id = String::from_utf8_lossy(&row[keys.len()..]);
+        change.docs.extend([documents::api_key(&id), documents::key_use(tenant, &id)].map(DocOp::Delete));
+        Ok(())
+    })
+    .await?;
+    delete_all(log, &documents::issuers(tenant), |row, stored, change| {
+        change.docs.extend(super::claim_deletions(&documents::decode(row, stored)?));
+        Ok(())
+    })
+    .await?;
+    delete_all(log, &documents::revocations(tenant), |_, _, _| Ok(())).await?;
+    delete_all(log, &documents::topics(tenant, ""), |row, stored, change| {
+        let doc: TopicDoc = documents::decode(row, stored)?;
+        change.topics.push(TopicOp::Delete { topic: doc.id() });
+        Ok(())
+    })
+    .await?;
+    let ending = documents::tenant_ending(tenant);
     let docs = vec![
         DocOp::Delete(documents::tenant_name(name)),
-        DocOp::Delete(documents::tenant_ending(tenant)),
+        DocOp::Delete(ending.clone()),
         DocOp::Put(documents::tenant_left(tenant), Bytes::new()),
     ];
-    log.commit(Change { docs, ..Change::default() }).await?;
-    Ok(())
+    commit_step(log, Change { guards: vec![Guard::Present(ending)], docs, topics: vec![] }).await
 }
 
-async fn delete_keys(log: &Log, tenant: TenantId) -> Result<(), Error> {
-    let prefix = documents::tenant_api_keys(tenant);
+/// Deletes all documents that begin with `prefix`, each with what `along` adds for it.
+async fn delete_all(
+    log: &Log,
+    prefix: &[u8],
+    along: impl Fn(&Bytes, &Bytes, &mut Change) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     loop {
-        let rows = log.scan(&prefix, None, DELETE_STEP)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let mut docs = Vec::with_capacity(3 * rows.len());
-        for (row, _) in rows {
-            let id = String::from_utf8_lossy(&row[prefix.len()..]);
-            docs.extend([documents::api_key(&id), documents::key_use(tenant, &id)].map(DocOp::Delete));
-            docs.push(DocOp::Delete(row));
-        }
-        log.commit(Change { docs, ..Change::default() }).await?;
-    }
-}
-
-async fn delete_issuers(log: &Log, tenant: TenantId) -> Result<(), Error> {
-    let prefix = documents::issuers(tenant);
-    loop {
-        let rows = log.scan(&prefix, None, DELETE_STEP)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let mut docs = Vec::new();
-        for (row, stored) in rows {
-            docs.extend(super::claim_deletions(&documents::decode(&row, &stored)?));
-            docs.push(DocOp::Delete(row));
-        }
-        log.commit(Change { docs, ..Change::default() }).await?;
-    }
-}
-
-async fn delete_revocations(log: &Log, tenant: TenantId) -> Result<(), Error> {
-    let prefix = documents::revocations(tenant);
-    loop {
-        let rows = log.scan(&prefix, None, DELETE_STEP)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let docs = rows.into_iter().map(|(row, _)| DocOp::Delete(row)).collect();
-        log.commit(Change { docs, ..Change::default() }).await?;
-    }
-}
-
-async fn delete_topics(log: &Log, tenant: TenantId) -> Result<(), Error> {
-    let prefix = documents::topics(tenant, "");
-    loop {
-        let rows = log.scan(&prefix, None, DELETE_STEP)?;
+        let rows = log.scan(prefix, None, DELETE_STEP)?;
         if rows.is_empty() {
             return Ok(());
         }
         let mut change = Change::default();
-        for (key, stored) in rows {
-            let doc: TopicDoc = documents::decode(&key, &stored)?;
-            change.topics.push(TopicOp::Delete { topic: doc.id() });
-            change.docs.push(DocOp::Delete(key));
+        for (row, stored) in rows {
+            along(&row, &stored, &mut change)?;
+            change.guards.push(Guard::Present(row.clone()));
+            change.docs.push(DocOp::Delete(row));
         }
-        log.commit(change).await?;
+        commit_step(log, change).await?;
+    }
+}
+
+/// Commits a step, unless another one has done it or is about to: then it waits until that is stored.
+async fn commit_step(log: &Log, change: Change) -> Result<(), Error> {
+    match log.commit(change).await {
+        Err(error) if error.kind() == Kind::Conflict => Ok(log.commit(nothing()).await?),
+        committed => Ok(committed?),
     }
 }
 

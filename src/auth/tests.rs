@@ -443,6 +443,19 @@ async fn a_deleted_tenant_takes_its_keys_and_topics_along_and_its_name_is_free()
     assert!(is_unauthenticated(&world.refused(&key)));
 }
 
+// Fails when the last step of a deletion does not look whether it is the first to take it.
+#[tokio::test]
+async fn a_deletion_that_is_finished_twice_does_not_free_the_name_of_the_next_tenant() {
+    let world = world().await;
+    world.tenant("gone").await;
+    let before = world.auth.live_tenant("gone").expect("the log").expect("a tenant");
+    world.auth.delete_tenant(&world.operator(), "gone").await.expect("deleted");
+    let next = world.tenant("gone").await;
+    tenant::finish_deletion(&world.log, before.id(), "gone").await.expect("is finished");
+    assert!(world.auth.get_tenant(&world.operator(), "gone").is_ok());
+    assert!(world.auth.is_live(&world.caller(&next.key)));
+}
+
 /// Fails when `Auth::open` does not call `finish_deletions`.
 #[tokio::test]
 async fn a_start_finishes_a_deletion_that_was_interrupted() {

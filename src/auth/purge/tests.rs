@@ -1,6 +1,7 @@
 //! Two tenants share every object of the bucket; one is deleted. Virtual time: the grace passes without waiting.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -8,11 +9,11 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use plinth_storage::Log;
 use plinth_storage::log::LogOptions;
 use plinth_storage::record::NewRecord;
-use plinth_storage::testing::fault::FaultStore;
+use plinth_storage::testing::fault::{FaultStore, PutFault};
 use tokio::task::JoinSet;
 
 use super::super::{Action, Auth, Caller, Credential, KeyRequest, Operator, TenantSettings, secret};
-use crate::broker::{Broker, BrokerOptions, From, PageRequest, Publish, TopicSettings, Unit};
+use crate::broker::{Broker, BrokerOptions, Error, From, PageRequest, Publish, TopicSettings, Unit};
 
 const GRACE: Duration = Duration::from_secs(10 * 60);
 const ROOT: &str = "a-root-key-of-the-test";
@@ -178,4 +179,41 @@ async fn a_start_frees_what_a_stop_of_the_node_has_left() {
     world.free().await;
     assert_eq!(found(&store, &goes).await, []);
     assert_eq!(world.count(&stays.caller, "stays").await, RECORDS);
+}
+
+/// Lets the second change of a deletion hang beyond its answer.
+async fn fails_half_way(store: &FaultStore, world: &World) {
+    let (fault, seen) = (PutFault::Hang, AtomicUsize::new(0));
+    store.on_put(move |path| path.as_ref().contains("/wal/") && seen.fetch_add(1, Ordering::SeqCst) == 1, fault);
+    let deleted = world.auth.delete_tenant(&world.operator(), "goes").await;
+    assert!(matches!(deleted, Err(Error::Unknown(_))), "{deleted:?}");
+    let taken = world.auth.create_tenant(&world.operator(), "goes", TenantSettings::default()).await;
+    assert!(matches!(taken, Err(Error::Conflict(_))), "{taken:?}");
+    store.release().await;
+}
+
+// Fails when what is left is freed without a look at what is not finished, and when nobody is told of what failed.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_failed_half_way_is_finished_without_a_start() {
+    let store = FaultStore::in_memory();
+    let (world, stays, goes) = shared(&store).await;
+    let mut freeing = JoinSet::new();
+    freeing.spawn(world.auth.clone().free_what_is_left());
+    pass(Duration::from_secs(1)).await;
+    fails_half_way(&store, &world).await;
+    pass(super::RETRY_AFTER + GRACE + Duration::from_secs(60)).await;
+    freeing.shutdown().await;
+    assert_eq!(found(&store, &goes).await, []);
+    assert_eq!(world.count(&stays.caller, "stays").await, RECORDS);
+    world.tenant("goes").await;
+}
+
+// Fails when a tenant that has begun to end is taken for one that never was.
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_for_a_deletion_that_failed_half_way_finishes_it() {
+    let store = FaultStore::in_memory();
+    let (world, ..) = shared(&store).await;
+    fails_half_way(&store, &world).await;
+    world.auth.delete_tenant(&world.operator(), "goes").await.expect("finished");
+    world.tenant("goes").await;
 }
