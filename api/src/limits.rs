@@ -236,6 +236,8 @@ limits! {
     ALLOWED_ORIGINS_MAX: usize = 100; Count, Refused(Unprocessable);
     /// Life of a one-time ticket, in milliseconds.
     TICKET_TTL_MS: u64 = 30_000; Milliseconds, Refused(Unauthenticated);
+    /// Most one-time tickets of a tenant that count; one more takes the place of the oldest.
+    TENANT_TICKETS_MAX: usize = 10_000; Count, Refused(Unauthenticated);
     /// How long a browser that has redeemed a ticket may come back after a broken connection, in milliseconds.
     RECONNECT_TTL_MS: u64 = 12 * 60 * 60 * 1000; Milliseconds, Refused(Unauthenticated);
     /// Longest token (JWT), in bytes.
