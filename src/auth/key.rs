@@ -77,6 +77,14 @@ pub struct NewKey {
     pub about: KeyView,
 }
 
+/// What a change of a key ends.
+#[derive(Clone, Copy)]
+enum Ends {
+    Nothing,
+    /// A secret, at once or later.
+    Secret,
+}
+
 impl Auth {
     /// Makes a key of the administrator's tenant. Cancel safe: a caller that stops waiting does not undo it.
     ///
@@ -140,7 +148,7 @@ impl Auth {
             let (mut doc, stored) = auth.stored_key(tenant, &id)?;
             doc.name = change.name.unwrap_or(doc.name);
             doc.quotas = change.quotas.unwrap_or(doc.quotas);
-            auth.replace_key(&id, &doc, stored).await?;
+            auth.replace_key(&id, &doc, stored, Ends::Nothing).await?;
             auth.view(id, doc)
         };
         self.0.changes.run(changed).await
@@ -160,7 +168,7 @@ impl Auth {
             let (mut doc, stored) = auth.stored_key(tenant, &id)?;
             let key = secret::new_api_key(&id);
             rotate(&id, &mut doc, (&key, overlap_ms), auth.0.log.now()).map_err(Error::Conflict)?;
-            auth.replace_key(&id, &doc, stored).await?;
+            auth.replace_key(&id, &doc, stored, Ends::Secret).await?;
             Ok(NewKey { key, about: auth.view(id, doc)? })
         };
         self.0.changes.run(rotated).await
@@ -178,8 +186,8 @@ impl Auth {
             let key = documents::api_key(&id);
             let gone = [key.clone(), documents::tenant_api_key(tenant, &id), documents::key_use(tenant, &id)];
             let docs = gone.into_iter().map(DocOp::Delete).collect();
-            let committed =
-                auth.commit_key(&id, Change { guards: vec![Guard::Present(key)], docs, topics: vec![] }).await;
+            let change = Change { guards: vec![Guard::Present(key)], docs, topics: vec![] };
+            let committed = auth.commit_key(&id, change, Ends::Secret).await;
             committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&id) } else { error.into() })
         };
         self.0.changes.run(deletion).await
@@ -199,23 +207,27 @@ impl Auth {
         if TenantId(doc.tenant) == tenant { Ok((doc, stored)) } else { Err(absent(id)) }
     }
 
-    async fn replace_key(&self, id: &str, doc: &ApiKeyDoc, stored: Bytes) -> Result<(), Error> {
+    async fn replace_key(&self, id: &str, doc: &ApiKeyDoc, stored: Bytes, ends: Ends) -> Result<(), Error> {
         let key = documents::api_key(id);
         let docs = vec![DocOp::Put(key.clone(), documents::encode(doc))];
         let change = Change { guards: vec![Guard::Equals(key, stored)], docs, topics: vec![] };
         let meanwhile = || Error::Conflict(format!("the key {id:?} was changed by another request at the same moment"));
-        let committed = self.commit_key(id, change).await;
+        let committed = self.commit_key(id, change, ends).await;
         committed.map_err(|error| if error.kind() == Kind::Conflict { meanwhile() } else { error.into() })
     }
 
-    /// Commits a change of a key. Whatever comes of it, the key is read again, and connections ask whether they still may.
-    async fn commit_key(&self, id: &str, change: Change) -> plinth_storage::Result<()> {
+    /// Commits a change of a key. Whatever comes of it, the key is read again; connections ask whether they still may if it
+    /// ends something.
+    async fn commit_key(&self, id: &str, change: Change, ends: Ends) -> plinth_storage::Result<()> {
         let id = id.to_owned();
         let follow = move |auth: &Self| {
             auth.0.keys.remove(&id);
             // Open connections count on its meter, which takes the quotas over when the key is read.
             drop(auth.known_key(&id));
-            auth.announce_revocation();
+            match ends {
+                Ends::Nothing => {}
+                Ends::Secret => auth.announce_revocation(),
+            }
         };
         self.commit_followed(change, follow).await
     }

@@ -201,16 +201,17 @@ impl Auth {
         committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&doc.name) } else { error.into() })
     }
 
-    /// Takes over into memory how a tenant is stored, and lets its connections ask whether they still may.
+    /// Takes over into memory how a tenant is stored; connections ask whether they still may if it has ended or is suspended.
     pub(super) fn follow_tenant(&self, id: TenantId) {
         let followed = self.0.tenants.refresh(id).and_then(|live| match live {
-            Some(_) => Ok(()),
-            None => self.forget_keys(id),
+            Some(tenant) => Ok(tenant.is_suspended()),
+            None => self.forget_keys(id).map(|()| true),
         });
-        if let Err(error) = followed {
-            tracing::error!(%error, "a change of a tenant cannot be read");
+        match followed {
+            Ok(true) => self.announce_revocation(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "a change of a tenant cannot be read"),
         }
-        self.announce_revocation();
     }
 
     fn forget_keys(&self, tenant: TenantId) -> Result<(), Error> {

@@ -118,6 +118,24 @@ async fn an_overlap_never_outlives_the_key_and_a_key_that_has_expired_is_not_rot
     assert!(matches!(world.auth.get_key(&world.admin(), &foreign), Err(Error::NotFound(_))));
 }
 
+// Fails when every change of a key or of a tenant makes the connections of all tenants ask whether they still may.
+#[tokio::test]
+async fn a_change_that_ends_nothing_wakes_nobody() {
+    let world = world().await;
+    let made = world.key(&["publish:**"]).await;
+    world.tenant("other").await;
+    let mut revoked = world.auth.revoked();
+    revoked.mark_unchanged();
+    let quotas = Some(Quotas { requests_per_second: Some(5), ..Quotas::default() });
+    let change = KeyChange { name: Some("another".into()), quotas: quotas.clone() };
+    world.auth.change_key(&world.admin(), &made.about.id, change).await.expect("changed");
+    let change = TenantChange { quotas, allowed_origins: Some(vec!["*".into()]), suspended: Some(false) };
+    world.auth.change_tenant(&world.operator(), "other", change).await.expect("changed");
+    let missing = world.auth.delete_key(&world.admin(), &"0".repeat(26)).await;
+    assert!(matches!(missing, Err(Error::NotFound(_))), "{missing:?}");
+    assert!(!revoked.has_changed().expect("the sender lives"));
+}
+
 #[tokio::test]
 async fn a_key_gets_another_name_and_nothing_else() {
     let world = world().await;
