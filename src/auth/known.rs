@@ -85,12 +85,12 @@ impl Auth {
     }
 
     fn load_key(&self, id: &str) -> Result<KnownKey, Miss> {
-        let doc: ApiKeyDoc = self.load(&documents::api_key(id))?;
+        let (doc, meter): (ApiKeyDoc, _) = self.0.key_meters.read(id, || self.load(&documents::api_key(id)))?;
         let tenant = self.0.tenants.get(TenantId(doc.tenant)).map_err(Miss::Failed)?.ok_or(Miss::Absent)?;
         // A scope that this build cannot read allows nothing.
         let scopes: Vec<Scope> = doc.scopes.iter().filter_map(|text| Scope::parse(text).ok()).collect();
         let expires_at = doc.expires_at.map(Timestamp);
-        let account = Account::of_key(tenant, self.0.key_meters.of(id, &doc.quotas));
+        let account = Account::of_key(tenant, meter);
         let caller = |secret, expires_at| {
             Caller::key(KeyRef { id: id.into(), secret }, account.clone(), scopes.clone(), expires_at)
         };
