@@ -13,13 +13,12 @@ use plinth_api::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX, RECORD_HEADERS_MAX,
     RECORD_KEY_BYTES_MAX,
 };
-use plinth_api::quotas::Quota;
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::terms::Terms as LogTerms;
 use plinth_storage::{Cleanup, Durability, Kind};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::catalog::{Topic, gone};
+use super::catalog::{Catalog, Topic, gone};
 use super::error::Error;
 use super::terms::Terms;
 use super::{Broker, proved};
@@ -112,8 +111,8 @@ impl Broker {
         let bytes = check_batch(&publish.records)? as u64;
         publish.terms.as_ref().map_or(Ok(()), |terms| terms.check())?;
         let meters = topic.account().meters();
-        if meters.tenant.limit(Quota::StorageBytes).is_some() {
-            // In a box: most publishes have no need for the room that it takes.
+        if !Catalog::has_room(topic.tenant()) {
+            // In a box: few publishes have need for the room that it takes.
             Box::pin(self.catalog().check_storage(topic.tenant())).await?;
         }
         let charge = meters.take_publish(publish.records.len() as u64, bytes)?;

@@ -1,13 +1,12 @@
 //! The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): what is limited and what is
 //! left of it, on answers to callers whose tenant or key has quotas. Nothing is told where nothing is limited.
 
-use std::fmt::Write as _;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use plinth_api::quotas::Quota;
+use bytes::{Bytes, BytesMut};
+use plinth_api::quotas::{Quota, Quotas};
 
 use crate::auth::Account;
-use crate::broker::{Left, Meters};
+use crate::broker::{Left, Look, Meters, Whose};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
@@ -15,37 +14,76 @@ const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 
+/// Room for what is left of the quotas of a tenant or a key, of which each has about 50 bytes.
+const LEFT_BYTES: usize = 512;
+
+/// What stands between two of a list.
+const SEPARATOR: &str = ", ";
+
 /// Tells what is limited of an account and what is left; nothing without one.
 pub(super) fn tell(account: Option<&Account>, headers: &mut HeaderMap) {
-    if let Some(meters) = account.map(Account::meters).filter(Meters::are_limited) {
-        write(meters, headers);
+    if let Some(account) = account {
+        write(account.meters(), headers);
     }
 }
 
 fn write(meters: Meters<'_>, headers: &mut HeaderMap) {
-    let (mut policy, mut left) = (String::with_capacity(256), String::with_capacity(256));
-    for one in meters.left() {
-        push(&mut policy, &mut left, &one);
+    let looks = meters.look();
+    let Some(policy) = policy(&looks) else { return };
+    let mut left = String::with_capacity(LEFT_BYTES);
+    for one in looks.into_iter().flatten().flat_map(Look::left) {
+        push_left(&mut left, &one);
     }
-    for (name, text) in [(POLICY, policy), (LEFT, left)] {
-        if !text.is_empty() {
-            headers.insert(name, HeaderValue::try_from(text).expect("names and numbers are visible ASCII"));
-        }
+    headers.insert(POLICY, value(policy));
+    if !left.is_empty() {
+        headers.insert(LEFT, value(left.into()));
     }
 }
 
-fn push(policy: &mut String, left: &mut String, one: &Left) {
-    let separator = if policy.is_empty() { "" } else { ", " };
-    let (whose, quota) = (one.whose.prefix(), one.quota.as_str());
-    let (limit, remaining) = (one.limit.min(INTEGER_MAX), one.remaining.min(INTEGER_MAX));
-    let unit = unit(one.quota);
-    let window = if one.quota.is_rate() { ";w=1" } else { "" };
-    write!(policy, "{separator}\"{whose}{quota}\";q={limit}{unit}{window}").expect("a string takes all");
-    write!(left, "{separator}\"{whose}{quota}\";r={remaining}").expect("a string takes all");
-    if let Some(full_in) = one.full_in {
-        let seconds = full_in.as_secs() + u64::from(full_in.subsec_nanos() > 0);
-        write!(left, ";t={}", seconds.min(INTEGER_MAX)).expect("a string takes all");
+fn value(text: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text).expect("names and numbers are visible ASCII")
+}
+
+/// What is limited. Made anew only where both have quotas.
+fn policy(looks: &[Option<Look<'_>>; 2]) -> Option<Bytes> {
+    let [tenant, key] = looks.each_ref().map(|look| Some(look.as_ref()?.policy(policy_of)));
+    let (Some(tenant), Some(key)) = (&tenant, &key) else { return tenant.or(key) };
+    let mut both = BytesMut::with_capacity(tenant.len() + SEPARATOR.len() + key.len());
+    for part in [tenant, SEPARATOR.as_bytes(), key] {
+        both.extend_from_slice(part);
     }
+    Some(both.freeze())
+}
+
+fn policy_of(whose: Whose, quotas: &Quotas) -> String {
+    let mut policy = String::new();
+    for (quota, limit) in Quota::ALL.into_iter().filter_map(|quota| Some((quota, quotas.get(quota)?))) {
+        push_name(&mut policy, whose, quota);
+        push_number(&mut policy, ";q=", limit);
+        policy.push_str(unit(quota));
+        policy.push_str(if quota.is_rate() { ";w=1" } else { "" });
+    }
+    policy
+}
+
+fn push_left(left: &mut String, one: &Left) {
+    push_name(left, one.whose, one.quota);
+    push_number(left, ";r=", one.remaining);
+    if let Some(full_in) = one.full_in {
+        push_number(left, ";t=", full_in.as_secs() + u64::from(full_in.subsec_nanos() > 0));
+    }
+}
+
+fn push_name(list: &mut String, whose: Whose, quota: Quota) {
+    list.push_str(if list.is_empty() { "" } else { SEPARATOR });
+    for part in ["\"", whose.prefix(), quota.as_str(), "\""] {
+        list.push_str(part);
+    }
+}
+
+fn push_number(list: &mut String, parameter: &str, number: u64) {
+    list.push_str(parameter);
+    list.push_str(itoa::Buffer::new().format(number.min(INTEGER_MAX)));
 }
 
 /// The parameter that says what is counted; requests are what it is without one. The draft has a name for bytes of bodies

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_api::quotas::Quota;
 use plinth_storage::Kind;
 use plinth_storage::ids::TenantId;
 use tokio::time::Instant;
@@ -76,15 +75,18 @@ impl Catalog {
         }
     }
 
+    /// Whether a tenant may store more, as it is known without counting: then there is no need to ask
+    /// [`Self::check_storage`].
+    pub(in crate::broker) fn has_room(tenant: &TenantRef) -> bool {
+        tenant.meter().has_room(COUNT_AGE)
+    }
+
     /// Refuses when the tenant stores as much as it may. Cancel safe.
     ///
     /// # Errors
     /// `QuotaExceeded`; those of the log.
     pub(in crate::broker) async fn check_storage(self: &Arc<Self>, tenant: &TenantRef) -> Result<(), Error> {
         let meter = tenant.meter();
-        if meter.limit(Quota::StorageBytes).is_none() {
-            return Ok(());
-        }
         self.count_once(tenant).await?;
         if meter.check_bytes().is_ok() {
             if meter.is_older_than(COUNT_AGE) {

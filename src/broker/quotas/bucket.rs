@@ -76,11 +76,12 @@ impl Bucket {
     pub(super) fn level(&self, now: u64, limit: u64) -> Level {
         let full_in = self.paid_until.load(Ordering::Relaxed).saturating_sub(now);
         let free = SECOND - full_in.min(SECOND);
-        let amount = |time: u64| {
-            let amount = u128::from(time) * u128::from(limit) / u128::from(SECOND);
-            u64::try_from(amount).unwrap_or(u64::MAX)
+        let amount = |time: u64| match time.checked_mul(limit) {
+            // To divide what is larger takes many times as long.
+            Some(amount) => amount / SECOND,
+            None => u64::try_from(u128::from(time) * u128::from(limit) / u128::from(SECOND)).unwrap_or(u64::MAX),
         };
-        let remaining = amount(free);
+        let remaining = if free == SECOND { limit } else { amount(free) };
         let used = if remaining > 0 { limit - remaining } else { amount(full_in) };
         Level { remaining, used, full_in }
     }
@@ -93,8 +94,15 @@ impl Bucket {
 
 /// How long it takes until `amount` is there again, in nanoseconds, at least one.
 fn cost(limit: u64, amount: u64) -> u64 {
-    let cost = (u128::from(amount) * u128::from(SECOND)).div_ceil(u128::from(limit.max(1)));
-    u64::try_from(cost).unwrap_or(u64::MAX)
+    let limit = limit.max(1);
+    match amount.checked_mul(SECOND) {
+        // To divide what is larger takes many times as long.
+        Some(time) => time.div_ceil(limit),
+        None => {
+            let cost = (u128::from(amount) * u128::from(SECOND)).div_ceil(u128::from(limit));
+            u64::try_from(cost).unwrap_or(u64::MAX)
+        }
+    }
 }
 
 #[cfg(test)]

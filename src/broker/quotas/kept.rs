@@ -113,6 +113,13 @@ impl Meter {
         }
     }
 
+    /// Whether more may be stored without a count: nothing is limited, or there is room by one that is not older than
+    /// `age`.
+    pub(in crate::broker) fn has_room(&self, age: Duration) -> bool {
+        let Some(limit) = self.limit(Quota::StorageBytes) else { return true };
+        self.kept.bytes().is_some_and(|bytes| bytes < limit) && !self.is_older_than(age)
+    }
+
     /// Whether more may be stored, as far as it is counted.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! The quotas of one tenant or key as they are looked up, and what it means that one is used up.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use plinth_api::quotas::{Quota, Quotas};
 
 /// How many of the quotas limit what is used in a second; they are the first ones of `Quota::ALL`.
@@ -12,9 +14,11 @@ pub(super) const RATES: usize = 5;
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// The quotas of one tenant or key, of which there is at least one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Limits {
     quotas: Quotas,
+    /// What is told of them, made when it is first asked for.
+    policy: OnceLock<Bytes>,
 }
 
 /// Whose quota it is.
@@ -42,12 +46,22 @@ pub struct Exceeded {
 impl Limits {
     /// None when nothing is limited.
     pub(super) fn of(quotas: &Quotas) -> Option<Self> {
-        (!quotas.is_empty()).then(|| Self { quotas: quotas.clone() })
+        (!quotas.is_empty()).then(|| Self { quotas: quotas.clone(), policy: OnceLock::new() })
     }
 
     /// How much of a quota there is; none when it is not limited.
     pub(super) fn get(&self, quota: Quota) -> Option<u64> {
         self.quotas.get(quota)
+    }
+
+    /// Whether they are these.
+    pub(super) fn are(&self, quotas: &Quotas) -> bool {
+        self.quotas == *quotas
+    }
+
+    /// What is told of them: what `make` makes of them, which is asked once.
+    pub(super) fn policy(&self, make: impl FnOnce(&Quotas) -> String) -> &Bytes {
+        self.policy.get_or_init(|| make(&self.quotas).into())
     }
 }
 

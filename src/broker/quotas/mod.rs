@@ -7,6 +7,7 @@
 mod bucket;
 mod charge;
 mod kept;
+mod left;
 mod limits;
 mod pace;
 mod share;
@@ -21,9 +22,10 @@ use plinth_api::quotas::{Quota, Quotas};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::bucket::{Bucket, Level};
+use self::bucket::Bucket;
 use self::kept::Kept;
 pub(super) use self::kept::TopicPlace;
+pub use self::left::{Left, Look};
 pub use self::limits::{Exceeded, Whose};
 use self::limits::{Limits, RATES};
 pub(super) use self::pace::Pace;
@@ -58,23 +60,6 @@ pub struct Meters<'a> {
     pub key: Option<&'a Arc<Meter>>,
 }
 
-/// How much of a quota is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Which one.
-    pub quota: Quota,
-    /// Whose.
-    pub whose: Whose,
-    /// How much it is.
-    pub limit: u64,
-    /// How much is used now.
-    pub used: u64,
-    /// How much may be used now.
-    pub remaining: u64,
-    /// Until all of it may be used, if nothing is; only of a quota per second.
-    pub full_in: Option<Duration>,
-}
-
 impl Default for Meter {
     fn default() -> Self {
         Self {
@@ -100,11 +85,11 @@ impl Meter {
 
     /// Sets the quotas. What is owed for more than a second by the ones before is forgiven.
     pub fn set(&self, quotas: &Quotas) {
-        let limits = Limits::of(quotas);
-        if self.limits.load().as_deref() == limits.as_ref() {
+        let same = self.limits.load().as_ref().map_or(quotas.is_empty(), |limits| limits.are(quotas));
+        if same {
             return;
         }
-        self.limits.store(limits.map(Arc::new));
+        self.limits.store(Limits::of(quotas).map(Arc::new));
         let now = self.at(Instant::now());
         self.buckets.iter().for_each(|bucket| bucket.settle(now));
         self.changes.send_modify(|version| *version += 1);
@@ -137,27 +122,6 @@ impl Meter {
             | Quota::DeliveredBytesPerSecond
             | Quota::DeliveredRecordsPerSecond => None,
         }
-    }
-
-    /// What is left of each quota that is set.
-    pub fn left(&self, whose: Whose) -> impl Iterator<Item = Left> + '_ {
-        let (limits, now) = (self.limits.load(), self.at(Instant::now()));
-        Quota::ALL.into_iter().filter_map(move |quota| {
-            let limit = limits.as_ref()?.get(quota)?;
-            if quota.is_rate() {
-                let Level { remaining, used, full_in } = self.bucket(quota).level(now, limit);
-                return Some(Left {
-                    quota,
-                    whose,
-                    limit,
-                    used,
-                    remaining,
-                    full_in: Some(Duration::from_nanos(full_in)),
-                });
-            }
-            let used = self.held(quota)?;
-            Some(Left { quota, whose, limit, used, remaining: limit.saturating_sub(used), full_in: None })
-        })
     }
 
     fn take(&self, whose: Whose, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
@@ -289,11 +253,6 @@ impl<'a> Meters<'a> {
     /// The quota that is used up.
     pub fn follower(&self) -> Result<Opened, Exceeded> {
         Opened::count(*self, OpenThing::Follower)
-    }
-
-    /// What is left of each quota that is set.
-    pub fn left(&self) -> impl Iterator<Item = Left> + use<'a> {
-        self.each().flat_map(|(meter, whose)| meter.left(whose))
     }
 
     fn take(&self, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
