@@ -40,7 +40,11 @@ impl Log {
     pub async fn purge(&self) -> Result<()> {
         self.rewrite(Wanted::Purge).await?;
         let position = Position::load(&*self.inner.state)?;
-        self.inner.checkpoints.in_full(position.map(|position| position.next).unwrap_or_default()).await?;
+        if planted!(PurgeLeavesParts) {
+            self.checkpoint().await?;
+        } else {
+            self.inner.checkpoints.in_full(position.map(|position| position.next).unwrap_or_default()).await?;
+        }
         let (done, swept) = oneshot::channel();
         self.inner.sweeps.send(done).await.map_err(|_| closed())?;
         swept.await.map_err(|_| closed())?

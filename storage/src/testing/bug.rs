@@ -48,11 +48,17 @@ pub enum Bug {
     PartDeleted,
     /// A replay leaves out the moves of starts.
     StartForgotten,
+    /// A purge leaves slots as they are.
+    PurgeLeavesSlots,
+    /// A purge leaves what stands beside deleted records in segments.
+    PurgeLeavesSegments,
+    /// After a purge the checkpoint builds on those before.
+    PurgeLeavesParts,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::AckBeforePut,
         Self::OwnWriteIsConflict,
         Self::ConflictIsFence,
@@ -73,6 +79,9 @@ impl Bug {
         Self::UnlinkedDeleted,
         Self::PartDeleted,
         Self::StartForgotten,
+        Self::PurgeLeavesSlots,
+        Self::PurgeLeavesSegments,
+        Self::PurgeLeavesParts,
     ];
 }
 

@@ -212,6 +212,7 @@ impl fmt::Display for Chaos {
 impl ObjectStore for Chaos {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.enter("put", path).await?;
+        self.deletions.offered(self.node, path);
         let put = self.inner.put_opts(path, payload, options).await;
         self.leave("put", path, put).await
     }

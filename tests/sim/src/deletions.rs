@@ -23,6 +23,8 @@ struct Inner {
     needed: BTreeMap<(u32, Path), Instant>,
     /// Who deleted an object.
     gone: BTreeMap<Path, u32>,
+    /// When a node has first put an object.
+    offered: BTreeMap<(u32, Path), Instant>,
     deleted: usize,
     wrong: Vec<String>,
 }
@@ -62,6 +64,23 @@ impl Deletions {
             inner.wrong.push(format!("node {node} deletes {object}, needed {ago:?} ago, its grace is {grace:?}"));
         }
         inner.gone.insert(object.clone(), node);
+    }
+
+    /// A node puts an object.
+    pub fn offered(&self, node: u32, object: &Path) {
+        self.lock().offered.entry((node, object.clone())).or_insert_with(Instant::now);
+    }
+
+    /// Whether it is since then that a node puts an object.
+    #[must_use]
+    pub fn is_offered_since(&self, node: u32, object: &Path, since: Instant) -> bool {
+        self.lock().offered.get(&(node, object.clone())).is_some_and(|first| *first >= since)
+    }
+
+    /// Whether an object was deleted; a late put may have brought it back.
+    #[must_use]
+    pub fn is_gone(&self, object: &Path) -> bool {
+        self.lock().gone.contains_key(object)
     }
 
     /// How many objects were deleted.

@@ -3,8 +3,8 @@
 //! One seed is one history: one thread, a paused clock that moves when nobody has anything to do, random numbers from
 //! the seed, a store in memory that loses answers, applies late, says 409, is slow, is away ([`chaos`], and the fault
 //! store of the core), nodes that are killed, paused and taken over from ([`fate`]), clients that publish, read, follow,
-//! change the catalog and let records go ([`publish`], [`observe`], [`catalog`], [`trim`]). Nodes delete what nothing needs,
-//! and only that ([`deletions`]). Then the bucket is read by a node that was there and by a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
+//! change the catalog and let records go ([`publish`], [`observe`], [`catalog`], [`trim`]). Tenants come, go and are purged
+//! ([`tenants`]). Nodes delete what nothing needs, and only that ([`deletions`]). Then the bucket is read by a node that was there and by a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
 //!
 //! The disk is not part of it: the state is kept in memory, and so is every page that was read.
 
@@ -15,6 +15,7 @@ pub mod fate;
 pub mod flag;
 pub mod observe;
 pub mod publish;
+pub mod tenants;
 pub mod trace;
 pub mod trim;
 pub mod world;
@@ -52,6 +53,8 @@ pub struct Report {
     pub acknowledged: usize,
     /// Objects that were deleted while clients and fate went on.
     pub deleted: usize,
+    /// Tenants that were deleted and purged while clients and fate went on.
+    pub purged: usize,
     /// Starts that came through.
     pub takeovers: usize,
     /// What must not be; empty when every promise held.
@@ -86,8 +89,8 @@ async fn live(seed: u64, keep_trace: bool) -> Report {
     wrong.extend(plinth_audit::check(&events).iter().map(ToString::to_string));
     let is_acknowledged = |event: &&Event| matches!(event, Event::Complete { outcome: Outcome::Ok { .. }, .. });
     let acknowledged = events.iter().filter(is_acknowledged).count();
-    let (trace, takeovers) = (world.trace.hash(), world.starts());
-    Report { seed, trace, acknowledged, deleted, takeovers, wrong, kept: world.trace.kept() }
+    let (trace, takeovers, purged) = (world.trace.hash(), world.starts(), world.tenants.purged());
+    Report { seed, trace, acknowledged, deleted, purged, takeovers, wrong, kept: world.trace.kept() }
 }
 
 /// All that happens; answers how many objects were deleted before the end.
@@ -102,6 +105,8 @@ async fn history(world: &Arc<World>) -> usize {
     (0..FOLLOWERS).for_each(|number| drop(others.spawn(observe::follow(Arc::clone(world), number))));
     (0..WRITERS).for_each(|number| drop(others.spawn(catalog::write_documents(Arc::clone(world), number))));
     others.spawn(catalog::make_and_delete_topics(Arc::clone(world), 0));
+    others.spawn(tenants::come_and_go(Arc::clone(world), 0));
+    others.spawn(tenants::purge(Arc::clone(world)));
     others.spawn(trim::trim(Arc::clone(world), 0));
     others.spawn(trim::retain(Arc::clone(world)));
     others.spawn(trim::watch(Arc::clone(world)));
@@ -128,10 +133,10 @@ async fn begin(world: &Arc<World>) {
     }
 }
 
-/// In good weather, with everything late landed: what a new node shows is right, it deletes all that nothing needs, and
-/// another one after it shows the same.
+/// In good weather, with everything late landed: what a new node shows is right, it deletes all that nothing needs,
+/// another one after it shows the same, and purges all tenants without harm to others.
 async fn end(world: &Arc<World>, stored: &[Stored]) {
-    let mut random = world.random("end", 0);
+    let (mut random, mut newest) = (world.random("end", 0), None);
     for node in ["the last", "a cold"] {
         for faults in world.all_faults() {
             faults.release().await;
@@ -139,6 +144,12 @@ async fn end(world: &Arc<World>, stored: &[Stored]) {
         let Some(handle) = start(world, node).await else { return };
         look_around(world, &handle, stored).await;
         trim::must_free(world, &handle, &mut random).await;
+        tenants::must_stay_gone(world, &handle).await;
+        newest = Some(handle);
+    }
+    if let Some(cold) = newest {
+        tenants::must_leave_nothing(world, &cold).await;
+        look_around(world, &cold, stored).await;
     }
 }
 

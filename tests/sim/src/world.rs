@@ -25,6 +25,7 @@ use crate::chaos::{Chaos, HEADER_BYTES, Weather};
 use crate::deletions::Deletions;
 use crate::flag::Flag;
 use crate::sleep;
+use crate::tenants::Tenants;
 use crate::trace::Trace;
 use crate::trim::Retained;
 
@@ -79,6 +80,8 @@ pub struct World {
     pub deletions: Arc<Deletions>,
     /// What is known of the topic with a retention.
     pub retained: Retained,
+    /// The tenants that come and go.
+    pub tenants: Tenants,
     over: Flag,
     inner: Mutex<Inner>,
     clock: Arc<VirtualClock>,
@@ -137,6 +140,7 @@ impl World {
             bucket: Arc::new(InMemory::new()),
             deletions: Arc::default(),
             retained: Retained::default(),
+            tenants: Tenants::default(),
             over: Flag::default(),
             inner: Mutex::default(),
             clock: Arc::new(VirtualClock { begun: Instant::now() }),

@@ -36,11 +36,12 @@ fn told(report: &Report) -> String {
 fn every_promise_holds_in_every_seed() {
     let (first, count) = (number("SEED").unwrap_or(1), number("PLINTH_SIM_SEEDS").unwrap_or(SEEDS));
     let begun = Instant::now();
-    let (mut acknowledged, mut takeovers, mut deleted, mut failed) = (0, 0, Vec::new(), Vec::new());
+    let (mut acknowledged, mut takeovers, mut purged, mut deleted, mut failed) = (0, 0, 0, Vec::new(), Vec::new());
     for seed in first..first + count {
         let report = run(seed, None, false);
         acknowledged += report.acknowledged;
         takeovers += report.takeovers;
+        purged += report.purged;
         deleted.push(report.deleted);
         if !report.wrong.is_empty() {
             println!("{}", told(&report));
@@ -50,12 +51,13 @@ fn every_promise_holds_in_every_seed() {
     let per_second = count as f64 / begun.elapsed().as_secs_f64();
     println!(
         "{count} seeds, {per_second:.1} per second: {acknowledged} publishes acknowledged, {takeovers} takeovers, {} objects \
-         deleted, {} wrong",
+         deleted, {purged} tenants purged, {} wrong",
         deleted.iter().sum::<usize>(),
         failed.len()
     );
     let without = deleted.iter().filter(|deleted| **deleted == 0).count() as u64;
     assert!(without <= count / 2, "nothing was deleted in {without} of {count} seeds, which proves little");
+    assert!(purged as u64 >= count / 2, "{purged} tenants were purged in {count} seeds, which proves little");
     let all: Vec<String> = failed.iter().take(TOLD_MAX).map(told).collect();
     assert!(failed.is_empty(), "{} of {count} seeds fail\n{}", failed.len(), all.join("\n"));
 }
@@ -132,6 +134,9 @@ found! {
     a_delete_of_a_segment_before_its_link_is_found: UnlinkedDeleted within 200,
     a_deleted_part_of_a_checkpoint_is_found: PartDeleted within 50,
     a_start_that_goes_back_is_found: StartForgotten within 50,
+    a_purge_that_leaves_slots_is_found: PurgeLeavesSlots within 10,
+    a_purge_that_leaves_segments_is_found: PurgeLeavesSegments within 10,
+    a_purge_that_leaves_parts_of_checkpoints_is_found: PurgeLeavesParts within 10,
 }
 
 // How often a seed finds each bug, or the one of `BUG`; for the figures above.
