@@ -26,7 +26,7 @@ const INDEX: &str = "index.html";
 /// Files in this directory have a hash of their content in their name.
 const HASHED: &str = "assets/";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; report-uri /csp-reports";
 const FOREVER: &str = "public, max-age=31536000, immutable";
 const NOT_BUILT: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Plinth</title>\n\
      <h1>The console is not built</h1>\n\

@@ -47,6 +47,8 @@ pub enum Name {
     FollowersOpen,
     /// Requests and frames that were refused or failed.
     Errors,
+    /// Reports of browsers that a page has broken its content security policy.
+    PolicyReports,
     /// Of a tenant: requests, and frames that ask for something.
     TenantRequests,
     /// Of a tenant: records stored.
@@ -79,6 +81,7 @@ impl Name {
             Self::WebsocketsClosed => "plinth_websockets_closed",
             Self::FollowersOpen => "plinth_followers_open",
             Self::Errors => "plinth_errors",
+            Self::PolicyReports => "plinth_policy_reports",
             Self::TenantRequests => "plinth_tenant_requests",
             Self::TenantRecordsPublished => "plinth_tenant_records_published",
             Self::TenantBytesPublished => "plinth_tenant_published_bytes",
@@ -102,6 +105,7 @@ impl Name {
             Self::WebsocketsClosed => "WebSocket sessions that have ended, by the code that they were closed with",
             Self::FollowersOpen => "Live streams and subscriptions, by transport",
             Self::Errors => "Requests and frames refused or failed, by transport and error code",
+            Self::PolicyReports => "Reports of browsers that a page has broken its policy, by directive",
             Self::TenantRequests => "Requests, and frames that ask for something, by tenant",
             Self::TenantRecordsPublished => "Records stored, by tenant",
             Self::TenantBytesPublished => "Payload bytes stored, by tenant",
@@ -210,6 +214,11 @@ struct ByError {
     code: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirective {
+    directive: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRoute {
     route: &'static str,
@@ -231,6 +240,7 @@ pub struct Metrics {
     closed: Family<ByReason, Counter>,
     websockets_closed: Family<ByCloseCode, Counter>,
     errors: Family<ByError, Counter>,
+    policy_reports: Family<ByDirective, Counter>,
 }
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -261,6 +271,7 @@ impl Metrics {
             closed: Family::default(),
             websockets_closed: Family::default(),
             errors: Family::default(),
+            policy_reports: Family::default(),
             registry: Registry::default(),
         };
         register(&mut registry, Name::HttpRequests, requests);
@@ -274,6 +285,7 @@ impl Metrics {
         register(&mut registry, Name::ConnectionsClosed, metrics.closed.clone());
         register(&mut registry, Name::WebsocketsClosed, metrics.websockets_closed.clone());
         register(&mut registry, Name::Errors, metrics.errors.clone());
+        register(&mut registry, Name::PolicyReports, metrics.policy_reports.clone());
         process::register(&mut registry);
         register_more(&mut registry);
         Self { registry, ..metrics }
@@ -343,6 +355,11 @@ impl Metrics {
     pub fn failed(&self, transport: Transport, code: ErrorCode) {
         let labels = ByError { transport: transport.as_str(), code: code.as_str() };
         self.errors.get_or_create(&labels).inc();
+    }
+
+    /// Counts a report of a browser; `directive` is from a closed list.
+    pub fn policy_broken(&self, directive: &'static str) {
+        self.policy_reports.get_or_create(&ByDirective { directive }).inc();
     }
 
     /// All metrics as OpenMetrics text.

@@ -160,7 +160,9 @@ macro_rules! setting {
 }
 
 use Beyond::{Close, Continued, Ended, Queued, Refused, Reset, Status};
-use ErrorCode::{InvalidRequest, InvalidTopicName, RequestTimeout, TooLarge, Unauthenticated, Unprocessable};
+use ErrorCode::{
+    InvalidRequest, InvalidTopicName, QuotaExceeded, RequestTimeout, TooLarge, Unauthenticated, Unprocessable,
+};
 
 limits! {
     /// Longest topic name, in bytes.
@@ -274,6 +276,8 @@ limits! {
     ISSUER_SECRET_BYTES_MAX: usize = 1024; Bytes, Refused(Unprocessable);
     /// Largest body of a request that is no publish, in bytes.
     SETTINGS_BYTES_MAX: usize = 64 * 1024; Bytes, Refused(TooLarge);
+    /// Most reports of broken content security policies that are taken from one client address in a minute.
+    POLICY_REPORTS_PER_MINUTE_MAX: u32 = 20; Count, Refused(QuotaExceeded);
     /// Largest head of a request over HTTP/1.1, in bytes.
     HEAD_BYTES_MAX: usize = 64 * 1024; Bytes, Status(431);
     // hyper's own limit, left alone: to set it would cost an allocation per request.

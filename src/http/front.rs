@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::reports::Reports;
 use crate::auth::Auth;
 use crate::broker::{Broker, System};
 use crate::server::ServerLimits;
@@ -46,6 +47,8 @@ pub struct Inner {
     pub limits: ServerLimits,
     /// Which requests are traced; without it none is.
     pub sampling: Option<Arc<Sampling>>,
+    /// How many reports of broken policies came lately.
+    pub(super) reports: Reports,
     /// How many connections there were when the first client was sent away because the node ends.
     clients: OnceLock<u64>,
     request_prefix: String,
@@ -82,6 +85,7 @@ impl Front {
             tasks: TaskTracker::new(),
             limits,
             sampling,
+            reports: Reports::default(),
             clients: OnceLock::new(),
             request_prefix,
             requests: AtomicU64::new(0),

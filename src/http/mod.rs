@@ -29,6 +29,7 @@ mod publish;
 mod quotas;
 mod rate_limit;
 mod read;
+mod reports;
 mod retention;
 mod revocations;
 mod routes;

@@ -8,8 +8,8 @@ use axum::routing::{MethodRouter, connect, delete, get, patch, post, put};
 use super::audit::Audited;
 use super::front::Front;
 use super::{
-    audit, docs, health, issuers, keys, layers, live, publish, quotas, read, revocations, tenants, tokens, topics,
-    usage,
+    audit, docs, health, issuers, keys, layers, live, publish, quotas, read, reports, revocations, tenants, tokens,
+    topics, usage,
 };
 use crate::{console, ws};
 
@@ -71,8 +71,8 @@ macro_rules! routes {
     };
 }
 
-/// Every route of the API and of operation. Pages for people (`/`, `/docs`, `/console`) are not in it: they need nothing
-/// and show nothing of a tenant.
+/// Every route of the API and of operation. Pages for people (`/`, `/docs`, `/console`) are not in it, nor is the place where
+/// browsers report what breaks the policies of these: they need nothing and show nothing of a tenant.
 pub const ROUTES: &[Route] = routes! {
     get    "/v1/topics",            View      => topics::list;
     put    "/v1/topics/{topic}",    Manage    => topics::ensure;
@@ -123,6 +123,7 @@ pub fn router(front: Front) -> Router {
         .iter()
         .fold(Router::new(), |router, route| router.route(route.path, route.serve(&front)))
         .route("/", get(|| async { Redirect::temporary("/console") }))
+        .route(reports::PATH, post(reports::take))
         .route("/docs", get(docs::root))
         .route("/docs/", get(docs::viewer_start))
         .route("/docs/{*file}", get(docs::viewer))

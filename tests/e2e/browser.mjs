@@ -1,9 +1,7 @@
 // A real Chromium, and a guard over everything that a page must not do.
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
@@ -23,8 +21,6 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  // A page that a test has amended on its way has no address, and may not open a WebSocket to one of this machine.
-  "--disable-features=LocalNetworkAccessChecks",
 ];
 
 /** The browser of the machine, under the names that systems give it. */
@@ -48,12 +44,11 @@ export class Browser {
   }
 
   /** A page of its own session at the server's console. When `t` is over, it must have kept to the rules. */
-  async open(t, server, { reports, ...options } = {}) {
+  async open(t, server, options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1100, height: 800 }, ...options });
     context.setDefaultTimeout(PATIENCE_MS);
-    const guard = new Guard(server, reports);
+    const guard = new Guard(server);
     await guard.watch(context);
-    await reports?.takeFrom(context);
     const page = await context.newPage();
     guard.listen(page);
     await page.goto(`${server.url}/console/`);
@@ -69,16 +64,15 @@ export class Browser {
 class Guard {
   broken = [];
 
-  constructor(server, reports) {
+  constructor(server) {
     this.server = server;
-    this.own = [server.url, reports?.url].filter((url) => url !== undefined).map((url) => new URL(url).host);
   }
 
   async watch(context) {
     context.on("request", (request) => {
       const url = new URL(request.url());
       if (url.href === PLANTED) return;
-      if (url.protocol !== "data:" && !this.own.includes(url.host)) this.broken.push(`request: ${url}`);
+      if (url.protocol !== "data:" && url.host !== new URL(this.server.url).host) this.broken.push(`request: ${url}`);
       if (url.href.includes("plk_") || url.href.includes(this.server.rootKey)) this.broken.push(`key in ${url}`);
     });
     await context.exposeBinding("reportViolation", (_source, directive, uri) => {
@@ -100,53 +94,13 @@ class Guard {
   }
 }
 
-/**
- * Where the browser sends its reports of broken policies. It makes them itself, so they also tell what a page hides from its
- * own scripts.
- */
-export class Reports {
-  received = [];
-  #arrived = () => {};
-
-  static async start(t) {
-    const reports = new Reports();
-    const listener = createServer((request, response) => reports.#take(request, response));
-    await once(listener.listen(0, "127.0.0.1"), "listening");
-    t.after(() => listener.close());
-    reports.url = `http://127.0.0.1:${listener.address().port}/`;
-    return reports;
-  }
-
-  /** Pages of this context keep the policies that the server gives, and have their violations reported here. */
-  takeFrom(context) {
-    return context.route(
-      (url) => url.host !== new URL(this.url).host,
-      async (route) => {
-        if (route.request().resourceType() !== "document") return route.continue();
-        const response = await route.fetch({ maxRedirects: 0 });
-        const { "content-security-policy": policy, ...others } = response.headers();
-        const headers = policy === undefined ? others : { ...others, "content-security-policy": `${policy}; report-uri ${this.url}` };
-        await route.fulfill({ response, headers });
-      },
-    );
-  }
-
-  /** Lets a page break its policy, and waits for the report of it: those of what came before are there then. */
-  async last(page) {
-    const seen = new Promise((done) => (this.#arrived = (url) => url === PLANTED && done()));
-    await page.evaluate((url) => void (new Image().src = url), PLANTED);
-    await seen;
-    return this.received.filter((url) => url !== PLANTED);
-  }
-
-  async #take(request, response) {
-    const parts = [];
-    for await (const part of request) parts.push(part);
-    response.writeHead(204).end();
-    const url = JSON.parse(Buffer.concat(parts).toString())["csp-report"]["blocked-uri"];
-    this.received.push(url);
-    this.#arrived(url);
-  }
+/** Lets a page break its policy once, and waits until that is reported: by then the reports of what came before are there. */
+export async function mustBeTheOnlyReport(page, server) {
+  await page.evaluate((url) => void (new Image().src = url), PLANTED);
+  let reports;
+  do reports = await server.policyReports();
+  while (reports["img-src"] === undefined);
+  assert.deepEqual(reports, { "img-src": 1 });
 }
 
 /** How many elements there are that only an attack could have made. */

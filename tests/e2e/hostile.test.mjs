@@ -1,12 +1,12 @@
 // Payloads of every media type, names and addresses that were made to be run, in a real browser: in the console, in the
-// system topics, and opened as pages of their own. The browser reports each broken policy to a listener of the test.
+// system topics, and opened as pages of their own. What the browser reports of broken policies is counted by the server.
 //
 // The tests fail when an answer of the API takes its media type from a record, lacks `nosniff`, or puts what it was asked for
 // into a page, and when the console makes an element of anything that it shows: with `{@html}` for the payload in
 // `Rows.svelte` the policy reports the first handler, without the policy as well the first dialog opens.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Browser, Reports, foreignElements, openTopic, signIn } from "./browser.mjs";
+import { Browser, foreignElements, mustBeTheOnlyReport, openTopic, signIn } from "./browser.mjs";
 import { BYTES, MARKUP, MEDIA_TYPES, ODD } from "./hostile.mjs";
 import { Server } from "./server.mjs";
 
@@ -32,10 +32,10 @@ async function publishBytes(server, topic) {
 }
 
 test("payloads of every media type are shown as text in the console, and no policy is broken", LIMIT, async (t) => {
-  const [server, reports] = [await Server.start(t), await Reports.start(t)];
+  const server = await Server.start(t);
   const count = await publishBytes(server, "bytes");
   const stored = await server.records("bytes");
-  const page = await browser.open(t, server, { reports });
+  const page = await browser.open(t, server);
   await signIn(page, server.key);
   for (const tab of ["records", "live"]) {
     await openTopic(page, "bytes", tab);
@@ -53,11 +53,11 @@ test("payloads of every media type are shown as text in the console, and no poli
     }
     assert.equal(await foreignElements(page), 0);
   }
-  assert.deepEqual(await reports.last(page), []);
+  await mustBeTheOnlyReport(page, server);
 });
 
 test("names of headers, keys and issuers are shown as text or refused", LIMIT, async (t) => {
-  const [server, reports] = [await Server.start(t), await Reports.start(t)];
+  const server = await Server.start(t);
   const root = { Authorization: `Bearer ${server.rootKey}`, "Plinth-Tenant": "default" };
   const asked = async (method, path, body) => {
     const headers = { ...root, "Content-Type": "application/json" };
@@ -79,7 +79,7 @@ test("names of headers, keys and issuers are shown as text or refused", LIMIT, a
     const stored = await fetch(`${server.url}/v1/topics/names/records`, { method: "POST", headers: batch, body: JSON.stringify(record) });
     assert.ok([201, 400, 422].includes(stored.status), `${stored.status} ${attack}`);
   }
-  const page = await browser.open(t, server, { reports });
+  const page = await browser.open(t, server);
   await signIn(page, server.rootKey, "default");
   for (const topic of ["_audit", "_events", "names"]) {
     await openTopic(page, topic, "live");
@@ -98,7 +98,7 @@ test("names of headers, keys and issuers are shown as text or refused", LIMIT, a
     await page.getByRole("alert").or(page.getByText("Stored in partition")).first().waitFor();
     assert.equal(await foreignElements(page), 0, attack);
   }
-  assert.deepEqual(await reports.last(page), []);
+  await mustBeTheOnlyReport(page, server);
 });
 
 test("records opened as pages of their own run nothing, in whichever form", LIMIT, async (t) => {
@@ -148,6 +148,7 @@ test("what an address holds is in no page that answers it", LIMIT, async (t) => 
       }
     }
   }
+  assert.deepEqual(await server.policyReports(), {});
 });
 
 /** An answer that no browser runs, whatever is in it. */

@@ -93,7 +93,7 @@ test("an answer that is markup from another server in between is shown as its st
   assert.equal(await foreignElements(page), 0);
 });
 
-test("the policy stops a script that has reached the page by another way", LIMIT, async (t) => {
+test("the policy stops a script that has reached the page by another way, and the server is told", LIMIT, async (t) => {
   const server = await Server.start(t);
   const context = await browser.chromium.newContext();
   t.after(() => context.close());
@@ -113,4 +113,8 @@ test("the policy stops a script that has reached the page by another way", LIMIT
     return { seen: seen.sort(), ran: window.ran === true };
   });
   assert.deepEqual(violated, { seen: ["img-src", "script-src-attr"], ran: false });
+  let reports;
+  do reports = await server.policyReports();
+  while (Object.keys(reports).length < 2);
+  assert.deepEqual(reports, { "img-src": 1, "script-src-attr": 1 });
 });

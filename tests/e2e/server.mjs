@@ -95,6 +95,13 @@ export class Server {
     return text === "" ? null : JSON.parse(text);
   }
 
+  /** How many reports of broken policies browsers have sent, by directive. */
+  async policyReports() {
+    const metrics = await (await fetch(`${this.url}/metrics`)).text();
+    const found = metrics.matchAll(/^plinth_policy_reports_total\{directive="([^"]+)"\} (\d+)$/gm);
+    return Object.fromEntries([...found].map(([, directive, count]) => [directive, Number(count)]));
+  }
+
   async makeKey(scopes) {
     const root = { Authorization: `Bearer ${ROOT_KEY}`, "Plinth-Tenant": "default" };
     return (await this.call("POST", "/v1/keys", { name: "e2e", scopes }, root)).key;

@@ -24,6 +24,7 @@ mod kill_loop;
 mod live;
 mod once;
 mod openapi;
+mod policy_reports;
 mod proxy;
 mod publish;
 mod quotas;
