@@ -11,6 +11,7 @@ use plinth_api::frames::ClientFrame;
 use plinth_api::limits::{RECORD_TTL_MS_MAX, RECORD_TTL_MS_MIN};
 use plinth_api::records::PublishBatch;
 
+use crate::telemetry::context::TraceContext;
 use crate::{parse, units};
 
 /// Inputs per target, where `BOLERO_RANDOM_ITERATIONS` does not say another number.
@@ -204,4 +205,40 @@ fn a_number_of_bytes_is_its_digits_times_its_unit() {
         let expected = digits.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
         assert_eq!(units::parse_bytes(&given).ok(), expected, "{given}");
     });
+}
+
+#[test]
+fn a_trace_is_read_as_it_is_written_or_not_at_all() {
+    const PIECES: &[&str] = &[
+        "00",
+        "ff",
+        "cc",
+        "-",
+        "-",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "00f067aa0ba902b7",
+        "0000000000000000",
+        "01",
+        "+1",
+        "A0",
+        "é",
+    ];
+    bolero::check!().with_iterations(ITERATIONS).with_type::<(Vec<u8>, (u64, u64, u64), bool)>().for_each(
+        |(picks, (high, low, span_id), sampled)| {
+            let trace_id = u128::from(*high) << 64 | u128::from(*low);
+            let made = TraceContext { trace_id, span_id: *span_id, sampled: *sampled };
+            let is_one = trace_id != 0 && *span_id != 0;
+            assert_eq!(TraceContext::parse(&made.to_string()), is_one.then_some(made));
+            // One piece in the place of another, in a header that is right but for that.
+            let mut parts = ["00", "-", PIECES[5], "-", PIECES[6], "-", "01"];
+            for (at, pick) in picks.iter().take(2).enumerate() {
+                parts[(usize::from(*pick) / PIECES.len() + at) % 7] = PIECES[usize::from(*pick) % PIECES.len()];
+            }
+            for given in [parts.concat(), text(PIECES, picks)] {
+                let Some(read) = TraceContext::parse(&given) else { continue };
+                assert!(read.trace_id != 0 && read.span_id != 0, "{given}");
+                assert_eq!(read.to_string()[2..52], given[2..52]);
+            }
+        },
+    );
 }

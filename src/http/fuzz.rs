@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use super::accept::{MediaType, negotiate};
 use super::convert::{ListRequest, list_page};
 use super::extract::{Params, media_type};
+use super::reports;
 use super::terms::terms;
 use crate::fuzz::{ITERATIONS, text};
 
@@ -108,6 +109,38 @@ fn terms_are_digits_and_an_idempotency_key_is_the_same_bare_and_quoted() {
         if let Some(pair) = header("expected-tail", &key) {
             let digits = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
             assert!(digits || terms(&[pair].into_iter().collect()).is_err(), "{key}");
+        }
+    });
+}
+
+// Fails when anything of a report but a name of the closed lists comes out of it.
+#[test]
+fn a_report_of_a_browser_gives_names_from_lists_or_nothing() {
+    const PIECES: &[&str] = &[
+        "{\"csp-report\":{",
+        "\"document-uri\":\"https://a/console/\"",
+        "\"document-uri\":\"https://a/docs?x\"",
+        "\"document-uri\":\"\\u0000\"",
+        "\"document-uri\":1",
+        "\"effective-directive\":\"script-src-elem\"",
+        "\"effective-directive\":\"<script>\"",
+        "\"violated-directive\":\"img-src 'self'\"",
+        "\"blocked-uri\":\"plk_a\"",
+        ",",
+        "}}",
+        "[",
+        "null",
+        "é",
+    ];
+    bolero::check!().with_iterations(ITERATIONS).with_type::<Vec<u8>>().for_each(|picks| {
+        // Half of them have the form, so that the fields are reached.
+        let fields: Vec<&str> = picks.iter().take(4).map(|pick| PIECES[1 + usize::from(*pick) % 8]).collect();
+        let tidy = format!("{{\"csp-report\":{{{}}}}}", fields.join(","));
+        for given in [text(PIECES, picks), tidy] {
+            let Some((page, directive)) = reports::read(given.as_bytes()) else { continue };
+            assert!(["console", "docs", "other"].contains(&page), "{given}");
+            assert!(["script-src-elem", "img-src", "other"].contains(&directive), "{given}");
+            assert!(given.contains("\"document-uri\":\""), "{given}");
         }
     });
 }

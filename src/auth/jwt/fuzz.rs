@@ -7,6 +7,8 @@ use plinth_storage::ids::Timestamp;
 
 use super::claims::{audiences, times};
 use super::envelope::Envelope;
+use super::template::Template;
+use crate::auth::pattern::Pattern;
 use crate::fuzz::{ITERATIONS, text};
 
 const HEADER: &[&str] = &[
@@ -103,5 +105,27 @@ fn text_that_is_no_token_is_refused_without_a_panic() {
         if Envelope::open(&given).is_ok() {
             assert_eq!(given.matches('.').count(), 2, "{given}");
         }
+    });
+}
+
+// Fails when the value of a claim could be more than a part of one level of a name.
+#[test]
+fn a_scope_with_a_claim_in_it_reaches_no_further_than_with_a_star_there() {
+    const TEMPLATE: &[&str] = &["a", "/", ".", "{sub}", "{sub}", "*", "**", "{", "}", "{x}", "_", "é"];
+    const CLAIM: &[&str] = &["u", "7", "-", "~", "_", "*", "/", ".", "..", "{sub}", " ", "\0", "%2F", "é", ":"];
+    bolero::check!().with_iterations(ITERATIONS).with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(picks, claim)| {
+        let (pattern, value) = (text(TEMPLATE, picks), text(CLAIM, &claim[..claim.len().min(3)]));
+        let Ok(template) = Template::parse(&format!("subscribe:{pattern}")) else { return };
+        let Ok(scope) = template.expand(|name| (name == "sub").then_some(&value)) else { return };
+        let scope = scope.to_string();
+        let given = scope.strip_prefix("subscribe:").expect("the action stays");
+        if pattern.contains("{sub}") {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_~-".contains(&byte);
+            assert!(!value.is_empty() && value.bytes().all(plain), "{pattern} with {value:?}");
+        }
+        assert_eq!(given, pattern.replace("{sub}", &value));
+        let Ok(wider) = Pattern::parse(&pattern.replace("{sub}", "*")) else { return };
+        let name = given.replace("**", "x/y.z").replace('*', "w");
+        assert!(wider.matches(&name), "{pattern} with {value:?} allows {name}");
     });
 }
