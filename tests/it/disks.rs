@@ -86,7 +86,7 @@ impl Disk {
             Self::PowerCut(image) => {
                 let disk = image.disk.at.path();
                 let store = format!("file://{}", disk.join("objects").display());
-                Options { store: Some(store), cache: Some(disk.join("cache")), env: Vec::new() }
+                Options { store: Some(store), cache: Some(disk.join("cache")), ..Options::default() }
             }
             Self::Bad(bad) => Options { cache: Some(bad.image.disk.at.path().join("cache")), ..Options::default() },
         }

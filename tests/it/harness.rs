@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) cache: Option<PathBuf>,
     /// Further environment.
     pub(crate) env: Vec<(String, String)>,
+    /// How many files and sockets it may have open; as many as the tests when not given.
+    pub(crate) open_files: Option<u32>,
 }
 
 /// A server that is owned by one test.
@@ -241,8 +243,10 @@ pub(crate) async fn refused(dir: &Path, options: &Options) -> Refusal {
 fn command(dir: &Path, options: &Options) -> Command {
     let store = options.store.clone().unwrap_or_else(|| format!("file://{}", dir.join("objects").display()));
     let cache = options.cache.clone().unwrap_or_else(|| dir.join("cache"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plinth"));
-    command.arg("serve").current_dir(dir).kill_on_drop(true);
+    let limit = options.open_files.map_or(String::new(), |most| format!("ulimit -n {most} && "));
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limit}exec \"$0\" serve"), env!("CARGO_BIN_EXE_plinth")]);
+    command.current_dir(dir).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // What steers the tests is not for the server, which refuses variables that it does not know.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PLINTH_")) {

@@ -215,7 +215,8 @@ async fn what_would_write_a_secret_to_the_log_is_refused_at_the_start() {
         ("AWS_ENDPOINT", "http://user:CANARY7f3a@127.0.0.1:1", Some("s3://bucket/prefix")),
     ] {
         let env = vec![(name.to_owned(), value.to_owned()), ("AWS_ALLOW_HTTP".to_owned(), "true".to_owned())];
-        let refusal = refused(dir.path(), &Options { env, store: store.map(str::to_owned), cache: None }).await;
+        let refusal =
+            refused(dir.path(), &Options { env, store: store.map(str::to_owned), ..Options::default() }).await;
         assert_eq!(refusal.code, Some(2), "{value}: {}", refusal.stderr);
         assert!(!refusal.stderr.contains(CANARY), "{}", refusal.stderr);
     }

@@ -49,7 +49,8 @@ impl Raw {
     async fn open(witness: &Witness) -> Self {
         let head = format!(
             "GET /v1/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
             witness.0.key()
         );
         let (reading, mut writing) = witness.connect().await.into_split();
@@ -59,7 +60,12 @@ impl Raw {
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(within("the upgrade", reading.0.read_u8()).await.expect("the connection is open"));
         }
-        assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 101"), "{answer}");
+        assert!(
+            !answer.contains("extensions"),
+            "a message is as long as its frames say, without compression: {answer}"
+        );
         assert!(matches!(reading.said().await, Said::Frame(frame) if frame["type"] == "welcome"));
         Self { reading, writing }
     }
@@ -260,6 +266,26 @@ async fn thousands_of_tiny_frames_are_taken_in_turn_whether_or_not_the_client_re
         drop(timeout(Duration::from_millis(200), deaf.writing.write_all(&flood)).await);
     }
     witness.is_unharmed("after the floods").await;
+}
+
+/// Fails when the pieces of a message are gathered without a bound (`max_message_size`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_never_ends_is_closed_at_the_limit() {
+    let witness = Witness::start().await;
+    let Raw { mut reading, mut writing } = Raw::open(&witness).await;
+    let piece = frame(CONTINUE, &[b' '; 16 * 1024]);
+    let sending = async {
+        let _ = writing.write_all(&frame(TEXT, b" ")).await;
+        while writing.write_all(&piece).await.is_ok() {}
+    };
+    let said = tokio::join!(sending, async {
+        let rest = reading.rest().await;
+        drop(reading);
+        rest
+    });
+    assert_eq!(said.1.last(), Some(&Said::Close(1009)), "{:?}", said.1);
+    drop(writing);
+    witness.is_unharmed("after a message without an end").await;
 }
 
 /// A frame of a kind, length and truth that chance decides.

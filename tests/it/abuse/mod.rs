@@ -5,6 +5,9 @@
 
 mod frames;
 mod http;
+mod http2;
+mod slow;
+mod smuggled;
 
 use std::ops::Range;
 
@@ -56,9 +59,14 @@ impl Witness {
     }
 
     async fn connections(&self) -> u64 {
+        self.metric("plinth_connections_open").await
+    }
+
+    /// A metric by its name and labels.
+    async fn metric(&self, name: &str) -> u64 {
         let metrics = answer(self.0.stranger().get("/metrics").header("Connection", "close")).await.text();
-        let line = metrics.lines().find_map(|line| line.strip_prefix("plinth_connections_open "));
-        line.expect("there is such a metric").parse().expect("it is a number")
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.expect("there is such a metric").parse().expect("it is a number")
     }
 }
 
