@@ -36,7 +36,7 @@ pub use self::from::From;
 pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
-use self::quotas::Capacity;
+use self::quotas::{Capacity, Held};
 pub use self::quotas::{Exceeded, Left, Look, Meter, Meters, Opened, Room, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
@@ -53,7 +53,7 @@ pub struct BrokerOptions {
     pub render_bytes_max: u64,
     /// Topics whose settings are held decoded.
     pub topics_max: usize,
-    /// What requests under way may hold, in bytes. One tenant alone gets half.
+    /// What publishes under way may hold, in bytes, and as much again what pages may. One tenant alone gets half.
     pub request_bytes_max: u64,
 }
 
@@ -66,7 +66,8 @@ struct Shared {
     catalog: Arc<Catalog>,
     cursors: CursorKey,
     rendered: RenderCache,
-    capacity: Arc<Capacity>,
+    publishes: Arc<Capacity>,
+    pages: Arc<Capacity>,
 }
 
 impl Default for BrokerOptions {
@@ -84,8 +85,9 @@ impl Broker {
         let cursors = cursor_key(&log).await?;
         let catalog = Arc::new(Catalog::new(log.clone(), options.topics_max));
         let rendered = RenderCache::new(options.render_bytes_max);
-        let capacity = Capacity::new(options.request_bytes_max);
-        Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered, capacity })))
+        let [publishes, pages] =
+            [Held::Publishes, Held::Pages].map(|held_by| Capacity::new(held_by, options.request_bytes_max));
+        Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered, publishes, pages })))
     }
 
     /// The log below.
@@ -146,12 +148,20 @@ impl Broker {
         self.catalog().stored_bytes(tenant).await
     }
 
-    /// Room for a request with a body of so many bytes, on an account; before the work for it begins.
+    /// Room for a publish with a body of so many bytes, on an account; before the work for it begins.
     ///
     /// # Errors
-    /// `Busy` when the node is full, or when requests of the tenant hold more than is free.
+    /// `Busy` when the node is full, or when publishes of the tenant hold more than is free.
     pub fn room(&self, account: &Account, body: u64) -> Result<Room, Error> {
-        self.0.capacity.enter(account.tenant().meter(), body)
+        self.0.publishes.enter(account.tenant().meter(), body)
+    }
+
+    /// Room for a page that holds batches of so many bytes, until it is sent.
+    ///
+    /// # Errors
+    /// `Busy` when the node is full, or when pages of the tenant hold more than is free.
+    pub fn room_of_page(&self, account: &Account, batches: u64) -> Result<Room, Error> {
+        self.0.pages.enter(account.tenant().meter(), batches)
     }
 
     /// Counts what a tenant keeps, for [`Meter::held`], unless that was done. Cancel safe.

@@ -125,7 +125,7 @@ async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<(P
         () = front.shutdown.cancelled() => front.broker.page(at_once).await?,
         denied = refused(front, caller), if waits => return Err(denied.into()),
     };
-    let room = front.broker.room(topic.account(), page.slices.iter().map(FollowedBatch::pinned_bytes).sum())?;
+    let room = front.broker.room_of_page(topic.account(), page.slices.iter().map(FollowedBatch::pinned_bytes).sum())?;
     let records = page.slices.iter().map(|slice| u64::from(slice.count())).sum();
     front.metrics.delivered(Transport::Page, records);
     Ok((page, room))

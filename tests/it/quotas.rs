@@ -290,6 +290,31 @@ async fn bodies_of_unknown_length_take_room_only_for_what_has_come() {
     }
 }
 
+// Fails when pages take room from publishes (`Broker::room_of_page` of the same capacity).
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_take_nothing_are_refused_in_the_end_and_publishes_of_their_tenant_are_not() {
+    const READERS_MAX: usize = 64;
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    for _ in 0..8 {
+        assert_eq!(answer(client.publishing("t", "text/plain", "x".repeat(1_000_000))).await.status, 201);
+    }
+    let mut readers = Vec::new();
+    let mut refused = false;
+    while !refused {
+        assert!(readers.len() < READERS_MAX, "so many pages of 8 MB are held for those who do not take them");
+        let reader = client.get(&format!("{RECORDS}?from=earliest")).send().await.expect("an answer");
+        refused = reader.status() == 503;
+        assert!(refused || reader.status() == 200, "{}", reader.status());
+        readers.push(reader);
+    }
+    // As much as they are refused from is free for publishes.
+    for _ in 0..8 {
+        assert_eq!(answer(client.publishing("t", "text/plain", "y".repeat(1_000_000))).await.status, 201);
+    }
+    drop(readers);
+}
+
 fn tokio_stream<T: Send + 'static>(
     receiver: tokio::sync::mpsc::Receiver<T>,
 ) -> impl futures::Stream<Item = T> + Send + 'static {

@@ -29,8 +29,8 @@ pub use self::left::{Left, Look};
 pub use self::limits::{Exceeded, Whose};
 use self::limits::{Limits, RATES};
 pub(super) use self::pace::Pace;
-pub(super) use self::share::Capacity;
 pub use self::share::Room;
+pub(super) use self::share::{Capacity, Held};
 use self::usage::{OpenThing, Usage};
 pub use self::usage::{Opened, UsageFigures};
 use super::error::Error;
@@ -40,8 +40,8 @@ use super::error::Error;
 pub struct Meter {
     usage: Usage,
     kept: Kept,
-    /// What its requests under way hold, in bytes.
-    waiting: AtomicU64,
+    /// What its requests under way hold, in bytes, by [`Held`].
+    waiting: [AtomicU64; 2],
     /// None while nothing is limited.
     limits: ArcSwapOption<Limits>,
     buckets: [Bucket; RATES],
@@ -65,7 +65,7 @@ impl Default for Meter {
         Self {
             usage: Usage::default(),
             kept: Kept::default(),
-            waiting: AtomicU64::new(0),
+            waiting: Default::default(),
             limits: ArcSwapOption::empty(),
             buckets: Default::default(),
             began: Instant::now(),

@@ -1,6 +1,7 @@
 //! What requests under way may hold in memory, and how tenants share it.
 //!
-//! A tenant may hold as much as is free (the dynamic threshold of Choudhury and Hahne for shared buffers, 1998). Alone it gets
+//! Publishes and pages have a capacity each: readers that take their time never refuse a publish, and the other way round.
+//! Of each a tenant may hold as much as is free (the dynamic threshold of Choudhury and Hahne for shared buffers, 1998). Alone it gets
 //! half; `n` tenants that want all they can get have a share of one part in `n + 1` each, and as much is free for whoever comes
 //! next. So who holds more than his share is refused first, who holds nothing gets in, and no list of tenants is needed: two
 //! atomic numbers, no lock. Nobody waits here: a client that is refused comes back, and what queues up is at the clients.
@@ -13,9 +14,19 @@ use super::{Error, Meter};
 /// What a request holds besides its body: its head, its records and its answer.
 const REQUEST_BYTES: u64 = 4 * 1024;
 
-/// The capacity of a node for requests under way.
+/// What holds memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Held {
+    /// Publishes: bodies, and records that wait for their answer.
+    Publishes,
+    /// Pages: batches that wait to be taken.
+    Pages,
+}
+
+/// The capacity of a node for requests of one kind that are under way.
 #[derive(Debug)]
 pub(in crate::broker) struct Capacity {
+    held_by: Held,
     bytes_max: u64,
     held: AtomicU64,
 }
@@ -29,8 +40,8 @@ pub struct Room {
 }
 
 impl Capacity {
-    pub(in crate::broker) fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { bytes_max, held: AtomicU64::new(0) })
+    pub(in crate::broker) fn new(held_by: Held, bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { held_by, bytes_max, held: AtomicU64::new(0) })
     }
 
     /// Room for a request with a body of `body` bytes.
@@ -44,14 +55,28 @@ impl Capacity {
     }
 }
 
+impl Held {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Publishes => "publishes",
+            Self::Pages => "pages",
+        }
+    }
+}
+
 impl Room {
+    /// What the tenant holds of this kind.
+    fn own(&self) -> &AtomicU64 {
+        &self.meter.waiting[self.capacity.held_by as usize]
+    }
+
     /// Room for `more` bytes of the same request.
     ///
     /// # Errors
     /// As for a new one; it keeps what it has.
     pub fn grow(&mut self, more: u64) -> Result<(), Error> {
         let held = self.capacity.held.fetch_add(more, Ordering::Relaxed);
-        let own = self.meter.waiting.fetch_add(more, Ordering::Relaxed);
+        let own = self.own().fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
         let limit = self.capacity.bytes_max;
         let free = limit.saturating_sub(held);
@@ -59,10 +84,11 @@ impl Room {
             return Ok(());
         }
         self.give_back(more);
+        let what = self.capacity.held_by.name();
         Err(Error::Busy(if more > free {
-            format!("the node holds as many bytes of requests as it may, {limit}")
+            format!("the node holds as many bytes of {what} as it may, {limit}")
         } else {
-            format!("the node is full, and requests of the tenant hold {own} bytes of it, more than its share")
+            format!("the node is full, and {what} of the tenant hold {own} bytes of it, more than its share")
         }))
     }
 
@@ -78,7 +104,7 @@ impl Room {
         }
         self.bytes -= bytes;
         self.capacity.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.meter.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.own().fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +122,10 @@ mod tests {
 
     const KIB: u64 = 1024;
 
+    fn publishes() -> Arc<Capacity> {
+        Capacity::new(Held::Publishes, 1024 * KIB)
+    }
+
     fn meters(count: usize) -> Vec<Arc<Meter>> {
         (0..count).map(|_| Arc::default()).collect()
     }
@@ -105,13 +135,17 @@ mod tests {
         std::iter::from_fn(|| capacity.enter(meter, 4 * KIB).ok()).collect()
     }
 
+    fn own(meter: &Meter) -> &AtomicU64 {
+        &meter.waiting[Held::Publishes as usize]
+    }
+
     fn held(rooms: &[Room]) -> u64 {
         rooms.iter().map(|room| room.bytes).sum()
     }
 
     #[test]
     fn one_tenant_alone_gets_half_and_many_that_want_all_come_to_equal_shares() {
-        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(7));
+        let (capacity, tenants) = (publishes(), meters(7));
         let mut rooms = vec![fill(&capacity, &tenants[0])];
         assert!((512 * KIB..=520 * KIB).contains(&held(&rooms[0])), "half of it, and the one that reaches it");
         rooms.extend(tenants[1..].iter().map(|_| Vec::new()));
@@ -130,7 +164,7 @@ mod tests {
     // Fails when what is refused of a growing request is kept.
     #[test]
     fn a_request_takes_room_as_it_grows_and_keeps_what_it_has_when_there_is_no_more() {
-        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(1));
+        let (capacity, tenants) = (publishes(), meters(1));
         let mut rooms: Vec<Room> = (0..100).filter_map(|_| capacity.enter(&tenants[0], 0).ok()).collect();
         assert_eq!(rooms.len(), 100, "bodies of unknown length take nothing before they come");
         let grown = rooms.iter_mut().filter_map(|room| room.grow(8 * KIB).ok()).count();
@@ -141,25 +175,36 @@ mod tests {
     // Fails with a bound of all and no share: the first takes everything.
     #[test]
     fn who_holds_nothing_gets_in_however_many_want_all() {
-        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(6));
+        let (capacity, tenants) = (publishes(), meters(6));
         let full: Vec<_> = tenants[..5].iter().map(|tenant| fill(&capacity, tenant)).collect();
         assert!(tenants[..5].iter().all(|tenant| capacity.enter(tenant, 8 * KIB).is_err()));
         assert!(capacity.enter(&tenants[5], 8 * KIB).is_ok());
         drop(full);
     }
 
+    // Fails when both count on one number of the node or of the tenant.
+    #[test]
+    fn pages_take_nothing_of_the_share_of_publishes() {
+        let (publishes, pages) = (publishes(), Capacity::new(Held::Pages, 1024 * KIB));
+        let meter = Arc::default();
+        let (full, before) = (fill(&pages, &meter), held(&fill(&publishes, &meter)));
+        assert!(pages.enter(&meter, 4 * KIB).is_err(), "the tenant's pages hold their share");
+        drop(full);
+        assert_eq!(before, held(&fill(&publishes, &meter)), "publishes get as much beside them as alone");
+    }
+
     // Fails when what is refused is not given back, or a tenant is not forgotten when its last room is.
     #[test]
     fn what_is_given_back_leaves_nothing() {
-        let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(2));
+        let (capacity, tenants) = (publishes(), meters(2));
         let mut large = capacity.enter(&tenants[0], 512 * KIB).expect("nothing is held");
         assert!(capacity.enter(&tenants[0], 4 * KIB).is_err(), "it has more than is free");
         large.shrink(4 * KIB);
-        assert_eq!(tenants[0].waiting.load(Ordering::Relaxed), 8 * KIB);
+        assert_eq!(own(&tenants[0]).load(Ordering::Relaxed), 8 * KIB);
         large.shrink(400 * KIB);
-        assert_eq!(tenants[0].waiting.load(Ordering::Relaxed), 8 * KIB, "it never grows");
+        assert_eq!(own(&tenants[0]).load(Ordering::Relaxed), 8 * KIB, "it never grows");
         drop((large, fill(&capacity, &tenants[1])));
-        let left = [&capacity.held, &tenants[0].waiting, &tenants[1].waiting];
+        let left = [&capacity.held, own(&tenants[0]), own(&tenants[1])];
         assert_eq!(left.map(|number| number.load(Ordering::Relaxed)), [0; 3]);
     }
 
@@ -169,7 +214,7 @@ mod tests {
         fn the_capacity_is_never_exceeded_and_nobody_is_refused_who_holds_less_than_is_free(
             calls in proptest::collection::vec((0_usize..5, 1_u64..200, any::<bool>()), 1..400),
         ) {
-            let (capacity, tenants) = (Capacity::new(1024 * KIB), meters(5));
+            let (capacity, tenants) = (publishes(), meters(5));
             let mut rooms: Vec<Vec<Room>> = tenants.iter().map(|_| Vec::new()).collect();
             for (tenant, kib, give_back) in calls {
                 if give_back {
