@@ -8,6 +8,7 @@ mod connection;
 mod gate;
 mod lasting;
 mod owed;
+mod pinned;
 mod tls;
 mod transport;
 mod watch;

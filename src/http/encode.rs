@@ -45,8 +45,8 @@ impl Encoder {
     /// Records. Followers of the same partition share the bytes, except for bare values.
     pub(super) fn records(self, follower: &Follower, batch: &FollowedBatch) -> Bytes {
         match self {
-            Self::Ndjson => batch.ndjson(),
-            Self::Events { named, value: false } => follower.sse(batch, named),
+            Self::Ndjson => detached(batch, batch.ndjson()),
+            Self::Events { named, value: false } => detached(batch, follower.sse(batch, named)),
             Self::Events { named, value: true } => {
                 let mut text = String::with_capacity(batch.bytes() + 128 * batch.count() as usize);
                 for (payload, taken) in batch.payloads().zip(1..) {
@@ -72,6 +72,11 @@ impl Encoder {
             }
         }
     }
+}
+
+/// Text of a batch that holds little more than itself in memory while it is sent: a small part of a large batch is copied.
+fn detached(batch: &FollowedBatch, text: Bytes) -> Bytes {
+    if 2 * text.len() as u64 >= batch.pinned_bytes() { text } else { Bytes::copy_from_slice(&text) }
 }
 
 fn event_name(control: &Control) -> &'static str {

@@ -20,6 +20,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_write_buf;
 
+use super::pinned::counted;
 use super::watch::{UnderWay, Watch, WatchedSocket};
 
 /// Marks an answer, as an extension, that goes on for long and rests most of the time.
@@ -88,6 +89,8 @@ pub(super) struct WatchedBody {
     lasting: bool,
     /// Its name among those that a client must take, unless it is too small to matter.
     owed: Option<u64>,
+    /// Whether other answers are on the same connection at the same time.
+    shares: bool,
     under_way: UnderWay,
 }
 
@@ -101,7 +104,7 @@ impl WatchedBody {
         under_way.answer();
         let small = answer.body().size_hint().upper().is_some_and(|most| most <= SMALL_BYTES_MAX);
         let owed = (!small).then(|| under_way.watch().owe());
-        answer.map(|body| Self { body: Some(body), lasting, owed, under_way })
+        answer.map(|body| Self { body: Some(body), lasting, owed, shares: !alone, under_way })
     }
 }
 
@@ -113,7 +116,13 @@ impl HttpBody for WatchedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Self { body, lasting, owed, under_way } = &mut *self;
+        let Self { body, lasting, owed, shares, under_way } = &mut *self;
+        if let Some(name) = owed.filter(|_| *shares)
+            && under_way.watch().pinned.poll_room(name, cx).is_pending()
+        {
+            // What it gave before may wait for the client still: it goes on to be owed.
+            return Poll::Pending;
+        }
         if body.is_none() {
             *body = under_way.watch().rest.get_up();
         }
@@ -125,7 +134,10 @@ impl HttpBody for WatchedBody {
         if polled.is_pending() && *lasting {
             under_way.watch().rest.lie_down(body.take());
         }
-        polled
+        if !*shares {
+            return polled;
+        }
+        polled.map_ok(|frame| frame.map_data(|data| counted(under_way.watch(), data)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -141,6 +153,7 @@ impl Drop for WatchedBody {
     fn drop(&mut self) {
         if let Some(name) = self.owed {
             self.under_way.watch().owes(name, false);
+            self.under_way.watch().pinned.forget(name);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The loop over real sockets, with limits that are short or far away: what is closed, and what is not.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::pinned::PINNED_BYTES_MAX;
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -407,4 +409,86 @@ async fn over_tls_a_lasting_answer_leaves_hyper_too_and_comes_to_its_end() {
     hears.recv().await.unwrap();
     server.end_stream.cancel();
     assert_eq!(receive_all(&mut socket).await, "4\r\nlast\r\n0\r\n\r\n");
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Counts frames of one kind up to `count` that `wanted` wants, by flags and length.
+async fn frames(socket: &mut (impl AsyncRead + Unpin), mut count: usize, wanted: impl Fn(u8, u8, usize) -> bool) {
+    while count > 0 {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        socket.read_exact(&mut vec![0; length]).await.unwrap();
+        count -= usize::from(wanted(head[3], head[4], length));
+    }
+}
+
+const PIECE: usize = 1024 * 1024;
+/// Streams that would hold twice as much as they may.
+const STREAMS: usize = 2 * PINNED_BYTES_MAX / PIECE;
+
+fn streams() -> impl Iterator<Item = u32> {
+    (0..STREAMS).map(|n| u32::try_from(2 * n + 1).unwrap())
+}
+
+/// `/batch` answers one large piece, and counts it when it is asked for it.
+fn start_with_batches(limits: ServerLimits, given: &Arc<AtomicUsize>) -> Server {
+    let given = Arc::clone(given);
+    let batch = move || {
+        let given = Arc::clone(&given);
+        let piece = async move {
+            given.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Bytes::from(vec![0; PIECE]))
+        };
+        async { Body::from_stream(futures::stream::once(piece)) }
+    };
+    start_with(limits, |router| router.route("/batch", get(batch)))
+}
+
+/// Opens windows of so many bytes on all streams.
+fn open_windows(bytes: u32) -> Vec<u8> {
+    streams().flat_map(|stream| frame(8, 0, stream, &bytes.to_be_bytes())).collect()
+}
+
+/// Asks for a batch on every stream, with a window of one byte: then h2 has all of what a body gives.
+async fn ask_for_batches(socket: &mut TcpStream) {
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let request = |stream| frame(1, 5, stream, b"\x82\x86\x41\x01x\x04\x06/batch");
+    let requests: Vec<u8> = streams().flat_map(request).collect();
+    let all = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &requests, &open_windows(1)].concat();
+    socket.write_all(&all).await.unwrap();
+}
+
+// Fails without `Pinned::poll_room`, and if a piece counted only until h2 has taken it; hangs if nobody were woken.
+#[tokio::test]
+async fn streams_that_are_not_taken_hold_a_bounded_part_of_the_memory_together() {
+    let given = Arc::default();
+    let server = start_with_batches(UNBOUND, &given);
+    let mut socket = server.connect().await;
+    ask_for_batches(&mut socket).await;
+    frames(&mut socket, PINNED_BYTES_MAX / PIECE, |kind, _, length| kind == 0 && length == 1).await;
+    let mut other = server.connect().await;
+    send(&mut other, HELLO).await;
+    receive(&mut other, "hello").await;
+    let held = given.load(Ordering::Relaxed) * PIECE;
+    assert_eq!(held, PINNED_BYTES_MAX);
+    // Who takes everything gets everything.
+    let all = u32::try_from(STREAMS * PIECE).unwrap();
+    socket.write_all(&[frame(8, 0, 0, &all.to_be_bytes()), open_windows(all)].concat()).await.unwrap();
+    frames(&mut socket, STREAMS, |kind, flags, _| kind == 0 && flags & 1 == 1).await;
+    assert_eq!(given.load(Ordering::Relaxed), STREAMS);
+}
+
+// Fails if an answer that waits for room were not owed: all that are left could wait, and the connection with them.
+#[tokio::test]
+async fn a_connection_that_holds_as_much_as_it_may_and_takes_nothing_is_given_up() {
+    let server = start_with_batches(ServerLimits { stall_timeout: SHORT, ..UNBOUND }, &Arc::default());
+    let mut deaf = server.connect().await;
+    ask_for_batches(&mut deaf).await;
+    until_given_up(&mut deaf, &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
 }

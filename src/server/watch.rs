@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::lasting::Rest;
 use super::owed::Owed;
+use super::pinned::Pinned;
 use super::transport::Transport;
 use super::{ClientAddress, ConnectionId, ServerLimits};
 
@@ -45,6 +46,8 @@ pub(super) struct Watch {
     answers: AtomicUsize,
     /// What of the answers waits to be taken.
     owed: Owed,
+    /// What of them is held in memory, if they share the connection.
+    pub(super) pinned: Pinned,
     multiplexed: AtomicBool,
     /// When its client could begin to send requests.
     established: AtomicU64,
@@ -69,6 +72,7 @@ impl Watch {
             requests: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             owed: Owed::default(),
+            pinned: Pinned::default(),
             multiplexed: AtomicBool::new(false),
             established: AtomicU64::new(if handshake { NEVER } else { 0 }),
             first_byte: AtomicU64::new(NEVER),
@@ -185,7 +189,7 @@ impl Tunnel {
 }
 
 impl UnderWay {
-    pub(super) fn watch(&self) -> &Watch {
+    pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 
