@@ -34,7 +34,7 @@ const BACK: Duration = Duration::from_secs(120);
 struct Common {
     way: Way,
     target: Target,
-    /// When the next start listened.
+    /// When the next start began.
     again: OnceLock<Instant>,
     failed: AtomicU64,
 }
@@ -55,8 +55,9 @@ pub(super) async fn run(dir: &Path, way: Way, followers: usize) -> anyhow::Resul
     let address = server.address;
     server.stop().await?;
     let drained = begin.elapsed();
-    let server = Server::node_at(dir, (&store, &root_key), (&address.to_string(), DRAIN)).await?;
+    // Before it listens: whoever follows from here on follows the next start, and will be told nothing.
     let again = *common.again.get_or_init(Instant::now);
+    let server = Server::node_at(dir, (&store, &root_key), (&address.to_string(), DRAIN)).await?;
     let mut back = Vec::with_capacity(followers);
     let all = async {
         while let Some(client) = clients.join_next().await {

@@ -18,8 +18,6 @@ use super::wire::{Target, Wire, number_after};
 const REQUESTS_MAX: u64 = 20_000_000;
 /// Sends that may be due and not yet begun.
 const DUE_MAX: usize = 1 << 20;
-/// The same where what is due and finds no connection is dropped.
-const RUSH_DUE_MAX: usize = 256;
 
 /// What is sent again and again.
 #[derive(Clone, Debug)]
@@ -72,29 +70,47 @@ impl Load {
 
     /// Sends the request `number`; `since` when it should have been.
     async fn fire(&mut self, wire: &mut Wire, shot: &Shot, (number, since): (u64, Instant)) -> anyhow::Result<()> {
-        let path = &shot.paths[usize::try_from(number).unwrap_or(0) % shot.paths.len()];
-        let answer = wire.send(shot.method, path, (shot.content_type, shot.body.clone())).await?;
-        match answer.status {
-            200 | 201 => {
+        match shot.fire(wire, number).await? {
+            Answer::Stored(offset) => {
                 let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.latency_us.saturating_record(micros.max(1));
                 self.acknowledged += 1;
-                if shot.records > 0 {
-                    self.offsets
-                        .push(number_after(&answer.body, b"\"offset\":").context("a receipt without an offset")?);
-                }
+                self.offsets.extend(offset);
             }
-            429 | 503 => self.refused += 1,
-            status => anyhow::bail!("answer {status}: {}", String::from_utf8_lossy(&answer.body)),
+            Answer::Refused => self.refused += 1,
         }
         Ok(())
     }
+}
+
+/// What the server says of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    /// It is stored, its first record at this offset if the answer is a receipt.
+    Stored(Option<u64>),
+    /// It is not stored, because of a quota or of the load.
+    Refused,
 }
 
 impl Shot {
     /// Publishes of `body`, with `records` records, to the topic at `path`.
     pub(super) fn publish(path: String, content_type: &'static str, body: Bytes, records: u64) -> Self {
         Self { method: "POST", paths: [path].into(), content_type, body, records }
+    }
+
+    /// Sends the request `number`.
+    pub(super) async fn fire(&self, wire: &mut Wire, number: u64) -> anyhow::Result<Answer> {
+        let path = &self.paths[usize::try_from(number).unwrap_or(0) % self.paths.len()];
+        let answer = wire.send(self.method, path, (self.content_type, self.body.clone())).await?;
+        match answer.status {
+            200 | 201 if self.records == 0 => Ok(Answer::Stored(None)),
+            200 | 201 => {
+                let offset = number_after(&answer.body, b"\"offset\":").context("a receipt without an offset")?;
+                Ok(Answer::Stored(Some(offset)))
+            }
+            429 | 503 => Ok(Answer::Refused),
+            status => anyhow::bail!("answer {status}: {}", String::from_utf8_lossy(&answer.body)),
+        }
     }
 }
 
@@ -162,77 +178,6 @@ pub(super) async fn open_loop(
     let load = sum(workers, start).await;
     pacer.join().map_err(|_| anyhow::anyhow!("the pacer failed"))?;
     load
-}
-
-/// What came back of a load that is more than the server can do.
-#[derive(Debug)]
-pub(super) struct Rush {
-    /// Of the requests that were sent.
-    pub(super) load: Load,
-    /// Acknowledged when the client had given up.
-    pub(super) late: u64,
-    /// Never sent: all connections waited for answers.
-    pub(super) unsent: u64,
-}
-
-/// `rate` requests per second for `time`, of clients that give up after `patience`. A request for which no connection is
-/// free is not sent: were it sent later, all that is answered would be late, and the queue would be ours.
-pub(super) async fn rush(
-    target: &Target,
-    shot: &Shot,
-    connections: usize,
-    rate: f64,
-    (time, patience): (Duration, Duration),
-) -> anyhow::Result<Rush> {
-    let total = ((rate * time.as_secs_f64()) as u64).min(REQUESTS_MAX);
-    let (sender, due) = mpsc::channel(RUSH_DUE_MAX);
-    let due = Arc::new(Mutex::new(due));
-    let mut workers = JoinSet::new();
-    for _ in 0..connections {
-        let (mut wire, shot, due) = (Wire::connect(target).await?, shot.clone(), due.clone());
-        workers.spawn(async move {
-            let (mut load, mut late) = (Load::none()?, 0);
-            loop {
-                let next: Option<(u64, Instant)> = due.lock().await.recv().await;
-                let Some(next) = next else { return anyhow::Ok((load, late)) };
-                let before = load.acknowledged;
-                load.fire(&mut wire, &shot, next).await?;
-                late += if next.1.elapsed() > patience { load.acknowledged - before } else { 0 };
-            }
-        });
-    }
-    let start = Instant::now();
-    let pacer = std::thread::spawn(move || pace_or_drop(start, rate, total, &sender));
-    let mut all = Rush { load: Load::none()?, late: 0, unsent: 0 };
-    while let Some(ended) = workers.join_next().await {
-        let (load, late) = ended??;
-        all.load.add(load)?;
-        all.late += late;
-    }
-    all.load.time = time;
-    all.unsent = pacer.join().map_err(|_| anyhow::anyhow!("the pacer failed"))?;
-    Ok(all)
-}
-
-impl Rush {
-    /// Requests per second that were acknowledged in time.
-    pub(super) fn goodput(&self) -> f64 {
-        (self.load.acknowledged - self.late) as f64 / self.load.time.as_secs_f64().max(1e-9)
-    }
-}
-
-/// As [`pace`], but drops what nobody takes; gives how many.
-#[expect(clippy::disallowed_methods, reason = "the cadence of a load is a matter of time and nothing else")]
-fn pace_or_drop(start: Instant, rate: f64, total: u64, sender: &mpsc::Sender<(u64, Instant)>) -> u64 {
-    let mut dropped = 0;
-    for i in 0..total {
-        let intended = start + Duration::from_secs_f64(i as f64 / rate);
-        if let Some(left) = intended.checked_duration_since(Instant::now()) {
-            std::thread::sleep(left);
-        }
-        dropped += u64::from(sender.try_send((i, intended)).is_err());
-    }
-    dropped
 }
 
 /// Lays down the intended times. A thread of its own: the runtime's timer is too coarse, a millisecond.

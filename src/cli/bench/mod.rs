@@ -18,6 +18,7 @@ mod node;
 mod overload;
 mod remote;
 mod report;
+mod rush;
 mod soak;
 mod wire;
 

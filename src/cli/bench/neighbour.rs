@@ -21,6 +21,8 @@ const QUIET: f64 = 0.1;
 const NOISY: f64 = 0.04;
 /// How often each side is measured, in turns.
 const ROUNDS: usize = 5;
+/// The same for the comparison, whose difference is small beside what a disk's speed changes by in seconds.
+const ROUNDS_COMPARED: usize = 12;
 
 /// The p99 of a quiet tenant, alone and beside a noisy one.
 pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<Neighbour> {
@@ -78,9 +80,11 @@ pub(super) async fn cost(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result
     let limited = node.tenant("limited", quotas).await?;
     let sides = [(&node, shot(&node, &body).await?), (&limited, shot(&limited, &body).await?)];
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
-        for (place, (side, shot)) in sides.iter().enumerate() {
-            let load = closed_loop(&side.target, shot, CONNECTIONS_COMPARED, until(size.time / 3)).await?;
+    for round in 0..=ROUNDS_COMPARED {
+        // Who is first takes turns as well.
+        for place in [round % 2, 1 - round % 2] {
+            let (side, shot) = &sides[place];
+            let load = closed_loop(&side.target, shot, CONNECTIONS_COMPARED, until(size.time / 5)).await?;
             // The first round warms both up.
             if round > 0 {
                 rates[place].push(load.per_second());

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::child::Server;
-use super::load::{Shot, closed_loop, open_loop, rush};
+use super::load::{Shot, closed_loop, open_loop};
 use super::node::own;
 use super::report::{Overload, round};
+use super::rush::rush;
 use super::{Size, until};
 use crate::cli::output;
 
@@ -35,8 +36,8 @@ pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<
     closed_loop(&node.target, &shot, CONNECTIONS, until(size.warm_up)).await?;
     let knee = closed_loop(&node.target, &shot, CONNECTIONS, until(size.time)).await?.per_second();
     let before = open_loop(&node.target, &shot, CONNECTIONS, knee / 2.0, size.time / 2).await?.ms(0.99);
-    let times = (size.time * 2, PATIENCE);
-    let storm = rush(&node.target, &shot, CONNECTIONS_MANY.min(40 * size.followers), knee * TIMES, times);
+    let time = size.time * 6;
+    let storm = rush(&node.target, &shot, CONNECTIONS_MANY.min(40 * size.followers), knee * TIMES, (time, PATIENCE));
     let (storm, memory) = with_memory(&server, storm).await;
     let storm = storm?;
     let mut seconds = 0;
@@ -47,16 +48,18 @@ pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<
             break second.ms(0.99);
         }
     };
+    // A disk's speed changes in minutes: the knee is that of before and of after.
+    let knee_after = closed_loop(&node.target, &shot, CONNECTIONS, until(size.time)).await?.per_second();
     server.stop().await?;
     let (first, second) = memory.split_at(memory.len() / 2);
     let most = |samples: &[u64]| samples.iter().copied().max().unwrap_or(0);
     Ok(Overload {
-        knee_per_second: round(knee),
+        knee_per_second: round(f64::midpoint(knee, knee_after)),
         sent_per_second: round(knee * TIMES),
         connections: CONNECTIONS_MANY.min(40 * size.followers),
-        goodput_per_second: round(storm.goodput()),
-        acknowledged: storm.load.acknowledged,
-        refused: storm.load.refused,
+        goodput_per_second: round(storm.in_time as f64 / time.as_secs_f64()),
+        acknowledged: storm.in_time + storm.late,
+        refused: storm.refused,
         late: storm.late,
         unsent: storm.unsent,
         memory_first_half_bytes: most(first),
