@@ -46,6 +46,14 @@ pub(super) struct ListRequest {
 }
 
 impl ListRequest {
+    /// Of a list that takes no other parameters.
+    pub(super) fn alone(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut params = Params::parse(query);
+        let wanted = Self::take(&mut params)?;
+        params.finish()?;
+        Ok(wanted)
+    }
+
     pub(super) fn take(params: &mut Params<'_>) -> Result<Self, ApiError> {
         let limit = params.take_count("limit", LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX)?;
         let after = params.take("cursor")?.map(|cursor| list_cursor(&cursor)).transpose()?;

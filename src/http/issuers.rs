@@ -10,7 +10,7 @@ use plinth_api::issuers::{Issuer, IssuerName, IssuerRequest, JsonWebKeySet};
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
-use super::extract::{self, Authed, Name, Params};
+use super::extract::{self, Authed, Name};
 use super::front::Front;
 use crate::auth;
 
@@ -84,9 +84,7 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let admin = caller.admin()?;
-    let mut params = Params::parse(request.uri().query());
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
+    let wanted = ListRequest::alone(request.uri().query())?;
     let views = front.auth.list_issuers(&admin, wanted.after.as_deref(), wanted.fetch())?;
     let issuers = views.into_iter().map(show).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(issuers, |issuer: &Issuer| &issuer.name)))

@@ -10,7 +10,7 @@ use plinth_api::system::Happening;
 use super::audit;
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
-use super::extract::{self, Authed, Name, Params};
+use super::extract::{self, Authed, Name};
 use super::front::Front;
 
 /// Make an API key. The answer is the only place where it is shown.
@@ -54,9 +54,7 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let admin = caller.admin()?;
-    let mut params = Params::parse(request.uri().query());
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
+    let wanted = ListRequest::alone(request.uri().query())?;
     let views = front.auth.list_keys(&admin, wanted.after.as_deref(), wanted.fetch())?;
     let keys = views.into_iter().map(convert::key).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(keys, |key: &Key| &key.id)))

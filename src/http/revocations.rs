@@ -11,7 +11,7 @@ use plinth_storage::ids::Timestamp;
 
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
-use super::extract::{self, Authed, Params};
+use super::extract::{self, Authed};
 use super::front::Front;
 use crate::auth::{RevocationView, Revoked};
 
@@ -57,9 +57,7 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let admin = caller.admin()?;
-    let mut params = Params::parse(request.uri().query());
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
+    let wanted = ListRequest::alone(request.uri().query())?;
     let views = front.auth.list_revocations(&admin, wanted.after.as_deref(), wanted.fetch())?;
     let revocations = views.into_iter().map(show).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(revocations, |revocation: &Revocation| &revocation.id)))

@@ -10,7 +10,7 @@ use plinth_api::tenants::{Tenant, TenantName, TenantPatch, TenantRequest};
 use super::audit;
 use super::convert::{self, ListRequest};
 use super::error::ApiError;
-use super::extract::{self, Authed, Name, Params};
+use super::extract::{self, Authed, Name};
 use super::front::Front;
 
 /// Make a tenant.
@@ -54,9 +54,7 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let operator = caller.operator()?;
-    let mut params = Params::parse(request.uri().query());
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
+    let wanted = ListRequest::alone(request.uri().query())?;
     let views = front.auth.list_tenants(&operator, wanted.after.as_deref(), wanted.fetch())?;
     let tenants = views.into_iter().map(convert::tenant).collect();
     Ok(convert::json(StatusCode::OK, &wanted.page(tenants, |tenant: &Tenant| &tenant.name)))
