@@ -187,7 +187,7 @@ impl Auth {
             let gone = [key.clone(), documents::tenant_api_key(tenant, &id), documents::key_use(tenant, &id)];
             let docs = gone.into_iter().map(DocOp::Delete).collect();
             let change = Change { guards: vec![Guard::Present(key)], docs, topics: vec![] };
-            let committed = auth.commit_key(&id, change, Ends::Secret).await;
+            let committed = auth.commit_key((tenant, &id), change, Ends::Secret).await;
             committed.map_err(|error| if error.kind() == Kind::Conflict { absent(&id) } else { error.into() })
         };
         self.0.changes.run(deletion).await
@@ -198,8 +198,9 @@ impl Auth {
         let key = documents::api_key(id);
         let Some(stored) = self.0.log.get(&key)? else {
             // Its deletion may have been stored after an answer that did not know it.
-            if self.0.keys.remove(id).is_some() {
-                self.announce_revocation();
+            let forgotten = self.0.keys.remove(id);
+            if let Some(tenant) = forgotten.as_ref().and_then(|(_, known)| known.caller().tenant()) {
+                tenant.announce_revocation();
             }
             return Err(absent(id));
         };
@@ -212,13 +213,18 @@ impl Auth {
         let docs = vec![DocOp::Put(key.clone(), documents::encode(doc))];
         let change = Change { guards: vec![Guard::Equals(key, stored)], docs, topics: vec![] };
         let meanwhile = || Error::Conflict(format!("the key {id:?} was changed by another request at the same moment"));
-        let committed = self.commit_key(id, change, ends).await;
+        let committed = self.commit_key((TenantId(doc.tenant), id), change, ends).await;
         committed.map_err(|error| if error.kind() == Kind::Conflict { meanwhile() } else { error.into() })
     }
 
     /// Commits a change of a key. Whatever comes of it, the key is read again; connections ask whether they still may if it
     /// ends something.
-    async fn commit_key(&self, id: &str, change: Change, ends: Ends) -> plinth_storage::Result<()> {
+    async fn commit_key(
+        &self,
+        (tenant, id): (TenantId, &str),
+        change: Change,
+        ends: Ends,
+    ) -> plinth_storage::Result<()> {
         let id = id.to_owned();
         let follow = move |auth: &Self| {
             auth.0.keys.remove(&id);
@@ -226,7 +232,7 @@ impl Auth {
             drop(auth.known_key(&id));
             match ends {
                 Ends::Nothing => {}
-                Ends::Secret => auth.announce_revocation(),
+                Ends::Secret => auth.announce_revocation(tenant),
             }
         };
         self.commit_followed(change, follow).await

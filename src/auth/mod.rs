@@ -17,6 +17,7 @@ mod pattern;
 mod purge;
 mod reconnect;
 mod registry;
+mod revoked;
 mod scope;
 mod secret;
 mod settle;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use plinth_storage::Log;
 use plinth_storage::ids::TenantId;
 use quick_cache::sync::Cache;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::account::Account;
@@ -48,6 +49,7 @@ pub use self::reconnect::Reconnect;
 use self::reconnect::ReconnectKey;
 use self::registry::Registry;
 pub use self::registry::{TenantRef, TenantSettings};
+pub use self::revoked::Revocations;
 pub use self::scope::Action;
 use self::secret::SecretHash;
 pub(crate) use self::secret::random_bytes;
@@ -98,7 +100,6 @@ struct Shared {
     jwt: Jwt,
     uses: Uses,
     key_meters: KeyMeters,
-    revoked: watch::Sender<u64>,
     /// A tenant was deleted.
     deleted: Notify,
     changes: Changes,
@@ -191,12 +192,6 @@ impl Auth {
         self.0.tenants.all()
     }
 
-    /// A number that grows whenever a key or a tenant ends or is suspended: live connections then ask [`Auth::is_live`].
-    #[must_use]
-    pub fn revoked(&self) -> watch::Receiver<u64> {
-        self.0.revoked.subscribe()
-    }
-
     /// A one-time ticket with the rights of `caller`.
     ///
     /// # Errors
@@ -262,11 +257,6 @@ impl Auth {
             Some(doc) => self.0.tenants.get(doc.id()),
             None => Ok(None),
         }
-    }
-
-    /// Makes every live connection ask again whether its credential holds.
-    fn announce_revocation(&self) {
-        self.0.revoked.send_modify(|version| *version += 1);
     }
 }
 

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use plinth_api::quotas::Quotas;
 use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, Timestamp};
+use tokio::sync::watch;
 
 use super::origins::{Allowed, Origins, allowed_by};
 use super::system::SYSTEM_TENANT;
@@ -39,6 +40,15 @@ struct Tenant {
     settings: ArcSwap<TenantSettings>,
     meter: Arc<Meter>,
     revocations: AtomicU64,
+    /// Grows when one of its credentials ends, or it does or is suspended.
+    revoked: watch::Sender<u64>,
+}
+
+/// A tenant as it is stored.
+pub(super) enum Stored {
+    Live(TenantRef),
+    /// It is not, or its deletion has begun; with the entry that it had in memory until now.
+    Gone(Option<TenantRef>),
 }
 
 /// The tenants that were asked for since the start and are not deleted, and the origins that all of them list.
@@ -89,6 +99,16 @@ impl TenantRef {
     /// How often tokens of it were revoked since it was first asked for.
     pub(super) fn revocations(&self) -> &AtomicU64 {
         &self.0.revocations
+    }
+
+    /// See [`super::Revocations`].
+    pub(super) fn revoked(&self) -> watch::Receiver<u64> {
+        self.0.revoked.subscribe()
+    }
+
+    /// Makes its live connections ask again whether their credentials hold.
+    pub(super) fn announce_revocation(&self) {
+        self.0.revoked.send_modify(|version| *version += 1);
     }
 
     /// Whether its credentials are refused now.
@@ -148,10 +168,15 @@ impl Registry {
     /// # Errors
     /// Those of the log.
     pub(super) fn get(&self, id: TenantId) -> Result<Option<TenantRef>, Error> {
-        if let Some(known) = self.live.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Some(known.clone()));
+        match self.known(id) {
+            Some(known) => Ok(Some(known)),
+            None => self.refresh(id),
         }
-        self.refresh(id)
+    }
+
+    /// The tenant, if somebody has asked for it and it is not deleted.
+    pub(super) fn known(&self, id: TenantId) -> Option<TenantRef> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// All of them, in no order.
@@ -159,24 +184,35 @@ impl Registry {
         self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// The tenant as it is stored, unless it does not exist or its deletion has begun.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub(super) fn refresh(&self, id: TenantId) -> Result<Option<TenantRef>, Error> {
+        Ok(match self.follow(id)? {
+            Stored::Live(tenant) => Some(tenant),
+            Stored::Gone(_) => None,
+        })
+    }
+
     /// Reads the tenant again, after a change of it. It is read under the lock: a change that is stored later is also
     /// taken over later.
     ///
     /// # Errors
     /// Those of the log.
-    pub(super) fn refresh(&self, id: TenantId) -> Result<Option<TenantRef>, Error> {
+    pub(super) fn follow(&self, id: TenantId) -> Result<Stored, Error> {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let Some(doc) = documents::load::<TenantDoc>(&self.log, &documents::tenant(id))? else {
-            live.remove(&id);
+            let gone = live.remove(&id);
             self.list(id, &[]);
-            return Ok(None);
+            return Ok(Stored::Gone(gone));
         };
         let settings = Arc::new(settings_of(&doc));
         self.list(id, &settings.allowed_origins);
         if let Some(known) = live.get(&id) {
             known.0.meter.set(&settings.quotas);
             known.0.settings.store(settings);
-            return Ok(Some(known.clone()));
+            return Ok(Stored::Live(known.clone()));
         }
         let meter = Arc::new(Meter::new(&settings.quotas));
         let tenant = Tenant {
@@ -185,10 +221,11 @@ impl Registry {
             settings: ArcSwap::new(settings),
             meter,
             revocations: AtomicU64::new(0),
+            revoked: watch::Sender::new(0),
         };
         let made = TenantRef(Arc::new(tenant));
         live.insert(id, made.clone());
-        Ok(Some(made))
+        Ok(Stored::Live(made))
     }
 
     fn list(&self, id: TenantId, origins: &[String]) {

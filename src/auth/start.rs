@@ -6,7 +6,7 @@ use bytes::Bytes;
 use plinth_storage::Log;
 use plinth_storage::log::{Change, DocOp, Guard};
 use quick_cache::sync::Cache;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::jwt::{Jwt, reseal};
@@ -115,7 +115,6 @@ impl Auth {
             tickets: Tickets::new(),
             uses: Uses::default(),
             key_meters: KeyMeters::default(),
-            revoked: watch::Sender::new(0),
             deleted: Notify::new(),
             changes: Changes::default(),
             closing: CancellationToken::new(),

@@ -11,12 +11,12 @@ use plinth_storage::ids::{TenantId, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard, TopicOp};
 use plinth_storage::{Kind, Log};
 
-use super::Auth;
 use super::caller::Operator;
 use super::name::check_tenant_name;
 use super::origins::is_listable;
-use super::registry::{TenantSettings, settings_of};
+use super::registry::{Stored, TenantSettings, settings_of};
 use super::settle::nothing;
+use super::{Auth, TenantRef};
 use crate::broker::Error;
 use crate::broker::documents::{self, TenantDoc, TopicDoc};
 
@@ -203,13 +203,13 @@ impl Auth {
 
     /// Takes over into memory how a tenant is stored; connections ask whether they still may if it has ended or is suspended.
     pub(super) fn follow_tenant(&self, id: TenantId) {
-        let followed = self.0.tenants.refresh(id).and_then(|live| match live {
-            Some(tenant) => Ok(tenant.is_suspended()),
-            None => self.forget_keys(id).map(|()| true),
+        let followed = self.0.tenants.follow(id).and_then(|stored| match stored {
+            Stored::Live(tenant) => Ok(Some(tenant).filter(TenantRef::is_suspended)),
+            Stored::Gone(gone) => self.forget_keys(id).map(|()| gone),
         });
         match followed {
-            Ok(true) => self.announce_revocation(),
-            Ok(false) => {}
+            Ok(Some(ended)) => ended.announce_revocation(),
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "a change of a tenant cannot be read"),
         }
     }

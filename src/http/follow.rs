@@ -8,13 +8,12 @@ use bytes::Bytes;
 use futures::stream;
 use plinth_api::error::ErrorCode;
 use plinth_api::records::{Control, Gap};
-use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::encode::Encoder;
 use super::front::Front;
 use super::visit::RequestId;
-use crate::auth::Caller;
+use crate::auth::{Caller, Revocations};
 use crate::broker::{Error, Event, Follower};
 use crate::problem::{problem_of, problem_of_denied};
 use crate::telemetry::{Open, Transport};
@@ -33,7 +32,7 @@ pub(super) struct Stream {
     follower: Follower,
     encoder: Encoder,
     told_to_go: Pin<Box<dyn Future<Output = ()> + Send>>,
-    revoked: watch::Receiver<u64>,
+    revoked: Revocations,
     heartbeat: Interval,
     state: State,
 }
@@ -48,8 +47,8 @@ enum State {
 /// What woke the stream.
 enum Woken {
     ToldToGo,
-    /// A credential has ended, maybe this one; `false` when nobody will say so any more.
-    Revoked(bool),
+    /// A credential of the tenant has ended, maybe this one.
+    Revoked,
     Heartbeat,
     Broker(Result<Event, Error>),
 }
@@ -63,7 +62,7 @@ impl Stream {
     ) -> Self {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let revoked = front.auth.revoked();
+        let revoked = Revocations::of(&caller);
         let leaver = front.clone();
         let told_to_go = Box::pin(async move { leaver.told_to_go().await });
         Self { front, caller, request_id, follower, encoder, told_to_go, revoked, heartbeat, state: State::New }
@@ -97,12 +96,9 @@ impl Stream {
         loop {
             match self.woken().await {
                 Woken::ToldToGo => return Some(self.goaway(ErrorCode::ShuttingDown.as_str())),
-                Woken::Revoked(told) => {
+                Woken::Revoked => {
                     if let Some(last) = self.ended() {
                         return Some(last);
-                    }
-                    if !told {
-                        return Some(self.goaway(CREDENTIAL_ENDED));
                     }
                 }
                 Woken::Heartbeat => return Some(self.ended().unwrap_or_else(|| self.encoder.heartbeat())),
@@ -117,7 +113,7 @@ impl Stream {
         tokio::select! {
             biased;
             () = &mut self.told_to_go => Woken::ToldToGo,
-            changed = self.revoked.changed() => Woken::Revoked(changed.is_ok()),
+            () = self.revoked.changed() => Woken::Revoked,
             _ = self.heartbeat.tick() => Woken::Heartbeat,
             event = self.follower.next() => Woken::Broker(event),
         }

@@ -24,7 +24,7 @@ use super::error::ApiError;
 use super::extract::{Name, Params, visit};
 use super::front::Front;
 use super::live::{self, LiveRequest};
-use crate::auth::{Action, Caller, Denied, TopicRef};
+use crate::auth::{Action, Caller, Denied, Revocations, TopicRef};
 use crate::broker::{FollowedBatch, From as Start, Page, PageGap, PageRequest, Room, Unit};
 use crate::telemetry::Transport;
 
@@ -133,14 +133,12 @@ async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<(P
 
 /// Resolves when the caller may not go on: a long-poll must not outlive its credential.
 async fn refused(front: &Front, caller: &Caller) -> Denied {
-    let mut revoked = front.auth.revoked();
+    let mut revoked = Revocations::of(caller);
     loop {
         if let Some(denied) = front.auth.ended(caller) {
             return denied;
         }
-        if revoked.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        revoked.changed().await;
     }
 }
 

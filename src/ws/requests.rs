@@ -88,11 +88,7 @@ impl Session {
         match done {
             Done::Admitted { id, token, newer, result } => {
                 self.admitting = false;
-                if newer {
-                    self.refreshed(id, result);
-                } else {
-                    return self.authenticated(id, &token, result);
-                }
+                return if newer { self.refreshed(id, result) } else { self.authenticated(id, &token, result) };
             }
             Done::Published { id, topic, records, payload_bytes, frame_bytes, result } => {
                 self.request_bytes -= frame_bytes;
@@ -186,9 +182,8 @@ impl Session {
                 if let Err(refused) = self.visit.enter(&caller) {
                     return Some(self.turn_away(id, refused.problem().clone()));
                 }
-                self.caller = Some(caller);
                 self.welcome();
-                None
+                self.go_on_as(caller)
             }
             Err(denied) => {
                 let problem = problem_of_denied(&denied);
@@ -219,15 +214,17 @@ impl Session {
         }
     }
 
-    fn refreshed(&mut self, id: Option<String>, result: Result<Caller, Denied>) {
+    fn refreshed(&mut self, id: Option<String>, result: Result<Caller, Denied>) -> Option<Ending> {
         match result.map_err(Refusal::from).and_then(|newer| self.successor(newer)) {
             Ok(caller) => {
                 let expires_at = caller.expires_at().map(|end| end.0);
-                self.caller = Some(caller);
-                self.expiry_told = false;
                 self.outbox.push(&ServerFrame::Refreshed { id, expires_at });
+                self.go_on_as(caller)
             }
-            Err(refusal) => self.refuse(id, refusal.problem()),
+            Err(refusal) => {
+                self.refuse(id, refusal.problem());
+                None
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use plinth_api::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
 use plinth_api::records::Gap;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Revocations};
 use crate::http::{Front, Visit};
 use crate::problem::{problem_of, problem_of_denied};
 use crate::telemetry::Transport;
@@ -48,6 +48,8 @@ pub(super) struct Handshake {
 pub(super) struct Session {
     pub(super) front: Front,
     pub(super) caller: Option<Caller>,
+    /// Those of the caller's tenant.
+    revoked: Revocations,
     pub(super) tenant: Option<String>,
     /// The request that this began with. Records without a key go to one partition per connection.
     pub(super) visit: Arc<Visit>,
@@ -96,6 +98,7 @@ pub(super) async fn run(handshake: Handshake, socket: WebSocket) {
     let Handshake { front, caller, tenant, visit, page, refused } = handshake;
     let mut session = Session {
         id: front.broker.log().new_ulid().to_string(),
+        revoked: caller.as_ref().map(Revocations::of).unwrap_or_default(),
         front,
         caller,
         tenant,
@@ -135,7 +138,6 @@ impl Session {
         let mut told_to_go = pin!(front.told_to_go());
         let mut ended = pin!(front.ended.child_token().cancelled_owned());
         let mut no_credential = pin!(timeout(CREDENTIAL_WITHIN, std::future::pending::<()>()));
-        let mut revoked = front.auth.revoked();
         if let Some(ending) = self.check_credential() {
             return ending;
         }
@@ -146,7 +148,7 @@ impl Session {
                 _ = &mut no_credential, if self.caller.is_none() => {
                     Some(Ending::Close(close::NO_CREDENTIAL, "no credential in time"))
                 }
-                Ok(()) = revoked.changed() => self.check_credential(),
+                () = self.revoked.changed() => self.check_credential(),
                 _ = pings.tick() => self.tick(),
                 written = self.outbox.drive(), if !self.outbox.is_idle() => written.is_err().then_some(Ending::Broken),
                 Some(done) = self.requests.next() => self.answer(done),
@@ -250,6 +252,14 @@ impl Session {
         }
         self.silent_pings += 1;
         self.outbox.push_ping();
+        self.check_credential()
+    }
+
+    /// Goes on as `caller`. Some: its credential has ended since it was checked, and nobody said so to this connection.
+    pub(super) fn go_on_as(&mut self, caller: Caller) -> Option<Ending> {
+        self.revoked = Revocations::of(&caller);
+        self.caller = Some(caller);
+        self.expiry_told = false;
         self.check_credential()
     }
 

@@ -413,6 +413,24 @@ async fn a_publish_that_fails_says_that_nothing_is_stored() {
     assert_eq!(server.client().count("t").await, 0);
 }
 
+// Fails when a connection does not listen to the tenant of a credential that came in a frame.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_came_in_the_first_frame_ends_its_connection_when_it_ends() {
+    let server = Server::start().await;
+    let tenant = server.tenant("in-band").await;
+    let made = answer(tenant.post("/v1/keys").json(&json!({"name": "", "scopes": ["subscribe:**"]}))).await.json();
+    let opened = Socket::open(&server, "/v1/ws", &[("sec-websocket-protocol", "plinth.v1.json".to_owned())]).await;
+    let mut socket = opened.unwrap_or_else(|refused| panic!("refused: {:?}", refused.problem));
+    // What ends before it has a credential is nothing to it.
+    assert_eq!(answer(server.root().post("/v1/tenants").json(&json!({"name": "gone"}))).await.status, 201);
+    assert_eq!(answer(server.root().delete("/v1/tenants/gone")).await.status, 204);
+    socket.send(json!({"type": "auth", "token": made["key"]})).await;
+    socket.frame("welcome").await;
+    let deleted = answer(tenant.delete(&format!("/v1/keys/{}", made["id"].as_str().unwrap()))).await;
+    assert_eq!(deleted.status, 204);
+    assert_eq!(socket.closed().await, Some(4401));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_several_partitions_get_one_receipt_each_in_the_order_of_the_frame() {
     let server = Server::start().await;

@@ -169,7 +169,7 @@ impl Auth {
 
     fn forget_issuer(&self, tenant: TenantId, name: &str) {
         self.0.jwt.forget(tenant, name);
-        self.announce_revocation();
+        self.announce_revocation(tenant);
     }
 
     async fn store_issuer(
@@ -207,7 +207,7 @@ impl Auth {
         let follow = move |auth: &Self| {
             auth.0.jwt.forget(id, &forgotten);
             if changes {
-                auth.announce_revocation();
+                auth.announce_revocation(id);
             }
         };
         let committed = self.commit_followed(Change { guards, docs, topics: vec![] }, follow).await;

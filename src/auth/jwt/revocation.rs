@@ -139,9 +139,9 @@ impl Auth {
         docs.push(DocOp::Put(key, documents::encode(&doc)));
         let guards = vec![Guard::Present(documents::tenant(tenant))];
         let (of_tenant, change) = (admin.tenant().clone(), Change { guards, docs, topics: vec![] });
-        let follow = move |auth: &Self| {
+        let follow = move |_: &Self| {
             of_tenant.revocations().fetch_add(1, Ordering::AcqRel);
-            auth.announce_revocation();
+            of_tenant.announce_revocation();
         };
         let committed = self.commit_followed(change, follow).await;
         let gone = || Error::NotFound(format!("there is no tenant {:?}", admin.tenant().name()));

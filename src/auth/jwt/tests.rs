@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+use futures::FutureExt;
 use plinth_storage::Log;
 use plinth_storage::env::Clock;
 use plinth_storage::log::LogOptions;
@@ -17,9 +18,12 @@ use plinth_storage::store;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{Action, Admin, Credential, KeyRequest, Operator, RootKeys, TenantSettings};
+use crate::auth::{
+    Action, Admin, Credential, KeyRequest, Operator, Revocations, RootKeys, TenantChange, TenantSettings,
+};
 
 mod remote;
+mod told;
 
 const ROOT: &str = "a-root-key-of-the-test-0123456789";
 const SECRET: &str = "a secret of the test that has sixty-four bytes, or a few more of them";
@@ -199,6 +203,11 @@ impl Signer {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(self.sign(alg, signed.as_bytes())))
     }
+}
+
+/// Whether a live connection that listens is told to ask again.
+fn is_told(revoked: &mut Revocations) -> bool {
+    revoked.changed().now_or_never().is_some()
 }
 
 fn claims() -> Value {
@@ -573,9 +582,9 @@ async fn a_key_that_is_withdrawn_takes_its_tokens_along_and_one_that_is_added_do
     assert!(
         world.auth.is_live(&caller) && world.enter(&token(&old, "1")).is_ok() && world.enter(&token(&new, "2")).is_ok()
     );
-    let revoked = world.auth.revoked();
+    let mut revoked = Revocations::of(&caller);
     world.trust("default", "id", asymmetric(&["ES256"], &[new.jwk(Some("2"))])).await;
-    assert!(revoked.has_changed().expect("the sender lives"), "live connections ask again");
+    assert!(is_told(&mut revoked), "live connections ask again");
     assert!(!world.auth.is_live(&caller));
     assert_eq!(world.fault(&token(&old, "1")), Fault::UnknownKey);
     assert!(world.enter(&token(&new, "2")).is_ok());
@@ -809,9 +818,9 @@ async fn a_minted_token_ends_with_its_time_and_with_its_key() {
     let minted = world.mint(&caller, &["publish:a"], "1h", None).expect("minted");
     assert_eq!(minted.expires_at, Timestamp((NOW + 600) * 1000), "not after its key");
     let bearer = world.enter(&minted.token).expect("good");
-    let revoked = world.auth.revoked();
+    let mut revoked = Revocations::of(&bearer);
     world.auth.delete_key(&world.admin("default"), &id).await.expect("deleted");
-    assert!(revoked.has_changed().expect("the sender lives"));
+    assert!(is_told(&mut revoked));
     assert!(!world.auth.is_live(&bearer));
     assert_eq!(world.fault(&minted.token), Fault::Claim);
 
@@ -909,9 +918,9 @@ async fn a_revoked_token_is_refused_at_once_and_what_it_opened_ends() {
         })
     };
     assert_eq!(live(), [true, true, true]);
-    let announced = world.auth.revoked();
+    let mut announced = Revocations::of(&callers[0].1);
     let made = world.auth.revoke(&world.admin("default"), Revoked::Token("b".into())).await.expect("revoked");
-    assert!(announced.has_changed().expect("the sender lives"));
+    assert!(is_told(&mut announced));
     assert_eq!(live(), [true, false, true]);
     assert_eq!(world.fault(&callers[1].0), Fault::Revoked);
     let before = Some(Timestamp((NOW - 60) * 1000));
@@ -1028,14 +1037,14 @@ async fn a_deletion_that_is_stored_after_its_answer_acts_then() {
     let world = World { clock, log, auth };
     world.trust("default", "id", symmetric(&["HS256"])).await;
     let caller = world.enter(&hs(&claims())).expect("trusted");
-    let mut revoked = world.auth.revoked();
+    let mut revoked = Revocations::of(&caller);
     store.on_put(|path| path.as_ref().contains("/wal/"), plinth_storage::testing::fault::PutFault::Hang);
     let deleted = world.auth.delete_issuer(&world.admin("default"), "id").await;
     assert!(matches!(deleted, Err(Error::Unknown(_))), "{deleted:?}");
     assert!(world.enter(&hs(&claims())).is_ok(), "it is not deleted yet, and is read again");
-    revoked.mark_unchanged();
+    is_told(&mut revoked);
     assert_eq!(store.release().await, 0);
-    revoked.changed().await.expect("the sender lives");
+    revoked.changed().await;
     assert_eq!(world.fault(&hs(&claims())), Fault::Audience);
     assert!(!world.auth.is_live(&caller));
 }

@@ -12,7 +12,7 @@ struct Late {
     world: World,
     key: NewKey,
     caller: Caller,
-    revoked: watch::Receiver<u64>,
+    revoked: Revocations,
 }
 
 /// With a tenant `late` and a key of it.
@@ -21,7 +21,8 @@ async fn late() -> Late {
     let patience = Duration::from_millis(200);
     let world = world_on(LogOptions { append_timeout: patience, ..LogOptions::new(store.stores()) }).await;
     let key = world.tenant("late").await;
-    let (caller, revoked) = (world.caller(&key.key), world.auth.revoked());
+    let caller = world.caller(&key.key);
+    let revoked = Revocations::of(&caller);
     Late { store, world, key, caller, revoked }
 }
 
@@ -38,14 +39,14 @@ impl Late {
         assert!(matches!(changed, Err(Error::Unknown(_))), "{changed:?}");
         assert_eq!(self.world.caller(&self.key.key).id(), self.caller.id(), "not yet, and it is read again");
         assert!(self.world.auth.is_live(&self.caller));
-        self.revoked.mark_unchanged();
+        is_told(&mut self.revoked);
         assert_eq!(self.store.release().await, 0);
     }
 
     /// Once it is told.
     async fn is_good(&mut self) -> (bool, bool) {
         let told = tokio::time::timeout(Duration::from_secs(30), self.revoked.changed()).await;
-        told.expect("it is told").expect("the sender lives");
+        told.expect("it is told");
         let enters = self.world.auth.authenticate(Credential::Bearer(&self.key.key), None).is_ok();
         (enters, self.world.auth.is_live(&self.caller))
     }
