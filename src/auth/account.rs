@@ -1,15 +1,15 @@
-//! On whose account a call is: that of its tenant, and that of its key when the key has quotas of its own.
+//! On whose account a call is: that of its tenant, and that of its key, which may have quotas of its own.
 
 use std::sync::Arc;
 
 use super::registry::TenantRef;
-use crate::broker::{Meter, Meters};
+use crate::broker::{KeyMeter, Meters};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Account {
     tenant: TenantRef,
-    key: Option<Arc<Meter>>,
+    key: Option<Arc<KeyMeter>>,
 }
 
 impl From<TenantRef> for Account {
@@ -19,9 +19,9 @@ impl From<TenantRef> for Account {
 }
 
 impl Account {
-    /// That of a key of the tenant, which has quotas of its own if there is a meter.
-    pub(super) fn of_key(tenant: TenantRef, key: Option<Arc<Meter>>) -> Self {
-        Self { tenant, key }
+    /// That of a key of the tenant.
+    pub(super) fn of_key(tenant: TenantRef, key: Arc<KeyMeter>) -> Self {
+        Self { tenant, key: Some(key) }
     }
 
     /// The tenant.
@@ -33,6 +33,6 @@ impl Account {
     /// What counts what is used, and holds it to the quotas.
     #[must_use]
     pub fn meters(&self) -> Meters<'_> {
-        Meters { tenant: self.tenant.meter(), key: self.key.as_ref() }
+        Meters { tenant: self.tenant.meter(), key: self.key.as_deref() }
     }
 }

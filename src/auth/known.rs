@@ -10,7 +10,7 @@ use super::scope::Scope;
 use super::secret::{self, SecretHash};
 use super::uses::LastUse;
 use super::{Auth, Miss};
-use crate::broker::documents::{self, ApiKeyDoc};
+use crate::broker::documents;
 
 /// A key as it is stored.
 pub(super) struct KnownKey {
@@ -85,7 +85,7 @@ impl Auth {
     }
 
     fn load_key(&self, id: &str) -> Result<KnownKey, Miss> {
-        let (doc, meter): (ApiKeyDoc, _) = self.0.key_meters.read(id, || self.load(&documents::api_key(id)))?;
+        let (doc, meter) = self.0.key_meters.read(id, || self.load(&documents::api_key(id)))?;
         let tenant = self.0.tenants.get(TenantId(doc.tenant)).map_err(Miss::Failed)?.ok_or(Miss::Absent)?;
         // A scope that this build cannot read allows nothing.
         let scopes: Vec<Scope> = doc.scopes.iter().filter_map(|text| Scope::parse(text).ok()).collect();

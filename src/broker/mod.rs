@@ -37,7 +37,7 @@ pub use self::offline::{NamedTopic, named_topics};
 pub use self::page::{Page, PageGap, PageRequest, Unit};
 pub use self::publish::{Publish, Published, PublishedPart};
 use self::quotas::{Capacity, Held};
-pub use self::quotas::{Exceeded, Left, Look, Meter, Meters, Opened, Room, UsageFigures, Whose};
+pub use self::quotas::{Exceeded, KeyMeter, Left, Look, Meter, Meters, Opened, Room, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 use self::system::Events;

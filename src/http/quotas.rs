@@ -10,7 +10,7 @@ use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Authed};
 use super::front::Front;
-use crate::broker::{Meter, Whose};
+use crate::broker::{KeyMeter, Meter, Whose};
 
 /// View the quotas of the own tenant with their use, and every limit.
 ///
@@ -35,10 +35,11 @@ pub(super) async fn view(
     };
     front.broker.count_kept(account.tenant()).await?;
     let meters = account.meters();
+    let of_key = meters.key.and_then(KeyMeter::meter);
     let report = QuotaReport {
         tenant: account.tenant().name().to_owned(),
         quotas: uses(meters.tenant, Whose::Tenant),
-        key_quotas: meters.key.map(|meter| uses(meter, Whose::Key)),
+        key_quotas: of_key.filter(|meter| meter.is_limited()).map(|meter| uses(meter, Whose::Key)),
         limits: LIMITS.iter().map(|limit| LimitInfo { value: front.limits.of(limit), ..limit.info() }).collect(),
     };
     Ok(convert::json(StatusCode::OK, &report))

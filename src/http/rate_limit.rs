@@ -106,7 +106,7 @@ mod tests {
     use plinth_api::quotas::Quotas;
 
     use super::*;
-    use crate::broker::Meter;
+    use crate::broker::{KeyMeter, Meter};
 
     fn told(meters: Meters<'_>) -> Vec<(String, String)> {
         let mut headers = HeaderMap::new();
@@ -119,7 +119,7 @@ mod tests {
     async fn what_is_limited_is_told_with_what_is_left_and_nothing_else() {
         let of_tenant = Quotas { requests_per_second: Some(10), connections: Some(3), ..Quotas::default() };
         let of_key = Quotas { publish_bytes_per_second: Some(u64::MAX), ..Quotas::default() };
-        let (tenant, key) = (Arc::new(Meter::new(&of_tenant)), Arc::new(Meter::new(&of_key)));
+        let (tenant, key) = (Arc::new(Meter::new(&of_tenant)), KeyMeter::new(&of_key));
         let meters = Meters { tenant: &tenant, key: Some(&key) };
         for _ in 0..4 {
             meters.request().unwrap();

@@ -248,6 +248,106 @@ async fn followers_of_every_transport_wait_for_their_quota_and_go_on_when_it_is_
     }
 }
 
+/// Sets the quotas of a key of the tenant `hog`.
+async fn set_of_key(client: &Client, id: &str, quotas: Value) {
+    let changed = answer(client.patch(&format!("/v1/keys/{id}")).json(&json!({"quotas": quotas}))).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+}
+
+/// What was delivered to the key `of` since it has had quotas, as it is told to who comes by it.
+async fn delivered_to_key(of: &Client) -> u64 {
+    let report = answer(of.get("/v1/quotas")).await.json();
+    let rows = report["key_quotas"].as_array().expect("it has quotas").clone();
+    let row = rows.into_iter().find(|row| row["quota"] == "delivered_records_per_second").unwrap();
+    row["total"].as_u64().unwrap()
+}
+
+// Fails when a caller keeps the meter that its key had when it came, which is none here.
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_that_come_to_a_key_act_on_what_it_has_open() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("t", 1).await;
+    let wanted = json!({"name": "", "scopes": ["publish:**", "subscribe:**"]});
+    let made = answer(client.post("/v1/keys").json(&wanted)).await.json();
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let limited = Client::new(server.url(), Some(key));
+    assert_eq!(answer(limited.get("/v1/quotas")).await.json()["key_quotas"], Value::Null);
+    let mut socket = Socket::with_key(&server, key).await;
+    let mut events = Client::new(server.url(), Some(key)).sse(RECORDS, None).await;
+    let publish_frame = |id: &str, count: usize| json!({"type": "publish", "id": id, "topic": "t", "records": vec![json!({"text": "x"}); count]});
+
+    set_of_key(&client, id, json!({"publish_records_per_second": 1, "connections": 3})).await;
+    socket.send(publish_frame("a", MANY)).await;
+    socket.frame("published").await;
+    socket.send(publish_frame("b", 1)).await;
+    let refused = socket.error(Some("b")).await;
+    assert_eq!(refused.violated_policies.as_deref(), Some(&["key.publish_records_per_second".to_owned()][..]));
+    // What was open before counts.
+    check_refused(&answer(Client::new(server.url(), Some(key)).get("/v1/quotas")).await, "key.connections");
+    assert_eq!(events.records(MANY).await.len(), MANY);
+
+    set_of_key(&client, id, json!({"delivered_records_per_second": 1})).await;
+    let before = delivered_to_key(&limited).await;
+    publish(&client, MANY).await;
+    assert_eq!(events.records(MANY).await.len(), MANY);
+    publish(&client, 1).await;
+    for _ in 0..20 {
+        assert_eq!(delivered_to_key(&limited).await - before, MANY as u64, "nothing more until it is paid for");
+    }
+    set_of_key(&client, id, json!({})).await;
+    assert_eq!(events.records(1).await.len(), 1);
+    socket.send(publish_frame("c", 1)).await;
+    socket.frame("published").await;
+}
+
+// Fails when a stream or connection keeps the quotas that its tenant had when it was opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_that_come_to_a_tenant_act_on_what_it_has_open() {
+    let server = Server::start().await;
+    let client = server.tenant("hog").await;
+    client.make_topic("t", 1).await;
+    let mut socket = Socket::with_key(&server, &client.make_key(&["subscribe:**"]).await).await;
+    socket.send(json!({"type": "subscribe", "id": "s", "topics": ["t"]})).await;
+    socket.frame("subscribed").await;
+    let mut events = client.sse(RECORDS, None).await;
+    set(&server, "hog", json!({"delivered_records_per_second": 1, "followers": 2})).await;
+    check_refused(&answer(client.get(RECORDS).header("Accept", NDJSON)).await, "followers");
+    publish(&client, MANY).await;
+    assert_eq!((events.records(MANY).await.len(), socket.records(MANY).await.0.len()), (MANY, MANY));
+    publish(&client, 1).await;
+    for _ in 0..20 {
+        assert_eq!(shown(&client, "delivered_records_per_second").await.2, Some(2 * MANY as u64));
+    }
+    set(&server, "hog", json!({})).await;
+    assert_eq!((events.records(1).await.len(), socket.records(1).await.0.len()), (1, 1));
+}
+
+// Fails when the text of what is limited outlives the quotas that it tells of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_tell_of_quotas_follows_their_changes() {
+    let server = Server::start().await;
+    let admin = server.tenant("hog").await;
+    let made = answer(admin.post("/v1/keys").json(&json!({"name": "", "scopes": ["subscribe:**"]}))).await.json();
+    let id = made["id"].as_str().unwrap();
+    let client = Client::new(server.url(), made["key"].as_str());
+    let told = async || answer(client.get("/v1/topics")).await.header("ratelimit-policy").map(str::to_owned);
+    assert_eq!(told().await, None);
+    set_of_key(&admin, id, json!({"connections": 7})).await;
+    assert_eq!(told().await.as_deref(), Some(r#""key.connections";q=7;qu="connections""#));
+    set(&server, "hog", json!({"requests_per_second": 1_000_000})).await;
+    let both = r#""requests_per_second";q=1000000;w=1, "key.connections";q=7;qu="connections""#;
+    assert_eq!(told().await.as_deref(), Some(both));
+    set(&server, "hog", json!({"requests_per_second": 2_000_000})).await;
+    set_of_key(&admin, id, json!({"connections": 8})).await;
+    let both = r#""requests_per_second";q=2000000;w=1, "key.connections";q=8;qu="connections""#;
+    assert_eq!(told().await.as_deref(), Some(both));
+    set_of_key(&admin, id, json!({})).await;
+    assert_eq!(told().await.as_deref(), Some(r#""requests_per_second";q=2000000;w=1"#));
+    set(&server, "hog", json!({})).await;
+    assert_eq!(told().await, None);
+}
+
 // Fails when a follower begins with nothing to wait for: each one that comes again gets its first batch for nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_and_comes_again_still_owes() {

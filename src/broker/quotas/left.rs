@@ -57,7 +57,7 @@ impl<'a> Meters<'a> {
         let mut moment = None;
         let mut now = || *moment.get_or_insert_with(Instant::now);
         let tenant = self.tenant.look(Whose::Tenant, &mut now);
-        [tenant, self.key.and_then(|key| key.look(Whose::Key, now))]
+        [tenant, self.key_meter().and_then(|key| key.look(Whose::Key, now))]
     }
 }
 

@@ -7,6 +7,7 @@
 mod bucket;
 mod charge;
 mod kept;
+mod key;
 mod left;
 mod limits;
 mod pace;
@@ -25,13 +26,14 @@ use tokio::time::Instant;
 use self::bucket::Bucket;
 use self::kept::Kept;
 pub(super) use self::kept::TopicPlace;
+pub use self::key::KeyMeter;
 pub use self::left::{Left, Look};
 pub use self::limits::{Exceeded, Whose};
 use self::limits::{Limits, RATES};
 pub(super) use self::pace::Pace;
 pub use self::share::Room;
 pub(super) use self::share::{Capacity, Held};
-use self::usage::{OpenThing, Usage};
+use self::usage::{OpenCount, OpenThing, Usage};
 pub use self::usage::{Opened, UsageFigures};
 use super::error::Error;
 
@@ -39,6 +41,7 @@ use super::error::Error;
 #[derive(Debug)]
 pub struct Meter {
     usage: Usage,
+    open: Arc<OpenCount>,
     kept: Kept,
     /// What its requests under way hold, in bytes, by [`Held`].
     waiting: [AtomicU64; 2],
@@ -56,14 +59,22 @@ pub struct Meter {
 pub struct Meters<'a> {
     /// Of the tenant.
     pub tenant: &'a Arc<Meter>,
-    /// Of the key.
-    pub key: Option<&'a Arc<Meter>>,
+    /// Of the key, which may have no quotas yet.
+    pub key: Option<&'a KeyMeter>,
 }
 
 impl Default for Meter {
     fn default() -> Self {
+        Self::counting(Arc::default())
+    }
+}
+
+impl Meter {
+    /// One without quotas, of which `open` is open already.
+    fn counting(open: Arc<OpenCount>) -> Self {
         Self {
             usage: Usage::default(),
+            open,
             kept: Kept::default(),
             waiting: Default::default(),
             limits: ArcSwapOption::empty(),
@@ -72,9 +83,7 @@ impl Default for Meter {
             changes: watch::Sender::new(0),
         }
     }
-}
 
-impl Meter {
     /// A meter with quotas.
     #[must_use]
     pub fn new(quotas: &Quotas) -> Self {
@@ -98,7 +107,13 @@ impl Meter {
     /// What was used since the start of the node, and what is open.
     #[must_use]
     pub fn usage(&self) -> UsageFigures {
-        self.usage.figures()
+        self.usage.figures(&self.open)
+    }
+
+    /// Whether any quota is set.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limits.load().is_some()
     }
 
     /// How much of a quota there is; none when it is not limited.
@@ -178,15 +193,6 @@ impl Meter {
         due.max().filter(|due| *due > now).and_then(|due| moment.checked_add(Duration::from_nanos(due - now)))
     }
 
-    fn open(&self, thing: OpenThing, whose: Whose) -> Result<(), Exceeded> {
-        let quota = match thing {
-            OpenThing::Connection => Quota::Connections,
-            OpenThing::Follower => Quota::Followers,
-        };
-        let limit = self.limit(quota).unwrap_or(u64::MAX);
-        if self.usage.try_open(thing, limit) { Ok(()) } else { Err(Exceeded::held(quota, whose, limit)) }
-    }
-
     fn bucket(&self, quota: Quota) -> &Bucket {
         &self.buckets[quota as usize]
     }
@@ -201,7 +207,7 @@ impl<'a> Meters<'a> {
     /// Whether any quota is set.
     #[must_use]
     pub fn are_limited(&self) -> bool {
-        self.each().any(|(meter, _)| meter.limits.load().is_some())
+        self.each().any(|(meter, _)| meter.is_limited())
     }
 
     /// Counts a request.
@@ -257,12 +263,17 @@ impl<'a> Meters<'a> {
 
     fn take(&self, taken: &[(Quota, u64)]) -> Result<(), Exceeded> {
         self.tenant.take(Whose::Tenant, taken)?;
-        let Some(key) = self.key else { return Ok(()) };
+        let Some(key) = self.key_meter() else { return Ok(()) };
         key.take(Whose::Key, taken).inspect_err(|_| self.tenant.give_back(taken))
     }
 
     fn each(&self) -> impl Iterator<Item = (&'a Arc<Meter>, Whose)> + use<'a> {
-        [Some((self.tenant, Whose::Tenant)), self.key.map(|key| (key, Whose::Key))].into_iter().flatten()
+        [Some((self.tenant, Whose::Tenant)), self.key_meter().map(|key| (key, Whose::Key))].into_iter().flatten()
+    }
+
+    /// The meter of the key, once it has had quotas.
+    fn key_meter(&self) -> Option<&'a Arc<Meter>> {
+        self.key.and_then(KeyMeter::meter)
     }
 }
 

@@ -35,7 +35,8 @@ impl Pace {
     fn paused(meters: Meters<'_>, until: impl FnOnce() -> Option<Instant>) -> Self {
         // Before the moment is computed, so that no change falls between.
         let limited = meters.are_limited();
-        let changes = limited.then(|| [Some(meters.tenant), meters.key].map(|meter| Some(meter?.changes.subscribe())));
+        let changes =
+            limited.then(|| [Some(meters.tenant), meters.key_meter()].map(|meter| Some(meter?.changes.subscribe())));
         let pause = until().zip(changes).map(|(until, changes)| Box::new(Pause { until, changes }));
         Self { pause }
     }

@@ -1,7 +1,7 @@
 use super::*;
 
-fn both(tenant: &Quotas, key: &Quotas) -> (Arc<Meter>, Arc<Meter>) {
-    (Arc::new(Meter::new(tenant)), Arc::new(Meter::new(key)))
+fn both(tenant: &Quotas, key: &Quotas) -> (Arc<Meter>, KeyMeter) {
+    (Arc::new(Meter::new(tenant)), KeyMeter::new(key))
 }
 
 fn remaining(meter: &Meter, quota: Quota) -> Option<u64> {
@@ -10,7 +10,8 @@ fn remaining(meter: &Meter, quota: Quota) -> Option<u64> {
 
 #[test]
 fn what_a_key_uses_counts_for_its_tenant_too() {
-    let (tenant, key) = both(&Quotas::default(), &Quotas::default());
+    let quotas = Quotas { connections: Some(9), ..Quotas::default() };
+    let (tenant, key) = both(&Quotas::default(), &quotas);
     let of_key = Meters { tenant: &tenant, key: Some(&key) };
     of_key.request().expect("nothing is limited");
     of_key.published(2, 30);
@@ -18,6 +19,7 @@ fn what_a_key_uses_counts_for_its_tenant_too() {
     let (stream, connection) = (of_key.follower().expect("room"), of_key.connection().expect("room"));
     let used = UsageFigures { requests: 1, records_published: 2, bytes_published: 30, ..UsageFigures::default() };
     let open = UsageFigures { followers: 1, connections: 1, ..used };
+    let key = key.meter().expect("it has quotas");
     assert_eq!(key.usage(), open);
     assert_eq!(tenant.usage(), UsageFigures { records_delivered: 5, bytes_delivered: 70, ..open });
     drop((stream, connection));
@@ -42,7 +44,29 @@ async fn what_one_quota_refuses_is_taken_of_no_other() {
     assert_eq!(remaining(&tenant, Quota::PublishRecordsPerSecond), Some(9));
     charge.give_back();
     assert_eq!(remaining(&tenant, Quota::PublishBytesPerSecond), Some(100));
-    assert_eq!(remaining(&key, Quota::PublishBytesPerSecond), Some(50));
+    assert_eq!(remaining(key.meter().expect("it has quotas"), Quota::PublishBytesPerSecond), Some(50));
+}
+
+// Fails when what is open is counted from the first quotas on, or a holder keeps what it found when it came.
+#[test]
+fn quotas_that_come_to_a_key_act_on_all_who_hold_it_and_know_what_is_open() {
+    let (tenant, key) = both(&Quotas::default(), &Quotas::default());
+    let meters = Meters { tenant: &tenant, key: Some(&key) };
+    let (first, second) = (meters.connection().expect("room"), meters.connection().expect("room"));
+    meters.take_publish(9, 9).expect("nothing is limited").give_back();
+    assert!(key.meter().is_none() && !meters.are_limited());
+    key.set(&Quotas { connections: Some(2), publish_records_per_second: Some(1), ..Quotas::default() });
+    assert_eq!(meters.connection().expect_err("two are open").whose, Whose::Key);
+    assert_eq!(tenant.usage().connections, 2);
+    meters.take_publish(1, 1).expect("the first").settle(1, 1);
+    assert_eq!(meters.take_publish(1, 1).expect_err("the second").whose, Whose::Key);
+    drop(first);
+    assert_eq!(key.meter().expect("it has quotas").usage().connections, 1);
+    let third = meters.connection().expect("room again");
+    key.set(&Quotas::default());
+    assert!(meters.connection().is_ok() && !meters.are_limited());
+    drop((second, third));
+    assert_eq!((tenant.usage().connections, key.meter().expect("it had quotas").usage().connections), (0, 0));
 }
 
 // Fails when a refusal by the key leaves the tenant's count as it is.

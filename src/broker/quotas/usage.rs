@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use plinth_api::quotas::Quota;
+
 use super::{Exceeded, Meter, Meters, Whose};
 
 /// The counters.
@@ -16,6 +18,11 @@ pub(super) struct Usage {
     bytes_published: AtomicU64,
     records_delivered: AtomicU64,
     bytes_delivered: AtomicU64,
+}
+
+/// What is open.
+#[derive(Debug, Default)]
+pub(super) struct OpenCount {
     connections: AtomicU64,
     followers: AtomicU64,
 }
@@ -49,8 +56,8 @@ pub(super) enum OpenThing {
 /// A connection or follower that counts as open until this is dropped.
 #[derive(Debug)]
 pub struct Opened {
-    tenant: Arc<Meter>,
-    key: Option<Arc<Meter>>,
+    tenant: Arc<OpenCount>,
+    key: Option<Arc<OpenCount>>,
     thing: OpenThing,
 }
 
@@ -69,7 +76,7 @@ impl Usage {
         self.bytes_delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn figures(&self) -> UsageFigures {
+    pub(super) fn figures(&self, open: &OpenCount) -> UsageFigures {
         let look = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         UsageFigures {
             requests: look(&self.requests),
@@ -77,22 +84,32 @@ impl Usage {
             bytes_published: look(&self.bytes_published),
             records_delivered: look(&self.records_delivered),
             bytes_delivered: look(&self.bytes_delivered),
-            connections: look(&self.connections),
-            followers: look(&self.followers),
+            connections: look(&open.connections),
+            followers: look(&open.followers),
+        }
+    }
+}
+
+impl OpenCount {
+    /// Counts one more, unless as many are open as `meter` allows.
+    pub(super) fn open(&self, thing: OpenThing, meter: Option<&Meter>, whose: Whose) -> Result<(), Exceeded> {
+        let quota = match thing {
+            OpenThing::Connection => Quota::Connections,
+            OpenThing::Follower => Quota::Followers,
+        };
+        let limit = meter.and_then(|meter| meter.limit(quota)).unwrap_or(u64::MAX);
+        let one_more = |open: u64| (open < limit).then_some(open + 1);
+        match self.of(thing).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Exceeded::held(quota, whose, limit)),
         }
     }
 
-    /// Counts one more, unless `limit` are open.
-    pub(super) fn try_open(&self, thing: OpenThing, limit: u64) -> bool {
-        let one_more = |open: u64| (open < limit).then_some(open + 1);
-        self.open(thing).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
-    }
-
     fn close(&self, thing: OpenThing) {
-        self.open(thing).fetch_sub(1, Ordering::Relaxed);
+        self.of(thing).fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn open(&self, thing: OpenThing) -> &AtomicU64 {
+    fn of(&self, thing: OpenThing) -> &AtomicU64 {
         match thing {
             OpenThing::Connection => &self.connections,
             OpenThing::Follower => &self.followers,
@@ -102,19 +119,21 @@ impl Usage {
 
 impl Opened {
     pub(super) fn count(meters: Meters<'_>, thing: OpenThing) -> Result<Self, Exceeded> {
-        meters.tenant.open(thing, Whose::Tenant)?;
-        if let Some(key) = meters.key {
-            key.open(thing, Whose::Key).inspect_err(|_| meters.tenant.usage.close(thing))?;
+        let tenant = &meters.tenant.open;
+        tenant.open(thing, Some(meters.tenant), Whose::Tenant)?;
+        let key = meters.key.map(|key| (key.open_count(), key.meter()));
+        if let Some((key, meter)) = key {
+            key.open(thing, meter.map(Arc::as_ref), Whose::Key).inspect_err(|_| tenant.close(thing))?;
         }
-        Ok(Self { tenant: Arc::clone(meters.tenant), key: meters.key.cloned(), thing })
+        Ok(Self { tenant: Arc::clone(tenant), key: key.map(|(key, _)| Arc::clone(key)), thing })
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.tenant.usage.close(self.thing);
+        self.tenant.close(self.thing);
         if let Some(key) = &self.key {
-            key.usage.close(self.thing);
+            key.close(self.thing);
         }
     }
 }
