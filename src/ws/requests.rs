@@ -88,7 +88,7 @@ impl Session {
         match done {
             Done::Admitted { id, token, newer, result } => {
                 self.admitting = false;
-                return if newer { self.refreshed(id, result) } else { self.authenticated(id, &token, result) };
+                return if newer { self.refreshed(id, &token, result) } else { self.authenticated(id, &token, result) };
             }
             Done::Published { id, topic, records, payload_bytes, frame_bytes, result } => {
                 self.request_bytes -= frame_bytes;
@@ -186,13 +186,18 @@ impl Session {
                 self.go_on_as(caller)
             }
             Err(denied) => {
-                let problem = problem_of_denied(&denied);
-                if let Some(claim) = self.front.auth.claim(Credential::Bearer(token)) {
-                    Attempt::socket(&self.visit).refused(&self.front, &claim, (problem.status, problem.code));
-                }
-                self.refuse(id, problem);
+                self.note_refused(token, &denied);
+                self.refuse(id, problem_of_denied(&denied));
                 Some(Ending::Close(close::CREDENTIAL_ENDED, "credential refused"))
             }
+        }
+    }
+
+    /// Notes that a credential was refused, where its tenant is known.
+    fn note_refused(&self, token: &str, denied: &Denied) {
+        if let Some(claim) = self.front.auth.claim(Credential::Bearer(token)) {
+            let problem = problem_of_denied(denied);
+            Attempt::socket(&self.visit).refused(&self.front, &claim, (problem.status, problem.code));
         }
     }
 
@@ -214,7 +219,8 @@ impl Session {
         }
     }
 
-    fn refreshed(&mut self, id: Option<String>, result: Result<Caller, Denied>) -> Option<Ending> {
+    fn refreshed(&mut self, id: Option<String>, token: &str, result: Result<Caller, Denied>) -> Option<Ending> {
+        let result = result.inspect_err(|denied| self.note_refused(token, denied));
         match result.map_err(Refusal::from).and_then(|newer| self.successor(newer)) {
             Ok(caller) => {
                 let expires_at = caller.expires_at().map(|end| end.0);

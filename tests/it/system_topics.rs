@@ -229,6 +229,11 @@ async fn what_is_refused_is_written_down_also_a_credential_of_which_the_tenant_i
     assert!(expired.try_ws().await.is_none());
     let socket = next(&mut audit, |record| record["operation"] == "upgrade").await;
     assert_eq!(socket["type"], "unauthenticated");
+    let mut open = weak.ws().await;
+    open.send(&json!({"type": "refresh", "id": "r", "token": key})).await;
+    open.frame("error").await;
+    let refresh = next(&mut audit, |record| record["operation"] == "upgrade").await;
+    assert_eq!((&refresh["type"], &refresh["credential"]), (&json!("unauthenticated"), &json!(format!("key:{id}"))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

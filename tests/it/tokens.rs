@@ -53,6 +53,36 @@ pub(crate) async fn with_scopes(server: &Server, scopes: &[&str]) -> String {
     signed(SECRET, &claims(now(server).await, scopes))
 }
 
+/// A token that was good until its issuer was deleted.
+pub(crate) async fn of_a_deleted_issuer(server: &Server, scopes: &[&str]) -> String {
+    let name = "https://gone.example";
+    let trusted = answer(server.client().put("/v1/issuers/zz-gone").json(&issuer(name, &[]))).await;
+    assert_eq!(trusted.status, 201, "{}", trusted.text());
+    let mut claims = claims(now(server).await, scopes);
+    claims["iss"] = json!(name);
+    let token = signed(SECRET, &claims);
+    assert_eq!(answer(holder(server, &token).get("/v1/topics")).await.status, 200);
+    assert_eq!(answer(server.client().delete("/v1/issuers/zz-gone")).await.status, 204);
+    token
+}
+
+/// A token that the cluster minted for a subject, and that was good once.
+pub(crate) async fn minted(server: &Server, subject: &str) -> String {
+    let wanted = json!({"scopes": ["publish:**", "subscribe:**", "manage:**"], "subject": subject});
+    let minted = answer(server.client().post("/v1/tokens").json(&wanted)).await;
+    assert_eq!(minted.status, 201, "{}", minted.text());
+    let token = minted.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(answer(holder(server, &token).get("/v1/topics")).await.status, 200);
+    token
+}
+
+/// The `jti` of a token.
+pub(crate) fn id_of(token: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).expect("three parts")).expect("base64url");
+    let claims: Value = serde_json::from_slice(&claims).expect("claims are JSON");
+    claims["jti"].as_str().expect("a minted token has an id").to_owned()
+}
+
 /// Tokens that are not good, each for another reason.
 pub(crate) async fn bad(server: &Server) -> Vec<String> {
     trust(server).await;

@@ -38,6 +38,9 @@ pub(super) enum Bad {
     TokenForAnotherAudience,
     TokenOfAnotherIssuer,
     TokenOfADeletedKey,
+    TokenOfADeletedIssuer,
+    TokenRevokedById,
+    TokenOfARevokedSubject,
     TicketAsKey,
     SpentTicket,
     /// A good ticket, which opens live transports and nothing else.
@@ -47,7 +50,7 @@ pub(super) enum Bad {
     RootWithoutTenant,
 }
 
-pub(super) const BAD: [Bad; 25] = [
+pub(super) const BAD: [Bad; 28] = [
     Bad::Nothing,
     Bad::OtherScheme,
     Bad::Empty,
@@ -67,6 +70,9 @@ pub(super) const BAD: [Bad; 25] = [
     Bad::TokenForAnotherAudience,
     Bad::TokenOfAnotherIssuer,
     Bad::TokenOfADeletedKey,
+    Bad::TokenOfADeletedIssuer,
+    Bad::TokenRevokedById,
+    Bad::TokenOfARevokedSubject,
     Bad::TicketAsKey,
     Bad::SpentTicket,
     Bad::Ticket,
@@ -104,6 +110,9 @@ impl Bad {
             | Self::TokenForAnotherAudience
             | Self::TokenOfAnotherIssuer
             | Self::TokenOfADeletedKey
+            | Self::TokenOfADeletedIssuer
+            | Self::TokenRevokedById
+            | Self::TokenOfARevokedSubject
             | Self::TicketAsKey
             | Self::SpentTicket => Some(ErrorCode::Unauthenticated),
         }
@@ -170,6 +179,9 @@ impl World {
             | Bad::TokenForAnotherAudience
             | Bad::TokenOfAnotherIssuer
             | Bad::TokenOfADeletedKey
+            | Bad::TokenOfADeletedIssuer
+            | Bad::TokenRevokedById
+            | Bad::TokenOfARevokedSubject
             | Bad::TicketAsKey
             | Bad::OfASuspendedTenant => {
                 request(&Client::new(self.server.url(), Some(&self.tokens[&kind])), route, names)
@@ -252,6 +264,9 @@ async fn made(server: &Server, kind: Bad) -> Option<String> {
             assert_eq!(gone.status, 204);
             minted.json()["token"].as_str().unwrap().to_owned()
         }
+        Bad::TokenOfADeletedIssuer => tokens::of_a_deleted_issuer(server, &ALL).await,
+        Bad::TokenRevokedById => revoked(server, "zz-by-id", |token| json!({"token_id": tokens::id_of(token)})).await,
+        Bad::TokenOfARevokedSubject => revoked(server, "zz-by-subject", |_| json!({"subject": "zz-by-subject"})).await,
         Bad::TicketAsKey => ticket(server).await,
         Bad::SpentTicket => {
             let ticket = ticket(server).await;
@@ -267,6 +282,14 @@ async fn made(server: &Server, kind: Bad) -> Option<String> {
         }
     };
     Some(token)
+}
+
+/// A token of a subject that was good until it was revoked.
+async fn revoked(server: &Server, subject: &str, what: impl Fn(&str) -> Value) -> String {
+    let token = tokens::minted(server, subject).await;
+    let revoked = answer(server.client().post("/v1/revocations").json(&what(&token))).await;
+    assert_eq!(revoked.status, 201, "{}", revoked.text());
+    token
 }
 
 async fn ticket(server: &Server) -> String {

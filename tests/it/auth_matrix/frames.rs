@@ -28,6 +28,41 @@ async fn a_bad_credential_in_the_first_frame_ends_the_connection() {
     }
 }
 
+// Fails when `refresh` is checked in another way than the header, or its caller is taken over before it is let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_credential_in_a_refresh_is_refused_and_the_connection_gains_and_loses_nothing() {
+    let world = World::new().await;
+    let reader = world.server.client().make_key(&["subscribe:zz-here"]).await;
+    let mut socket = Socket::with_key(&world.server, &reader).await;
+    for kind in BAD {
+        let Some(token) = world.token(kind) else { continue };
+        socket.send(json!({"type": "refresh", "id": "r", "token": token})).await;
+        let expected =
+            if kind == Bad::OfASuspendedTenant { ErrorCode::TenantSuspended } else { ErrorCode::Unauthenticated };
+        assert_eq!(socket.error(Some("r")).await.code, expected, "{kind:?}");
+        for topic in ["zz-here", "zz-none"] {
+            socket.send(json!({"type": "publish", "id": "p", "topic": topic, "records": [{"text": "x"}]})).await;
+            assert_eq!(socket.error(Some("p")).await.code, ErrorCode::Forbidden, "{kind:?}");
+        }
+        socket.send(json!({"type": "subscribe", "id": "s", "topics": ["zz-here"]})).await;
+        socket.frame("subscribed").await;
+        socket.send(json!({"type": "unsubscribe", "sub": "s"})).await;
+        socket.past_caught_up("unsubscribed").await;
+    }
+    // Neither does one that is good and somebody else's, nor the root key.
+    for (token, expected) in [
+        (world.server.key(), ErrorCode::Forbidden),
+        (crate::harness::ROOT_KEY, ErrorCode::Forbidden),
+        (&*world.foreign.make_key(&["admin", "publish:**", "subscribe:**"]).await, ErrorCode::Forbidden),
+    ] {
+        socket.send(json!({"type": "refresh", "id": "r", "token": token})).await;
+        assert_eq!(socket.error(Some("r")).await.code, expected);
+        socket.send(json!({"type": "publish", "id": "p", "topic": "zz-here", "records": [{"text": "x"}]})).await;
+        assert_eq!(socket.error(Some("p")).await.code, ErrorCode::Forbidden);
+    }
+    assert_eq!(world.server.client().count("zz-here").await, 0, "nothing was stored");
+}
+
 /// Each frame that names a topic.
 fn frames(topic: &str) -> [Value; 3] {
     [
