@@ -157,6 +157,9 @@ pub(super) async fn remove(
 ///
 /// A browser that used one on a stream of events or a WebSocket may come back for 12 hours with the cookie that it got,
 /// to read, while the caller's key lives.
+///
+/// At most 10,000 tickets of a tenant wait for their use. One more is made all the same, and the oldest of the tenant is
+/// good no more.
 #[utoipa::path(
     post,
     path = "/v1/tickets",

@@ -107,6 +107,9 @@ pub(super) async fn change(
 }
 
 /// Delete a tenant with its keys, topics and records.
+///
+/// Its credentials end at once. Asked for again while the rest of it is still being deleted, it goes on with that and is
+/// answered 204, too; 404 once its name is free.
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{tenant}",
