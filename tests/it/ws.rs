@@ -413,7 +413,8 @@ async fn a_publish_that_fails_says_that_nothing_is_stored() {
     assert_eq!(server.client().count("t").await, 0);
 }
 
-// Fails when a connection does not listen to the tenant of a credential that came in a frame.
+// Fails when a credential that came in a frame is never looked at again. A connection that does not listen to its tenant would
+// end with its next ping, which is not told apart here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_came_in_the_first_frame_ends_its_connection_when_it_ends() {
     let server = Server::start().await;
