@@ -212,7 +212,7 @@ pub struct Given {
     pub otlp_endpoint: Option<String>,
     /// Which part of the requests is traced that their clients do not trace [default: 0.01]
     ///
-    /// From 0 to 1. One whose header `traceparent` says that its trace is recorded is always traced, up to 200 per second.
+    /// From 0 to 1. One whose header `traceparent` says that its trace is recorded is always traced, up to 100 per second.
     #[arg(long, env = "PLINTH_TRACE_RATIO", value_name = "RATIO")]
     pub trace_ratio: Option<Ratio>,
 }

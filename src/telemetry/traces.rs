@@ -35,8 +35,9 @@ use super::context::TraceContext;
 /// The name of the span of a request.
 pub const REQUEST: &str = "request";
 
-/// Most requests that are traced per second: of those that the ratio chooses and those that their clients trace.
-pub const TRACED_PER_SECOND_MAX: u32 = 200;
+/// Most requests that are traced per second of those that the ratio chooses, and of those that their clients trace: two
+/// budgets, for anybody can say that he traces.
+pub const TRACED_PER_SECOND_MAX: u32 = 100;
 
 /// How long one export may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,8 +160,8 @@ pub struct Sampling {
     /// Those whose random number is below.
     below: u64,
     drawn: AtomicU64,
-    /// The second that is running, and how many were chosen in it.
-    chosen: Mutex<(u64, u32)>,
+    /// The second that is running, and how many were chosen in it by the ratio and by their clients.
+    chosen: Mutex<(u64, [u32; 2])>,
 }
 
 impl Sampling {
@@ -170,16 +171,16 @@ impl Sampling {
         Self {
             below: u64::try_from(below).unwrap_or(u64::MAX),
             drawn: AtomicU64::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
-            chosen: Mutex::new((0, 0)),
+            chosen: Mutex::new((0, [0, 0])),
         }
     }
 
-    /// Whether a request is traced: as its client does; without a trace of the client by chance. No more than so many per
-    /// second.
+    /// Whether a request is traced: as its client does; without a trace of the client by chance. Of either kind no more
+    /// than so many per second.
     #[must_use]
     pub fn chooses(&self, parent: Option<&TraceContext>, now: Timestamp) -> bool {
         let wanted = parent.map_or_else(|| self.draw() < self.below, |parent| parent.sampled);
-        wanted && self.has_room(now.0 / 1_000)
+        wanted && self.has_room(usize::from(parent.is_some()), now.0 / 1_000)
     }
 
     /// A number by chance: SplitMix64 over a counter.
@@ -191,13 +192,13 @@ impl Sampling {
         mixed ^ (mixed >> 31)
     }
 
-    fn has_room(&self, second: u64) -> bool {
+    fn has_room(&self, budget: usize, second: u64) -> bool {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         if chosen.0 != second {
-            *chosen = (second, 0);
+            *chosen = (second, [0, 0]);
         }
-        chosen.1 += 1;
-        chosen.1 <= TRACED_PER_SECOND_MAX
+        chosen.1[budget] += 1;
+        chosen.1[budget] <= TRACED_PER_SECOND_MAX
     }
 }
 
@@ -259,5 +260,7 @@ mod tests {
         };
         assert_eq!(in_second(1), TRACED_PER_SECOND_MAX as usize);
         assert_eq!(in_second(2), TRACED_PER_SECOND_MAX as usize);
+        // Fails when there is one budget for both: strangers would take the operator's.
+        assert!(sampling.chooses(None, Timestamp(2_999)), "what the ratio chooses is traced all the same");
     }
 }
