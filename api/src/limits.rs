@@ -161,7 +161,8 @@ macro_rules! setting {
 
 use Beyond::{Close, Continued, Ended, Queued, Refused, Reset, Status};
 use ErrorCode::{
-    InvalidRequest, InvalidTopicName, QuotaExceeded, RequestTimeout, TooLarge, Unauthenticated, Unprocessable,
+    InvalidRequest, InvalidTopicName, Overloaded, QuotaExceeded, RequestTimeout, TooLarge, Unauthenticated,
+    Unprocessable,
 };
 
 limits! {
@@ -287,6 +288,13 @@ limits! {
     HTTP2_HEADERS_BYTES_MAX: u32 = 32 * 1024; Bytes, Status(431);
     /// Most requests under way on one HTTP/2 connection.
     HTTP2_STREAMS_MAX: u32 = 128; Count, Reset;
+    /// From how many bytes of answers that an HTTP/2 connection has not taken on its streams are given no more: two of the
+    /// largest batches, so that one that is not taken does not hold up the others.
+    HTTP2_HELD_BYTES_MAX: usize = 2 * STORED_BATCH_BYTES_MAX; Bytes, Queued;
+    /// Most that a node holds of publishes under way, in bytes; tenants share it by what is free.
+    PUBLISHES_HELD_BYTES_MAX: u64 = 128 * 1024 * 1024; Bytes, Refused(Overloaded);
+    /// Most that a node holds of pages that are not sent yet, in bytes; tenants share it by what is free.
+    PAGES_HELD_BYTES_MAX: u64 = 128 * 1024 * 1024; Bytes, Refused(Overloaded);
     /// Most open connections of a node.
     CONNECTIONS_MAX: usize = 20_000; Count, Ended, MaxConnections;
     /// Most open connections of one client address.

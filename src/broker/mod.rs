@@ -22,6 +22,7 @@ mod terms;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use plinth_api::limits::{PAGES_HELD_BYTES_MAX, PUBLISHES_HELD_BYTES_MAX};
 use plinth_storage::Log;
 use plinth_storage::log::{Change, DocOp, Guard};
 
@@ -53,8 +54,6 @@ pub struct BrokerOptions {
     pub render_bytes_max: u64,
     /// Topics whose settings are held decoded.
     pub topics_max: usize,
-    /// What publishes under way may hold, in bytes, and as much again what pages may. One tenant alone gets half.
-    pub request_bytes_max: u64,
 }
 
 /// Publishes, reads and manages topics. Cheap to clone.
@@ -72,7 +71,7 @@ struct Shared {
 
 impl Default for BrokerOptions {
     fn default() -> Self {
-        Self { render_bytes_max: 64 * 1024 * 1024, topics_max: 100_000, request_bytes_max: 128 * 1024 * 1024 }
+        Self { render_bytes_max: 64 * 1024 * 1024, topics_max: 100_000 }
     }
 }
 
@@ -85,8 +84,8 @@ impl Broker {
         let cursors = cursor_key(&log).await?;
         let catalog = Arc::new(Catalog::new(log.clone(), options.topics_max));
         let rendered = RenderCache::new(options.render_bytes_max);
-        let [publishes, pages] =
-            [Held::Publishes, Held::Pages].map(|held_by| Capacity::new(held_by, options.request_bytes_max));
+        let publishes = Capacity::new(Held::Publishes, PUBLISHES_HELD_BYTES_MAX);
+        let pages = Capacity::new(Held::Pages, PAGES_HELD_BYTES_MAX);
         Ok(Self(Arc::new(Shared { log, catalog, cursors, rendered, publishes, pages })))
     }
 

@@ -10,12 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Bytes;
-use plinth_api::limits::STORED_BATCH_BYTES_MAX;
+use plinth_api::limits::HTTP2_HELD_BYTES_MAX;
 
 use super::watch::Watch;
 
-/// From here on no body is asked: two of the largest batches, so that one that is not taken does not hold up the others.
-pub(super) const PINNED_BYTES_MAX: usize = 2 * STORED_BATCH_BYTES_MAX;
 /// Smaller pieces are not counted: as many as there are streams do not matter.
 const COUNTED_BYTES_MIN: usize = 4 * 1024;
 
@@ -54,12 +52,12 @@ impl Pinned {
     }
 
     fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::SeqCst) < PINNED_BYTES_MAX
+        self.bytes.load(Ordering::SeqCst) < HTTP2_HELD_BYTES_MAX
     }
 
     fn give_back(&self, bytes: usize) {
         let held = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        if held >= PINNED_BYTES_MAX && held - bytes < PINNED_BYTES_MAX {
+        if held >= HTTP2_HELD_BYTES_MAX && held - bytes < HTTP2_HELD_BYTES_MAX {
             let waiting = std::mem::take(&mut *self.waiting());
             waiting.into_iter().for_each(|(_, waker)| waker.wake());
         }

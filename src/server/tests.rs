@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use plinth_api::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX};
+use plinth_api::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HTTP2_HELD_BYTES_MAX};
 use rcgen::generate_simple_self_signed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{Sender, channel};
@@ -19,7 +19,6 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::pinned::PINNED_BYTES_MAX;
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -430,7 +429,7 @@ async fn frames(socket: &mut (impl AsyncRead + Unpin), mut count: usize, wanted:
 
 const PIECE: usize = 1024 * 1024;
 /// Streams that would hold twice as much as they may.
-const STREAMS: usize = 2 * PINNED_BYTES_MAX / PIECE;
+const STREAMS: usize = 2 * HTTP2_HELD_BYTES_MAX / PIECE;
 
 fn streams() -> impl Iterator<Item = u32> {
     (0..STREAMS).map(|n| u32::try_from(2 * n + 1).unwrap())
@@ -471,12 +470,12 @@ async fn streams_that_are_not_taken_hold_a_bounded_part_of_the_memory_together()
     let server = start_with_batches(UNBOUND, &given);
     let mut socket = server.connect().await;
     ask_for_batches(&mut socket).await;
-    frames(&mut socket, PINNED_BYTES_MAX / PIECE, |kind, _, length| kind == 0 && length == 1).await;
+    frames(&mut socket, HTTP2_HELD_BYTES_MAX / PIECE, |kind, _, length| kind == 0 && length == 1).await;
     let mut other = server.connect().await;
     send(&mut other, HELLO).await;
     receive(&mut other, "hello").await;
     let held = given.load(Ordering::Relaxed) * PIECE;
-    assert_eq!(held, PINNED_BYTES_MAX);
+    assert_eq!(held, HTTP2_HELD_BYTES_MAX);
     // Who takes everything gets everything.
     let all = u32::try_from(STREAMS * PIECE).unwrap();
     socket.write_all(&[frame(8, 0, 0, &all.to_be_bytes()), open_windows(all)].concat()).await.unwrap();
