@@ -20,7 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
-use plinth_api::error::ErrorCode;
+use plinth_api::error::{ErrorCode, Problem};
 
 /// The metrics of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,10 @@ pub enum Name {
     FollowersOpen,
     /// Requests and frames that were refused or failed.
     Errors,
+    /// Requests and frames that were refused because of a quota.
+    QuotasExceeded,
+    /// Credentials that were missing or refused.
+    AuthenticationFailures,
     /// Reports of browsers that a page has broken its content security policy.
     PolicyReports,
     /// Of a tenant: requests, and frames that ask for something.
@@ -81,6 +85,8 @@ impl Name {
             Self::WebsocketsClosed => "plinth_websockets_closed",
             Self::FollowersOpen => "plinth_followers_open",
             Self::Errors => "plinth_errors",
+            Self::QuotasExceeded => "plinth_quotas_exceeded",
+            Self::AuthenticationFailures => "plinth_authentication_failures",
             Self::PolicyReports => "plinth_policy_reports",
             Self::TenantRequests => "plinth_tenant_requests",
             Self::TenantRecordsPublished => "plinth_tenant_records_published",
@@ -105,6 +111,10 @@ impl Name {
             Self::WebsocketsClosed => "WebSocket sessions that have ended, by the code that they were closed with",
             Self::FollowersOpen => "Live streams and subscriptions, by transport",
             Self::Errors => "Requests and frames refused or failed, by transport and error code",
+            Self::QuotasExceeded => {
+                "Requests and frames refused because of a quota, by quota, with key. before that of a key"
+            }
+            Self::AuthenticationFailures => "Credentials missing or refused, by what is wrong with a token",
             Self::PolicyReports => "Reports of browsers that a page has broken its policy, by directive",
             Self::TenantRequests => "Requests, and frames that ask for something, by tenant",
             Self::TenantRecordsPublished => "Records stored, by tenant",
@@ -208,6 +218,18 @@ struct ByCloseCode {
     code: u16,
 }
 
+/// `policy` is a quota's name, with `key.` before it when it is the key's: eighteen at most.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPolicy {
+    policy: String,
+}
+
+/// `reason` is the word for a refused token, from a closed list; `credential` for all others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByFault {
+    reason: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByError {
     transport: &'static str,
@@ -240,6 +262,8 @@ pub struct Metrics {
     closed: Family<ByReason, Counter>,
     websockets_closed: Family<ByCloseCode, Counter>,
     errors: Family<ByError, Counter>,
+    quotas_exceeded: Family<ByPolicy, Counter>,
+    authentication_failures: Family<ByFault, Counter>,
     policy_reports: Family<ByDirective, Counter>,
 }
 
@@ -271,6 +295,8 @@ impl Metrics {
             closed: Family::default(),
             websockets_closed: Family::default(),
             errors: Family::default(),
+            quotas_exceeded: Family::default(),
+            authentication_failures: Family::default(),
             policy_reports: Family::default(),
             registry: Registry::default(),
         };
@@ -285,6 +311,8 @@ impl Metrics {
         register(&mut registry, Name::ConnectionsClosed, metrics.closed.clone());
         register(&mut registry, Name::WebsocketsClosed, metrics.websockets_closed.clone());
         register(&mut registry, Name::Errors, metrics.errors.clone());
+        register(&mut registry, Name::QuotasExceeded, metrics.quotas_exceeded.clone());
+        register(&mut registry, Name::AuthenticationFailures, metrics.authentication_failures.clone());
         register(&mut registry, Name::PolicyReports, metrics.policy_reports.clone());
         process::register(&mut registry);
         register_more(&mut registry);
@@ -352,9 +380,16 @@ impl Metrics {
     }
 
     /// Counts a request or frame that was refused or failed.
-    pub fn failed(&self, transport: Transport, code: ErrorCode) {
-        let labels = ByError { transport: transport.as_str(), code: code.as_str() };
+    pub fn failed(&self, transport: Transport, problem: &Problem) {
+        let labels = ByError { transport: transport.as_str(), code: problem.code.as_str() };
         self.errors.get_or_create(&labels).inc();
+        for policy in problem.violated_policies.iter().flatten() {
+            self.quotas_exceeded.get_or_create(&ByPolicy { policy: policy.clone() }).inc();
+        }
+        if problem.code == ErrorCode::Unauthenticated {
+            let reason = problem.reason.clone().unwrap_or_else(|| "credential".to_owned());
+            self.authentication_failures.get_or_create(&ByFault { reason }).inc();
+        }
     }
 
     /// Counts a report of a browser; `directive` is from a closed list.

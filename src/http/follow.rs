@@ -140,12 +140,13 @@ impl Stream {
 
     /// The stream cannot go on. After the end of its last topic there is nothing more to say.
     fn failed(&mut self, error: &Error, transport: Transport) -> Option<Bytes> {
-        let code = problem_of(error).code;
+        let problem = problem_of(error);
+        let code = problem.code;
         self.state = State::Over;
         if code == ErrorCode::NotFound {
             return None;
         }
-        self.front.metrics.failed(transport, code);
+        self.front.metrics.failed(transport, &problem);
         let (request_id, caller) = (self.request_id.as_str(), self.caller.id());
         tracing::warn!(request_id, code = code.as_str(), %error, caller, "a live stream ends");
         Some(self.goaway(code.as_str()))

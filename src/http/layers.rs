@@ -101,7 +101,7 @@ impl Edge {
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
             let shown = id.as_str();
             error.log(shown, route.unwrap_or(OTHER));
-            front.metrics.failed(Transport::Http, error.code());
+            front.metrics.failed(Transport::Http, error.problem());
             let publish = self.method == Method::POST && route == Some(RECORDS);
             if let Some(claim) = error.claim() {
                 let attempt = Attempt::new(shown, self.address, self.method.as_str(), route.unwrap_or_default());

@@ -196,7 +196,7 @@ fn goaway(front: &Front, refused: ApiError, encoder: Encoder, cursor: &str) -> R
     if code.retry() == Retry::Never {
         return Err(refused);
     }
-    front.metrics.failed(Transport::Sse, code);
+    front.metrics.failed(Transport::Sse, refused.problem());
     tracing::debug!(code = code.as_str(), detail = refused.problem().detail, "a stream is sent away");
     let known = refused.problem().retry_after_ms.unwrap_or(0);
     let reconnect_in_ms = known.saturating_add(front.reconnect_in_ms()).min(RECONNECT_MS_MAX);

@@ -143,7 +143,7 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, id: Option<String>, mut problem: Problem) {
-        self.front.metrics.failed(Transport::Websocket, problem.code);
+        self.front.metrics.failed(Transport::Websocket, &problem);
         quota_reached(&self.front, self.caller.as_ref().and_then(Caller::account), &problem);
         // Not all at once.
         if let Some(wait) = &mut problem.retry_after_ms {

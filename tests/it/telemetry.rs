@@ -272,11 +272,19 @@ async fn the_metrics_tell_what_an_operator_asks_first() {
         Socket::open(&server, "/v1/ws", &[]).await.unwrap_or_else(|refused| panic!("{:?}", refused.problem));
     socket.send(json!({"type": "auth", "token": "none"})).await;
     socket.frame("error").await;
+    let hog = server.tenant("hog").await;
+    let quotas = json!({"quotas": {"publish_records_per_second": 1}});
+    assert_eq!(answer(server.root().patch("/v1/tenants/hog").json(&quotas)).await.status, 200);
+    assert_eq!(answer(hog.publishing("t", NDJSON, "1\n".repeat(1_000))).await.status, 201);
+    assert_eq!(answer(hog.publishing("t", NDJSON, "1\n")).await.status, 429);
     let text = answer(server.root().get("/metrics")).await.text();
     for expected in [
         concat!("plinth_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"),
         "plinth_errors_total{transport=\"http\",code=\"unauthenticated\"} 1\n",
         "plinth_errors_total{transport=\"websocket\",code=\"unauthenticated\"} 1\n",
+        "plinth_authentication_failures_total{reason=\"credential\"} 1\n",
+        "plinth_authentication_failures_total{reason=\"malformed\"} 1\n",
+        "plinth_quotas_exceeded_total{policy=\"publish_records_per_second\"} 1\n",
         "plinth_websockets_closed_total{code=\"4401\"} 1\n",
         "plinth_flush_duration_seconds_count ",
         "plinth_object_store_duration_seconds_count{operation=\"put\"} ",
