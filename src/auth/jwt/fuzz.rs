@@ -111,10 +111,11 @@ fn text_that_is_no_token_is_refused_without_a_panic() {
 // Fails when the value of a claim could be more than a part of one level of a name.
 #[test]
 fn a_scope_with_a_claim_in_it_reaches_no_further_than_with_a_star_there() {
-    const TEMPLATE: &[&str] = &["a", "/", ".", "{sub}", "{sub}", "*", "**", "{", "}", "{x}", "_", "é"];
-    const CLAIM: &[&str] = &["u", "7", "-", "~", "_", "*", "/", ".", "..", "{sub}", " ", "\0", "%2F", "é", ":"];
+    const TEMPLATE: &[&str] = &["a", "/", ".", "{sub}", "{sub}/", "a/{sub}", "*", "**", "{", "}", "{x}", "_"];
+    const CLAIM: &[&str] = &["u", "7", "-~_", "*", "/", ".", "u/u", "{sub}", " ", "\0", "%2F", "é"];
     bolero::check!().with_iterations(ITERATIONS).with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(picks, claim)| {
-        let (pattern, value) = (text(TEMPLATE, picks), text(CLAIM, &claim[..claim.len().min(3)]));
+        let (pattern, value) =
+            (text(TEMPLATE, &picks[..picks.len().min(4)]), text(CLAIM, &claim[..claim.len().min(2)]));
         let Ok(template) = Template::parse(&format!("subscribe:{pattern}")) else { return };
         let Ok(scope) = template.expand(|name| (name == "sub").then_some(&value)) else { return };
         let scope = scope.to_string();

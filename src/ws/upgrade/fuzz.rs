@@ -11,22 +11,10 @@ use crate::fuzz::{ITERATIONS, text};
 // Fails when a token is taken of two, or of an offer without our protocol, or in another spelling than its own.
 #[test]
 fn an_offer_is_taken_when_it_names_our_protocol_and_one_token_at_most() {
-    const PIECES: &[&str] = &[
-        "plinth.v1.json",
-        "plinth.v1.json",
-        "bearer.",
-        "bearer.cGxrX2E",
-        ",",
-        ", ",
-        "YQ",
-        "=",
-        "-_",
-        "/",
-        "mqtt",
-        "é",
-    ];
+    const PIECES: &[&str] =
+        &["plinth.v1.json", "plinth.v1.json,", ",", ", ", ",bearer.YQ,", "bearer.cGxrX2E", "bearer.", "=", "/", "é"];
     bolero::check!().with_iterations(ITERATIONS).with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(first, second)| {
-        let lines = [first, second].map(|picks| text(PIECES, picks));
+        let lines = [first, second].map(|picks| text(PIECES, &picks[..picks.len().min(3)]));
         let mut headers = HeaderMap::new();
         for line in &lines {
             headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_bytes(line.as_bytes()).expect("no controls"));
