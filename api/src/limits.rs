@@ -1,7 +1,7 @@
 //! Every limit of the public surface, in one place: the API and `/docs/limits` show them, the errors name them, the code
 //! enforces them. A limit is a constant and a row of [`LIMITS`] at once, so that none can be left out of the table.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ErrorCode;
@@ -23,7 +23,7 @@ pub struct Limit {
 }
 
 /// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Bytes.
@@ -89,7 +89,7 @@ impl Setting {
 }
 
 /// One limit as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitInfo {
     /// Its name, stable.
     pub name: String,

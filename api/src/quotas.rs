@@ -133,7 +133,7 @@ pub struct QuotaUse {
 }
 
 /// What `GET /v1/quotas` shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuotaReport {
     /// The tenant.
     #[schema(value_type = crate::tenants::TenantName)]

@@ -12,6 +12,7 @@ mod client;
 mod healthcheck;
 mod inspect;
 mod interrupt;
+mod issuers;
 mod keys;
 mod limits;
 mod lines;
@@ -20,11 +21,14 @@ mod prices;
 mod publish;
 mod quotas;
 mod restore;
+mod revocations;
 mod serve;
 mod subscribe;
 mod table;
 mod tenants;
+mod tokens;
 mod topics;
+mod usage;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -67,6 +71,18 @@ enum Command {
     Tenants(tenants::Args),
     /// List, view, create, change, rotate and delete API keys of a tenant
     Keys(keys::Args),
+    /// Mint tokens that may do less than a key
+    Tokens(tokens::Args),
+    /// List, view, trust and forget the issuers of a tenant's tokens
+    Issuers(issuers::Args),
+    /// List what is revoked, and revoke keys, tokens and the tokens of a subject
+    Revocations(revocations::Args),
+    /// Why a credential may or may not do a thing
+    Auth(tokens::AuthArgs),
+    /// Show the quotas of the tenant with what is used of them, and every limit
+    Quotas(usage::QuotasArgs),
+    /// Show what the tenant used, by minute or hour
+    Usage(usage::Args),
     /// Ask a node whether it is alive: exit code 0 or 1
     Healthcheck(healthcheck::Args),
     /// Show what is in a bucket: sessions, shards, topics, bytes, cost
@@ -155,6 +171,12 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Topics(args) => topics::run(args).await,
         Command::Tenants(args) => tenants::run(args).await,
         Command::Keys(args) => keys::run(args).await,
+        Command::Tokens(args) => tokens::run(args).await,
+        Command::Issuers(args) => issuers::run(args).await,
+        Command::Revocations(args) => revocations::run(args).await,
+        Command::Auth(args) => tokens::run_auth(args).await,
+        Command::Quotas(args) => usage::run_quotas(args).await,
+        Command::Usage(args) => usage::run(args).await,
         Command::Healthcheck(args) => healthcheck::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
         Command::Verify(args) => verify::run(args).await,

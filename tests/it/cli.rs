@@ -211,6 +211,44 @@ async fn topics_keys_and_tenants_are_managed_from_the_command_line() {
 }
 
 #[tokio::test]
+async fn tokens_issuers_and_revocations_are_managed_from_the_command_line() {
+    let server = Server::start().await;
+    let minted =
+        client(&server, &["tokens", "create", "--scope", "subscribe:u/{sub}", "--subject", "ada", "--ttl", "5m"], b"");
+    let token = minted.await.json()["token"].as_str().expect("a token is shown once").to_owned();
+    let held = [("PLINTH_URL", server.url()), ("PLINTH_KEY", &*token)];
+    for (action, allowed) in [("subscribe", true), ("publish", false)] {
+        let told = run(&["auth", "explain", action, "u/ada"], &held, b"").await.json();
+        assert_eq!((&told["subject"], &told["decision"]["allowed"]), (&json!("ada"), &json!(allowed)), "{told}");
+    }
+    assert_eq!(run(&["auth", "explain", "publish"], &held, b"").await.code, 2, "an action needs a topic");
+    let revoked = client(&server, &["revocations", "create", "--subject", "ada"], b"").await.json();
+    assert_eq!(revoked["subject"], "ada");
+    assert_eq!(client(&server, &["revocations", "list"], b"").await.lines().len(), 1);
+    let refused = run(&["auth", "explain"], &held, b"").await;
+    assert!(refused.code == 1 && refused.stderr.contains("revoked"), "{}", refused.stderr);
+    assert_eq!(client(&server, &["revocations", "create"], b"").await.code, 2, "of three things one");
+
+    let secret = "a secret of an issuer, long enough for HS256";
+    let described = json!({"issuer": "https://id.example.com", "algorithms": ["HS256"], "secret": secret}).to_string();
+    let set = client(&server, &["issuers", "set", "login"], described.as_bytes()).await;
+    assert_eq!((set.code, &set.json()["has_secret"]), (0, &json!(true)), "{}", set.stderr);
+    assert!(!format!("{}{}", set.json(), set.stderr).contains(secret));
+    let broken = described.replace("\"HS256\"]", "\"HS256\"");
+    let refused = client(&server, &["issuers", "set", "other"], broken.as_bytes()).await;
+    assert!(refused.code == 2 && refused.stderr.contains("line 1") && !refused.stderr.contains(secret));
+    assert_eq!(client(&server, &["issuers", "show", "login"], b"").await.json()["name"], "login");
+    assert_eq!(client(&server, &["issuers", "list"], b"").await.lines().len(), 1);
+    assert_eq!(client(&server, &["issuers", "delete", "login"], b"").await.code, 0);
+    assert_eq!(client(&server, &["issuers", "get", "login"], b"").await.code, 1);
+
+    let quotas = client(&server, &["quotas"], b"").await.json();
+    assert!(quotas["quotas"].as_array().is_some_and(|all| all.iter().any(|one| one["quota"] == "connections")));
+    let usage = client(&server, &["usage", "--granularity", "hour"], b"").await.json();
+    assert!(usage["now"].is_object() && usage["granularity"] == "hour", "{usage}");
+}
+
+#[tokio::test]
 async fn old_records_are_deleted_from_the_command_line() {
     let server = Server::start().await;
     let args = ["topics", "create", "t", "--retention-age", "1h 30m", "--retention-bytes", "5GiB"];
