@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-/// A fifth of the time of a busy node went into the system's allocator; ADR 34 says why it is this one.
+/// A fifth of the time of a busy node went into the system's allocator; ADR 35 says why it is this one.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

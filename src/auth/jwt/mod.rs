@@ -101,7 +101,11 @@ impl Auth {
     fn check_revoked(&self, caller: &Caller) -> Result<(), Denied> {
         let (Some(tenant), Some(token)) = (caller.tenant(), caller.bearer()) else { return Ok(()) };
         if self.is_revoked(tenant, token).map_err(|error| unavailable(&error))? {
-            return Err(TokenFault::new(Fault::Revoked, "the token, or all of its subject from that time").into());
+            return Err(TokenFault::new(
+                Fault::Revoked,
+                "the token was revoked, or all tokens of its subject that were issued before a time",
+            )
+            .into());
         }
         Ok(())
     }

@@ -117,6 +117,9 @@ struct Size {
     topics: usize,
     topics_at_once: usize,
     idle: usize,
+    /// Rounds of the comparison with quotas, whose difference is small beside what a disk's speed changes by in seconds.
+    rounds: usize,
+    storm: Duration,
 }
 
 const FULL: Size = Size {
@@ -132,6 +135,8 @@ const FULL: Size = Size {
     topics: 50_000,
     topics_at_once: 10_000,
     idle: 15_000,
+    rounds: 12,
+    storm: Duration::from_secs(60),
 };
 
 const QUICK: Size = Size {
@@ -147,6 +152,8 @@ const QUICK: Size = Size {
     topics: 100,
     topics_at_once: 100,
     idle: 20,
+    rounds: 1,
+    storm: Duration::from_secs(1),
 };
 
 /// What is measured.

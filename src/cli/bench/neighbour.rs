@@ -21,8 +21,6 @@ const QUIET: f64 = 0.1;
 const NOISY: f64 = 0.04;
 /// How often each side is measured, in turns.
 const ROUNDS: usize = 5;
-/// The same for the comparison, whose difference is small beside what a disk's speed changes by in seconds.
-const ROUNDS_COMPARED: usize = 12;
 
 /// The p99 of a quiet tenant, alone and beside a noisy one.
 pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<Neighbour> {
@@ -80,7 +78,7 @@ pub(super) async fn cost(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result
     let limited = node.tenant("limited", quotas).await?;
     let sides = [(&node, shot(&node, &body).await?), (&limited, shot(&limited, &body).await?)];
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS_COMPARED {
+    for round in 0..=size.rounds {
         // Who is first takes turns as well.
         for place in [round % 2, 1 - round % 2] {
             let (side, shot) = &sides[place];

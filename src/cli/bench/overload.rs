@@ -36,8 +36,8 @@ pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<
     closed_loop(&node.target, &shot, CONNECTIONS, until(size.warm_up)).await?;
     let knee = closed_loop(&node.target, &shot, CONNECTIONS, until(size.time)).await?.per_second();
     let before = open_loop(&node.target, &shot, CONNECTIONS, knee / 2.0, size.time / 2).await?.ms(0.99);
-    let time = size.time * 6;
-    let storm = rush(&node.target, &shot, CONNECTIONS_MANY.min(40 * size.followers), knee * TIMES, (time, PATIENCE));
+    let times = (size.storm, PATIENCE);
+    let storm = rush(&node.target, &shot, CONNECTIONS_MANY.min(40 * size.followers), knee * TIMES, times);
     let (storm, memory) = with_memory(&server, storm).await;
     let storm = storm?;
     let mut seconds = 0;
@@ -57,7 +57,7 @@ pub(super) async fn run(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result<
         knee_per_second: round(f64::midpoint(knee, knee_after)),
         sent_per_second: round(knee * TIMES),
         connections: CONNECTIONS_MANY.min(40 * size.followers),
-        goodput_per_second: round(storm.in_time as f64 / time.as_secs_f64()),
+        goodput_per_second: round(storm.in_time as f64 / size.storm.as_secs_f64()),
         acknowledged: storm.in_time + storm.late,
         refused: storm.refused,
         late: storm.late,
