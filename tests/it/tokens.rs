@@ -2,6 +2,8 @@
 //!
 //! What makes a token good or bad is looked at in `src/auth/jwt/tests.rs`; here, that it counts.
 
+mod published;
+
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

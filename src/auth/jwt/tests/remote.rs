@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
+use reqwest::Certificate;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::*;
 use crate::egress::{Egress, EgressOptions};
@@ -22,9 +26,10 @@ impl Resolve for Here {
     }
 }
 
-/// An issuer's server: what it publishes, or nothing while it is away; and how often it was asked.
+/// An issuer's server, over TLS: what it publishes, or nothing while it is away; and how often it was asked.
 struct Publisher {
     url: String,
+    root: Certificate,
     document: Arc<Mutex<Option<String>>>,
     hits: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
@@ -33,13 +38,20 @@ struct Publisher {
 impl Publisher {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
-        let url = format!("http://lab.example:{}/jwks.json", listener.local_addr().expect("bound").port());
+        let url = format!("https://lab.example:{}/jwks.json", listener.local_addr().expect("bound").port());
+        let made = rcgen::generate_simple_self_signed(vec!["lab.example".to_owned()]).expect("a certificate");
+        let root = Certificate::from_der(made.cert.der()).expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config = ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate and its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let (document, hits, mut tasks) =
             (Arc::new(Mutex::new(None::<String>)), Arc::new(AtomicUsize::new(0)), JoinSet::new());
         let (served, counted) = (Arc::clone(&document), Arc::clone(&hits));
         tasks.spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
+            while let Ok((socket, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
+                let Ok(mut socket) = acceptor.accept(socket).await else { continue };
                 let _ = socket.read(&mut [0; 4096]).await;
                 let body = served.lock().expect("no one panics").clone();
                 let status = if body.is_some() { "200 OK" } else { "503 Away" };
@@ -48,9 +60,10 @@ impl Publisher {
                 let answer =
                     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
                 let _ = socket.write_all(answer.as_bytes()).await;
+                let _ = socket.shutdown().await;
             }
         });
-        Self { url, document, hits, _tasks: tasks }
+        Self { url, root, document, hits, _tasks: tasks }
     }
 
     fn publishes(&self, keys: &[Value]) {
@@ -69,10 +82,11 @@ impl Publisher {
 /// A tenant that trusts what the publisher publishes.
 async fn lab() -> (World, Publisher) {
     let mut world = world().await;
-    let egress = EgressOptions { private_hosts: vec!["lab.example".into()], resolver: Arc::new(Here), roots: None };
+    let publisher = Publisher::start().await;
+    let roots = Some(vec![publisher.root.clone()]);
+    let egress = EgressOptions { private_hosts: vec!["lab.example".into()], resolver: Arc::new(Here), roots };
     world.auth =
         Auth::open_with(world.log.clone(), Some(ROOT.into()), Egress::new(egress)).await.expect("credentials").0;
-    let publisher = Publisher::start().await;
     let request = IssuerRequest { jwks: None, jwks_url: Some(publisher.url.clone()), ..asymmetric(&["ES256"], &[]) };
     world.trust("default", "id", request).await;
     (world, publisher)
