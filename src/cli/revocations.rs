@@ -28,7 +28,7 @@ enum Command {
         #[command(flatten)]
         what: What,
         /// With --subject: only the tokens that were issued before this time, such as 2026-11-27T08:00:00Z [default: now]
-        #[arg(long, value_name = "TIME", requires = "subject")]
+        #[arg(long, value_name = "TIME", requires = "subject", conflicts_with_all = ["key_id", "token_id"])]
         issued_before: Option<String>,
     },
 }

@@ -228,6 +228,8 @@ async fn tokens_issuers_and_revocations_are_managed_from_the_command_line() {
     let refused = run(&["auth", "explain"], &held, b"").await;
     assert!(refused.code == 1 && refused.stderr.contains("revoked"), "{}", refused.stderr);
     assert_eq!(client(&server, &["revocations", "create"], b"").await.code, 2, "of three things one");
+    let of_no_subject = ["revocations", "create", "--token-id", "a", "--issued-before", "2026-11-27T08:00:00Z"];
+    assert_eq!(client(&server, &of_no_subject, b"").await.code, 2);
 
     let secret = "a secret of an issuer, long enough for HS256";
     let described = json!({"issuer": "https://id.example.com", "algorithms": ["HS256"], "secret": secret}).to_string();
