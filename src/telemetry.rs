@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
+pub(crate) use self::process::processor_seconds;
 use plinth_api::error::{ErrorCode, Problem};
 
 /// The metrics of the gateway.

@@ -45,7 +45,7 @@ impl Collector for Process {
         let (name, started) = ("process_start_time_seconds", ConstGauge::new(self.started));
         let help = "When the metrics began, in seconds since the Unix epoch";
         started.encode(encoder.encode_descriptor(name, help, None, started.metric_type())?)?;
-        let Some(seconds) = processor_seconds() else { return Ok(()) };
+        let Some(seconds) = processor_seconds("self") else { return Ok(()) };
         let (name, used) = ("process_cpu_seconds", ConstCounter::new(seconds));
         let help = "Processor time that the process has used";
         used.encode(encoder.encode_descriptor(name, help, None, used.metric_type())?)
@@ -63,9 +63,10 @@ fn open_files() -> Option<u64> {
     u64::try_from(count).ok()?.checked_sub(1)
 }
 
-/// User and system time: fields 14 and 15 of proc_pid_stat(5). The second field is a name that may hold spaces.
-fn processor_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// User and system time of a process, `self` or its number, in seconds: fields 14 and 15 of proc_pid_stat(5). The second
+/// field is a name that may hold spaces.
+pub(crate) fn processor_seconds(process: impl fmt::Display) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     let (user, system) = (ticks()?, ticks()?);

@@ -9,6 +9,8 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::telemetry::processor_seconds;
+
 /// How long a start may take.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an end may take before the process is killed.
@@ -63,6 +65,11 @@ impl Server {
     /// The memory that it holds now, in bytes; `None` where the system does not say.
     pub(super) fn memory_bytes(&self) -> Option<u64> {
         self.memory("VmRSS:")
+    }
+
+    /// Processor time that it has used; `None` where the system does not say.
+    pub(super) fn cpu_seconds(&self) -> Option<f64> {
+        processor_seconds(self.child.id()?)
     }
 
     fn memory(&self, label: &str) -> Option<u64> {

@@ -135,7 +135,7 @@ const FULL: Size = Size {
     topics: 50_000,
     topics_at_once: 10_000,
     idle: 15_000,
-    rounds: 12,
+    rounds: 25,
     storm: Duration::from_secs(60),
 };
 

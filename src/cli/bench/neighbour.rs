@@ -77,22 +77,30 @@ pub(super) async fn cost(dir: &Path, size: &Size, body: Bytes) -> anyhow::Result
     };
     let limited = node.tenant("limited", quotas).await?;
     let sides = [(&node, shot(&node, &body).await?), (&limited, shot(&limited, &body).await?)];
-    let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..=size.rounds {
+    let (mut rates, mut cpu) = ([Vec::new(), Vec::new()], [0.0; 2]);
+    for turn in 0..=size.rounds {
         // Who is first takes turns as well.
-        for place in [round % 2, 1 - round % 2] {
+        for place in [turn % 2, 1 - turn % 2] {
             let (side, shot) = &sides[place];
-            let load = closed_loop(&side.target, shot, CONNECTIONS_COMPARED, until(size.time / 5)).await?;
+            let before = server.cpu_seconds();
+            let load = closed_loop(&side.target, shot, CONNECTIONS_COMPARED, until(size.time / 10)).await?;
             // The first round warms both up.
-            if round > 0 {
+            if turn > 0 {
                 rates[place].push(load.per_second());
+                let used = server.cpu_seconds().zip(before).map_or(0.0, |(after, before)| after - before);
+                cpu[place] += used * 1e6 / load.acknowledged.max(1) as f64 / size.rounds as f64;
             }
         }
     }
     server.stop().await?;
+    // Of a round with itself: what a disk's speed changes by from round to round is in neither.
+    let mut ratios: Vec<f64> = rates[1].iter().zip(&rates[0]).map(|(with, without)| with / without).collect();
     let [without, with] = rates.map(|mut rates| median(&mut rates));
     Ok(QuotaCost {
         connections: CONNECTIONS_COMPARED,
+        ratio: round(median(&mut ratios)),
+        without_cpu_us: round(cpu[0]),
+        with_cpu_us: round(cpu[1]),
         without_per_second: round(without),
         with_per_second: round(with),
     })
