@@ -131,7 +131,7 @@ async fn a_long_poll_for_batches_answers_when_one_comes() {
     client.make_topic("t", 1).await;
     let waiting = {
         let client = client.clone();
-        tokio::spawn(async move { batches(&client, "t", "from=latest&wait=60s").await })
+        tokio::spawn(async move { batches(&client, "t", "from=offset:0&wait=60s").await })
     };
     client.publish("t", "text/plain", "new").await;
     let page = within("the long-poll", waiting).await.unwrap();
