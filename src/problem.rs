@@ -19,10 +19,11 @@ pub fn problem_of(error: &Error) -> Problem {
         Error::AboveTail { tail, .. } => problem.tail = Some(*tail),
         Error::Refused { refusal, .. } => match *refusal {
             Refusal::Tail { tail } => problem.tail = Some(tail.0),
-            Refusal::Sequence { expected } => problem.expected_seq = Some(expected.0),
+            Refusal::Sequence { expected, .. } => problem.expected_seq = Some(expected.0),
             Refusal::ProducerEpoch { epoch } => problem.epoch = Some(epoch.0),
             Refusal::FencingToken { token } => problem.fencing_token = Some(token.0),
-            Refusal::OtherContent => {}
+            Refusal::Closed { tail } => problem.tail = Some(tail.0),
+            Refusal::StreamSeq | Refusal::OtherContent => {}
         },
         Error::QuotaExceeded(exceeded) => {
             let wait = u64::try_from(exceeded.wait.as_millis()).unwrap_or(u64::MAX);
@@ -75,7 +76,8 @@ fn code_of(error: &Error) -> ErrorCode {
         Error::Conflict { .. } => ErrorCode::Conflict,
         Error::Refused { refusal, .. } => match refusal {
             Refusal::Tail { .. } => ErrorCode::TailMismatch,
-            Refusal::Sequence { .. } => ErrorCode::SequenceMismatch,
+            Refusal::Closed { .. } => ErrorCode::Closed,
+            Refusal::Sequence { .. } | Refusal::StreamSeq => ErrorCode::SequenceMismatch,
             Refusal::ProducerEpoch { .. } | Refusal::FencingToken { .. } => ErrorCode::Fenced,
             Refusal::OtherContent => ErrorCode::IdempotencyKeyReused,
         },

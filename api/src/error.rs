@@ -54,8 +54,14 @@ pub enum ErrorCode {
     SequenceMismatch,
     /// A later epoch of the producer, or a higher fencing token, has written: `epoch` or `fencing_token`.
     Fenced,
+    /// The stream is closed: nothing is appended to it any more.
+    Closed,
+    /// The body has another media type than the stream.
+    ContentTypeMismatch,
     /// The offset is below the first one that is kept.
     OffsetTrimmed,
+    /// The offset is of a stream that was deleted, or what is there is no longer kept.
+    Gone,
     /// The offset is above the tail.
     OffsetAboveTail,
     /// A body, record, batch, key or header is larger than its limit.
@@ -84,7 +90,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::InvalidRequest,
         Self::UnknownField,
         Self::InvalidTopicName,
@@ -99,7 +105,10 @@ impl ErrorCode {
         Self::TailMismatch,
         Self::SequenceMismatch,
         Self::Fenced,
+        Self::Closed,
+        Self::ContentTypeMismatch,
         Self::OffsetTrimmed,
+        Self::Gone,
         Self::OffsetAboveTail,
         Self::TooLarge,
         Self::UnsupportedMediaType,
@@ -132,7 +141,10 @@ impl ErrorCode {
             Self::TailMismatch => "tail_mismatch",
             Self::SequenceMismatch => "sequence_mismatch",
             Self::Fenced => "fenced",
+            Self::Closed => "closed",
+            Self::ContentTypeMismatch => "content_type_mismatch",
             Self::OffsetTrimmed => "offset_trimmed",
+            Self::Gone => "gone",
             Self::OffsetAboveTail => "offset_above_tail",
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -159,8 +171,13 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
             Self::RequestTimeout => 408,
-            Self::Conflict | Self::TailMismatch | Self::SequenceMismatch | Self::Fenced => 409,
-            Self::OffsetTrimmed => 410,
+            Self::Conflict
+            | Self::TailMismatch
+            | Self::SequenceMismatch
+            | Self::Fenced
+            | Self::Closed
+            | Self::ContentTypeMismatch => 409,
+            Self::OffsetTrimmed | Self::Gone => 410,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::OffsetAboveTail => 416,
@@ -197,7 +214,10 @@ impl ErrorCode {
             | Self::TailMismatch
             | Self::SequenceMismatch
             | Self::Fenced
+            | Self::Closed
+            | Self::ContentTypeMismatch
             | Self::OffsetTrimmed
+            | Self::Gone
             | Self::OffsetAboveTail
             | Self::TooLarge
             | Self::UnsupportedMediaType
@@ -225,7 +245,10 @@ impl ErrorCode {
             | Self::TailMismatch
             | Self::SequenceMismatch
             | Self::Fenced
+            | Self::Closed
+            | Self::ContentTypeMismatch
             | Self::OffsetTrimmed
+            | Self::Gone
             | Self::OffsetAboveTail
             | Self::TooLarge
             | Self::UnsupportedMediaType
@@ -257,7 +280,10 @@ impl ErrorCode {
             Self::TailMismatch => "The tail is not the expected one",
             Self::SequenceMismatch => "The sequence is not the producer's next one",
             Self::Fenced => "A newer writer has taken over",
+            Self::Closed => "The stream is closed",
+            Self::ContentTypeMismatch => "The stream has another media type",
             Self::OffsetTrimmed => "The offset is no longer kept",
+            Self::Gone => "The position is gone",
             Self::OffsetAboveTail => "The offset is above the tail",
             Self::TooLarge => "A size limit is exceeded",
             Self::UnsupportedMediaType => "The media type of the body is not supported",

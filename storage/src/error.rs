@@ -44,6 +44,8 @@ pub enum Refusal {
     Sequence {
         /// The one that is due.
         expected: ProducerSeq,
+        /// Whether the producer's epoch is a later one than was known, so that it has to begin anew.
+        new_epoch: bool,
     },
     /// A later epoch of the producer has written.
     ProducerEpoch {
@@ -55,6 +57,13 @@ pub enum Refusal {
         /// The highest one.
         token: FencingToken,
     },
+    /// The stream is closed.
+    Closed {
+        /// Its end.
+        tail: Offset,
+    },
+    /// The sequence is not above the last one of the stream.
+    StreamSeq,
     /// The idempotency key was used for other content.
     OtherContent,
 }

@@ -184,6 +184,7 @@ const RETENTION: u8 = 15;
 const GAPS: u8 = 17;
 const CLEANUP: u8 = 18;
 const CLEAN: u8 = 19;
+const STREAM: u8 = 20;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
@@ -335,6 +336,11 @@ pub(crate) fn terms_key(partition: Partition) -> Bytes {
     partition_bytes(TERMS, partition, 0).freeze()
 }
 
+/// What a partition remembers as a stream.
+pub(crate) fn stream_key(partition: Partition) -> Bytes {
+    partition_bytes(STREAM, partition, 0).freeze()
+}
+
 /// A producer, in the bucket of its last batch.
 pub(crate) fn producer_key(partition: Partition, bucket: u32, id: &[u8]) -> Bytes {
     let mut out = partition_bytes(PRODUCER, partition, 4 + id.len());
@@ -389,7 +395,7 @@ pub(crate) fn reserved_partition(mut key: &[u8]) -> Option<Partition> {
 }
 
 /// The key ranges of all that is kept per partition of `topic`.
-pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 7] {
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 8] {
     let range = |kind: u8| {
         let mut from = BytesMut::with_capacity(17);
         from.put_u8(kind);
@@ -398,7 +404,7 @@ pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 7] {
         to.put_slice(&[0xff; 13]);
         (from.freeze(), to.freeze())
     };
-    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS, CLEAN].map(range)
+    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS, CLEAN, STREAM].map(range)
 }
 
 /// What a row is, for people.
@@ -414,6 +420,7 @@ pub(crate) fn row_name(key: &[u8]) -> String {
         Some(&IDEMPOTENCY) => of_partition("idempotency key"),
         Some(&CLEANUP) => retention_topic(key).map(|topic| format!("cleanup of topic {topic}")),
         Some(&CLEAN) => of_partition("cleaning"),
+        Some(&STREAM) => of_partition("stream"),
         Some(_) | None => None,
     };
     named.unwrap_or_else(|| format!("row of the unknown kind {:?}", key.first()))
@@ -434,7 +441,9 @@ pub(crate) fn topic_of(key: &[u8]) -> Option<TopicId> {
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
         DOCUMENT | TOPIC | RETENTION | CLEANUP => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS | CLEAN => Some(partition_of(key)?.shard(shards)),
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS | CLEAN | STREAM => {
+            Some(partition_of(key)?.shard(shards))
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 mod append;
 mod cleanup;
 mod reading;
+mod stream;
 #[cfg(feature = "testing")]
 mod testing;
 mod trim;
@@ -23,6 +24,7 @@ use ulid::Ulid;
 
 pub use self::append::Placed;
 pub use self::reading::TopicBounds;
+pub use self::stream::Stepped;
 use crate::ahead::ReadAhead;
 use crate::cache::{PageCache, PageCacheOptions};
 use crate::durability::Durability;
@@ -46,6 +48,7 @@ use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
 use crate::store::{self, ObjectStores};
 use crate::tail::Tail;
+pub use crate::wal::buffer::stream::First;
 use crate::wal::journal::Journal;
 use crate::wal::journal::files::Owner;
 use crate::wal::pipeline::{IN_FLIGHT_MAX, Pipeline};
@@ -152,6 +155,8 @@ pub struct Bounds {
     pub bytes: u64,
     /// The time of the last stored record.
     pub last_timestamp: Timestamp,
+    /// Whether nothing is appended to it any more.
+    pub closed: bool,
 }
 
 /// How the log is doing.
@@ -366,8 +371,8 @@ impl Log {
     /// # Errors
     /// `NotFound` when there is no such partition.
     pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
-        let (row, tail) = self.inner.writer.bounds(partition)?;
-        Ok(Bounds { start: row.start, tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
+        let (row, tail, closed) = self.inner.writer.seen(partition)?;
+        Ok(Bounds { start: row.start, tail, bytes: row.bytes, last_timestamp: row.last_timestamp, closed })
     }
 
     /// The first offset whose record is not older than `at`, or the tail. Cancel safe.

@@ -10,6 +10,8 @@ use crate::ids::{FencingToken, Offset, Partition, ProducerEpoch, ProducerSeq, Ti
 
 /// Longest id of a producer, in bytes.
 pub const PRODUCER_ID_BYTES_MAX: usize = 255;
+/// Longest sequence of a stream, in bytes.
+pub const STREAM_SEQ_BYTES_MAX: usize = 255;
 /// Receipts that are kept of each producer and partition: so many of its last batches can be repeated.
 pub const PRODUCER_RECEIPTS_MAX: usize = 64;
 /// Most producers, and most idempotency keys, that one partition remembers; more are refused as `Busy`.
@@ -31,6 +33,17 @@ pub struct Terms {
     pub expected_tail: Option<Offset>,
     /// Must not be below the highest one that the partition has seen.
     pub fencing_token: Option<FencingToken>,
+}
+
+/// What one step of a stream depends on and changes, besides its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamTerms {
+    /// One batch of a producer. A sequence at or below its last one is a duplicate, however long ago that was stored.
+    pub producer: Option<Producer>,
+    /// Must be above the last one of the stream, by its bytes, and is remembered; 1 to 255 bytes.
+    pub seq: Option<Bytes>,
+    /// Whether nothing is appended after this step.
+    pub close: bool,
 }
 
 /// What a repeated append is recognized by: it is stored once and answered with the first receipt.

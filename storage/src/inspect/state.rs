@@ -13,6 +13,7 @@ use crate::layout;
 use crate::log::{Bounds, TopicBounds};
 use crate::metrics::{Health, StorageMetrics};
 use crate::shard::rows::{Row, TopicRow};
+use crate::shard::stream::stream_row;
 use crate::shard::takeover::{Plan, ShardPlan, Starter};
 use crate::shard::{clean, machine};
 use crate::store::ObjectStores;
@@ -149,7 +150,8 @@ impl State {
     /// `Corrupt` when the scratch directory or the row is broken.
     pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
         let row = machine::partition_row(&*self.state, partition)?.unwrap_or_default();
-        Ok(Bounds { start: row.start, tail: row.tail, bytes: row.bytes, last_timestamp: row.last_timestamp })
+        let closed = stream_row(&*self.state, partition)?.closed.is_some();
+        Ok(Bounds { start: row.start, tail: row.tail, bytes: row.bytes, last_timestamp: row.last_timestamp, closed })
     }
 
     /// The time of the newest record of all.

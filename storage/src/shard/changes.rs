@@ -19,6 +19,7 @@ use crate::retention::Retention;
 use crate::segment::cleaned::Cleaned;
 use crate::segment::link::Link;
 use crate::shard::rows::{RetentionRow, Row};
+use crate::shard::stream::StreamRow;
 use crate::wal::format::get_ulid;
 
 /// A set of changes that is committed whole or not at all.
@@ -137,6 +138,11 @@ pub(crate) enum Entry {
         partition: Partition,
         token: FencingToken,
     },
+    /// A stream has a higher sequence, or is closed.
+    StreamStep {
+        partition: Partition,
+        step: StreamRow,
+    },
     /// Runs of batches stand in a segment from here on.
     Link(Link),
     /// Runs without what later records supersede stand in segments from here on.
@@ -214,6 +220,11 @@ impl Entry {
             Self::Fenced { partition, token } => {
                 put_entry(out, 12, &partition_key(*partition, &[]), &token.0.to_le_bytes());
             }
+            Self::StreamStep { partition, step } => {
+                let mut value = BytesMut::new();
+                step.write(&mut value);
+                put_entry(out, 27, &partition_key(*partition, &[]), &value);
+            }
             Self::SetRetention { topic, retention } => {
                 let row = RetentionRow::of(retention).unwrap_or(RetentionRow { age_ms: 0, bytes: 0 });
                 let mut value = BytesMut::with_capacity(RetentionRow::LEN);
@@ -251,6 +262,7 @@ impl Entry {
             Self::Produced { partition, .. }
             | Self::Keyed { partition, .. }
             | Self::Fenced { partition, .. }
+            | Self::StreamStep { partition, .. }
             | Self::Trim { partition, .. }
             | Self::Gap { partition, .. }
             | Self::Reserve { partition, .. } => Some(*partition),
@@ -319,7 +331,7 @@ impl Entry {
             25 if value.len() == 1 => {
                 Some(Self::SetCleanup { topic: topic()?, cleanup: Cleanup::of_code(value.get_u8())? })
             }
-            10..=12 | 21 | 23 | 24 | 26 => Self::parse_of_partition(kind, key, value),
+            10..=12 | 21 | 23 | 24 | 26 | 27 => Self::parse_of_partition(kind, key, value),
             22 => Link::parse(key, value).map(Self::Link),
             _ => None,
         }
@@ -361,6 +373,7 @@ impl Entry {
                 Some(Self::Reserve { partition, to, memory })
             }
             26 if key.is_empty() => Cleaned::parse(partition, value).map(Self::Cleaned),
+            27 if key.is_empty() => StreamRow::read(value).map(|step| Self::StreamStep { partition, step }),
             _ => None,
         }
     }

@@ -199,6 +199,7 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         Entry::Produced { .. }
         | Entry::Keyed { .. }
         | Entry::Fenced { .. }
+        | Entry::StreamStep { .. }
         | Entry::Gap { .. }
         | Entry::Reserve { .. } => {}
     }

@@ -9,6 +9,7 @@ pub(crate) mod index;
 pub(crate) mod machine;
 pub(crate) mod once;
 pub(crate) mod rows;
+pub(crate) mod stream;
 pub(crate) mod sweep;
 pub(crate) mod takeover;
 pub(crate) mod trim;

@@ -14,6 +14,7 @@ use crate::ids::{FencingToken, Offset, Partition, ProducerEpoch, ProducerSeq, Ti
 use crate::layout;
 use crate::shard::changes::{Entry, Receipt};
 use crate::shard::rows::Row;
+use crate::shard::stream::{StreamRow, stream_row};
 use crate::state::{StateOp, StateStore};
 use crate::terms::{IDEMPOTENCY_WINDOW, PRODUCER_RECEIPTS_MAX, PRODUCER_WINDOW, first_kept};
 
@@ -244,12 +245,13 @@ pub(crate) struct Remember<'a> {
     /// What the slot has written so far.
     written: HashMap<Bytes, Bytes>,
     terms: HashMap<Partition, TermsRow>,
+    streams: HashMap<Partition, StreamRow>,
     ops: Vec<StateOp>,
 }
 
 impl<'a> Remember<'a> {
     pub(crate) fn new(state: &'a dyn StateStore) -> Self {
-        Self { state, written: HashMap::new(), terms: HashMap::new(), ops: Vec::new() }
+        Self { state, written: HashMap::new(), terms: HashMap::new(), streams: HashMap::new(), ops: Vec::new() }
     }
 
     /// Applies one entry; entries of the catalog are not its own.
@@ -267,6 +269,7 @@ impl<'a> Remember<'a> {
                 terms.token = terms.token.max(*token);
                 Ok(())
             }
+            Entry::StreamStep { partition, step } => self.stepped(*partition, step),
             Entry::PutDocument { .. }
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
@@ -287,6 +290,8 @@ impl<'a> Remember<'a> {
         self.ops.extend(self.written.into_iter().map(|(key, value)| StateOp::Put(key, value)));
         let terms = self.terms.into_iter();
         self.ops.extend(terms.map(|(partition, row)| StateOp::Put(layout::terms_key(partition), row.encode())));
+        let streams = self.streams.into_iter();
+        self.ops.extend(streams.map(|(partition, row)| StateOp::Put(layout::stream_key(partition), row.encode())));
         self.ops
     }
 
@@ -326,6 +331,15 @@ impl<'a> Remember<'a> {
             self.ops.push(StateOp::DeleteRange(from, to));
         }
         self.written.insert(place, KeyRow { content, receipt }.encode());
+        Ok(())
+    }
+
+    fn stepped(&mut self, partition: Partition, step: &StreamRow) -> Result<()> {
+        let row = match self.streams.remove(&partition) {
+            Some(row) => row,
+            None => stream_row(self.state, partition)?,
+        };
+        self.streams.insert(partition, row.after(step));
         Ok(())
     }
 

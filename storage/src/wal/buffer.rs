@@ -4,6 +4,8 @@
 
 mod documents;
 pub(crate) mod early;
+mod settle;
+pub(crate) mod stream;
 pub(crate) mod terms;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,12 +16,13 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 
 use crate::durability::Durability;
-use crate::error::{Error, Kind, Result};
-use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
+use crate::error::{Error, Kind, Refusal, Result};
+use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::record::{Batch, StoredBatch};
 use crate::shard::changes::{Change, Entry};
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
+use crate::shard::stream::stream_row;
 use crate::spans::Traced;
 use crate::state::StateStore;
 use crate::terms::REMEMBERED_MAX;
@@ -95,6 +98,9 @@ struct PartitionTail {
     held: Offset,
     next: Offset,
     last_timestamp: Timestamp,
+    /// Whether nothing is appended to it any more: as it is committed, and as it is decided.
+    closed: bool,
+    closing: bool,
 }
 
 /// Everything that is decided under the lock.
@@ -193,6 +199,10 @@ impl Core {
         self.check_running()?;
         let At { partition, want, .. } = at;
         let tail = self.tail(state, partition)?;
+        if tail.closing {
+            let text = format!("the stream is closed: nothing comes after offset {}", tail.next);
+            return Err(Error::new(Kind::Refused(Refusal::Closed { tail: tail.next }), text));
+        }
         let (base, timestamp) = (tail.next, at.now.max(tail.last_timestamp));
         let next = base.plus(batch.count());
         let weaker = want.durability < Durability::Object;
@@ -263,6 +273,7 @@ impl Core {
                 | Entry::Produced { .. }
                 | Entry::Keyed { .. }
                 | Entry::Fenced { .. }
+                | Entry::StreamStep { .. }
                 | Entry::Link(_)
                 | Entry::Cleaned(_)
                 | Entry::Gap { .. }
@@ -354,71 +365,6 @@ impl Core {
         self.full.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.open, OpenBuffer::new(next)))
     }
 
-    /// Notes that the buffer `sequence` is committed and applied.
-    pub(crate) fn committed_up_to(&mut self, sequence: u64, rows: &[(Partition, PartitionRow)], entries: &[Entry]) {
-        for (partition, row) in rows {
-            if let Some(tail) = self.partitions.get_mut(partition) {
-                tail.committed = *row;
-                tail.shown = tail.shown.max(row.tail);
-            }
-        }
-        while self.unstored.front().is_some_and(|(buffer, _)| *buffer <= sequence) {
-            self.unstored.pop_front();
-        }
-        for entry in entries {
-            match entry {
-                Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => self.settle(key, |s| s > sequence),
-                Entry::DeleteTopic { topic } => {
-                    for index in 0..self.deleting.remove(topic).unwrap_or(0) {
-                        let partition = Partition { topic: *topic, index: PartitionIndex(index) };
-                        self.partitions.remove(&partition);
-                        self.reserved.remove(&partition);
-                    }
-                }
-                Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
-                    self.remembered.settle(entry, |s| s > sequence);
-                }
-                Entry::Reserve { partition, to, .. } => self.reserved_up_to(sequence, *partition, *to),
-                Entry::CreateTopic { .. }
-                | Entry::Acquire { .. }
-                | Entry::SetRetention { .. }
-                | Entry::SetCleanup { .. }
-                | Entry::Trim { .. }
-                | Entry::Gap { .. }
-                | Entry::Link(_)
-                | Entry::Cleaned(_) => {}
-            }
-        }
-        if self.partitions.len() > self.partitions_max {
-            let reserved = &self.reserved;
-            self.partitions.retain(|partition, tail| !tail.is_idle() || reserved.contains_key(partition));
-            // Those that are in use are not looked through again at each commit.
-            self.partitions_max = PARTITIONS_KEPT_MAX.max(2 * self.partitions.len());
-        }
-    }
-
-    /// Takes back what an entry of the buffer `sequence` did, which will not be committed.
-    fn undo_entry(&mut self, sequence: u64, entry: &Entry) {
-        match entry {
-            Entry::PutDocument { key, .. } | Entry::DeleteDocument { key } => self.settle(key, |s| s != sequence),
-            Entry::DeleteTopic { topic } => {
-                self.deleting.remove(topic);
-            }
-            Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
-                self.remembered.undo(sequence, entry);
-            }
-            Entry::Reserve { partition, to, .. } => self.not_reserved(sequence, *partition, *to),
-            Entry::CreateTopic { .. }
-            | Entry::Acquire { .. }
-            | Entry::SetRetention { .. }
-            | Entry::SetCleanup { .. }
-            | Entry::Trim { .. }
-            | Entry::Gap { .. }
-            | Entry::Link(_)
-            | Entry::Cleaned(_) => {}
-        }
-    }
-
     fn grew_early(&mut self, partition: Partition, bytes: usize) {
         let OpenBuffer { sequence, early, .. } = &mut self.open;
         if early.since.is_none() {
@@ -428,15 +374,6 @@ impl Core {
         }
         early.bytes += bytes;
         *early.batches.entry(partition).or_default() += 1;
-    }
-
-    /// The offsets of a buffer that was never sent are free again.
-    pub(crate) fn give_back(&mut self, buffer: &OpenBuffer) {
-        for (partition, batches) in &buffer.groups {
-            if let (Some(tail), Some(first)) = (self.partitions.get_mut(partition), batches.first()) {
-                tail.next = first.base;
-            }
-        }
     }
 
     fn check_running(&self) -> Result<()> {
@@ -456,10 +393,18 @@ impl Core {
                 let topic = machine::topic_row(state, partition.topic)?;
                 topic.filter(|topic| partition.index.0 < topic.partitions).ok_or_else(|| no_partition(partition))?;
                 let committed = machine::partition_row(state, partition)?.unwrap_or_default();
-                let (tail, last_timestamp) = (committed.tail, committed.last_timestamp);
-                Ok(entry.insert(PartitionTail { committed, shown: tail, held: tail, next: tail, last_timestamp }))
+                let closed = stream_row(state, partition)?.closed.is_some();
+                Ok(entry.insert(PartitionTail::of(committed, closed)))
             }
         }
+    }
+}
+
+impl PartitionTail {
+    /// A partition of which nothing is given out that is not committed.
+    fn of(committed: PartitionRow, closed: bool) -> Self {
+        let PartitionRow { tail, last_timestamp, .. } = committed;
+        Self { committed, shown: tail, held: tail, next: tail, last_timestamp, closed, closing: closed }
     }
 }
 

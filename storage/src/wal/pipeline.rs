@@ -18,6 +18,7 @@ use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::claim::{self, CATALOG_SHARD};
 use crate::shard::machine::{self, Run, SlotSummary};
+use crate::shard::stream::StreamRow;
 use crate::slot::{self, Created, Object};
 use crate::wal::blocks::BodyBuilder;
 use crate::wal::buffer::{OpenBuffer, Outcome};
@@ -298,6 +299,9 @@ impl Pipeline {
             if let Entry::DeleteTopic { topic } = entry {
                 writer.parts.tail.remove_topic(*topic);
                 writer.parts.feeds.topic_moved(*topic);
+            }
+            if let Entry::StreamStep { partition, step: StreamRow { closed: Some(_), .. } } = entry {
+                writer.parts.feeds.moved([*partition]);
             }
         }
         let metrics = &writer.parts.metrics;

@@ -3,6 +3,7 @@
 //! What happens to the buffer is the pipeline's. It must not know what records mean.
 
 mod outcome;
+mod stream;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -465,7 +465,7 @@ async fn a_producers_sequence_is_kept_with_its_record_and_lost_with_it() {
             assert_eq!(produce(&log, 4, class).await.expect("stored").base.0, 4);
         } else {
             let refused = produce(&log, 4, class).await.expect_err("lost").kind();
-            assert_eq!(refused, Kind::Refused(Refusal::Sequence { expected: ProducerSeq(1) }));
+            assert_eq!(refused, Kind::Refused(Refusal::Sequence { expected: ProducerSeq(1), new_epoch: false }));
             let again = produce(&log, 1, class).await.expect("stored");
             assert_eq!((again.base.0, again.duplicate), (1 + STRIDE, false), "a retry has a new offset");
         }

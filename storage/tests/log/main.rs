@@ -17,6 +17,7 @@ mod once_model;
 mod purge;
 mod retention;
 mod segments;
+mod stream;
 mod sweep;
 mod takeover;
 mod trim;

@@ -134,6 +134,7 @@ fn what_is_missing_of_a_topic_is_counted_from_the_starts_of_its_partitions_on() 
     state.write(&ops).expect("written");
     let missing = |starts: [u64; 3]| {
         let bounds = starts.map(|start| Bounds {
+            closed: false,
             start: Offset(start),
             tail: Offset(20),
             bytes: 0,

@@ -356,7 +356,7 @@ impl Core {
 impl PartitionTail {
     /// Whether it can be read from the state store again without a loss.
     pub(super) fn is_idle(&self) -> bool {
-        self.next == self.committed.tail
+        self.next == self.committed.tail && self.closed == self.closing
     }
 }
 

@@ -11,6 +11,7 @@ use std::hash::Hash;
 use bytes::Bytes;
 
 use super::early::{Ack, At, Want};
+use super::stream::PendingStep;
 use super::{Core, Submitted};
 use crate::error::{Error, Kind, Refusal, Result};
 use crate::ids::{FencingToken, Partition, ProducerEpoch, ProducerSeq, Timestamp};
@@ -60,15 +61,16 @@ pub(super) struct Pending {
     producers: HashMap<(Partition, Bytes), Vec<PendingBatch>>,
     keys: HashMap<(Partition, u128), Vec<PendingKey>>,
     tokens: HashMap<Partition, Vec<(u64, FencingToken)>>,
+    pub(super) steps: HashMap<Partition, Vec<PendingStep>>,
 }
 
 #[derive(Debug)]
-struct PendingBatch {
+pub(super) struct PendingBatch {
     buffer: u64,
     epoch: ProducerEpoch,
     seq: ProducerSeq,
     receipt: Receipt,
-    ack: Ack,
+    pub(super) ack: Ack,
 }
 
 #[derive(Debug)]
@@ -149,7 +151,7 @@ impl Core {
         }
         let receipt = row.receipt(producer.seq).ok_or_else(|| {
             let text = format!("sequence {} was stored before, and its receipt is no longer kept", producer.seq);
-            Error::new(Kind::Refused(Refusal::Sequence { expected: row.last.next() }), text)
+            Error::new(Kind::Refused(Refusal::Sequence { expected: row.last.next(), new_epoch: false }), text)
         })?;
         Ok(Some(Known::Stored(receipt)))
     }
@@ -182,7 +184,7 @@ impl Core {
     }
 
     /// A producer with all of its batches, also those that are not committed yet.
-    fn producer(
+    pub(super) fn producer(
         &self,
         state: &dyn StateStore,
         partition: Partition,
@@ -202,11 +204,11 @@ impl Core {
         Ok(row)
     }
 
-    fn pending_batches(&self, partition: Partition, id: &Bytes) -> &[PendingBatch] {
+    pub(super) fn pending_batches(&self, partition: Partition, id: &Bytes) -> &[PendingBatch] {
         self.remembered.producers.get(&(partition, id.clone())).map_or(&[], Vec::as_slice)
     }
 
-    fn check_sequence(
+    pub(super) fn check_sequence(
         &self,
         state: &dyn StateStore,
         partition: Partition,
@@ -214,6 +216,7 @@ impl Core {
         now: Timestamp,
     ) -> Result<()> {
         let (epoch, seq) = (producer.epoch, producer.seq);
+        let mut new_epoch = false;
         let (expected, why) = match self.producer(state, partition, &producer.id, now)? {
             None => (ProducerSeq(0), "a producer that is not known here begins with sequence 0".to_owned()),
             Some(row) if epoch < row.epoch => {
@@ -221,6 +224,7 @@ impl Core {
                 return Err(Error::new(Kind::Refused(Refusal::ProducerEpoch { epoch: row.epoch }), text));
             }
             Some(row) if epoch > row.epoch => {
+                new_epoch = true;
                 (ProducerSeq(0), format!("epoch {epoch} of the producer is new and begins with sequence 0"))
             }
             Some(row) => (row.last.next(), format!("the last sequence of the producer is {}", row.last)),
@@ -229,7 +233,7 @@ impl Core {
             return Ok(());
         }
         let text = format!("sequence {seq} is not the next one, which is {expected}: {why}");
-        Err(Error::new(Kind::Refused(Refusal::Sequence { expected }), text))
+        Err(Error::new(Kind::Refused(Refusal::Sequence { expected, new_epoch }), text))
     }
 
     /// The token, when it is to be remembered as the highest one.
@@ -257,7 +261,12 @@ impl Core {
         Err(Error::new(Kind::Refused(Refusal::Tail { tail }), text))
     }
 
-    fn check_room_to_remember(&self, state: &dyn StateStore, offer: Offer<'_>, now: Timestamp) -> Result<()> {
+    pub(super) fn check_room_to_remember(
+        &self,
+        state: &dyn StateStore,
+        offer: Offer<'_>,
+        now: Timestamp,
+    ) -> Result<()> {
         let (what, remembered) = match &offer.terms.once {
             None => return Ok(()),
             Some(Once::Producer(producer)) => {
@@ -279,7 +288,7 @@ impl Core {
         Err(Error::new(Kind::Busy, format!("the partition remembers {remembered} {what}, the limit is {limit}")))
     }
 
-    fn remember_batch(&mut self, partition: Partition, producer: &Producer, receipt: Receipt, ack: &Ack) {
+    pub(super) fn remember_batch(&mut self, partition: Partition, producer: &Producer, receipt: Receipt, ack: &Ack) {
         let Producer { id, epoch, seq } = producer.clone();
         let pending = PendingBatch { buffer: self.open.sequence, epoch, seq, receipt, ack: ack.clone() };
         self.remembered.producers.entry((partition, id.clone())).or_default().push(pending);
@@ -313,7 +322,7 @@ impl Core {
     }
 
     /// What is remembered of an append is undone with it, or not at all.
-    fn remember(&mut self, entry: Entry, ack: &Ack) {
+    pub(super) fn remember(&mut self, entry: Entry, ack: &Ack) {
         self.open.bytes += ENTRY_BYTES;
         if ack.is_early() {
             self.open.early.bytes += ENTRY_BYTES;
@@ -324,7 +333,7 @@ impl Core {
     }
 
     /// The time that a batch would get.
-    fn stamp(&mut self, state: &dyn StateStore, partition: Partition, now: Timestamp) -> Result<Timestamp> {
+    pub(super) fn stamp(&mut self, state: &dyn StateStore, partition: Partition, now: Timestamp) -> Result<Timestamp> {
         Ok(now.max(self.tail(state, partition)?.last_timestamp))
     }
 }
@@ -338,6 +347,7 @@ impl Pending {
             }
             Entry::Keyed { partition, key, .. } => settle(&mut self.keys, &(*partition, *key), |key| keep(key.buffer)),
             Entry::Fenced { partition, .. } => settle(&mut self.tokens, partition, |(buffer, _)| keep(*buffer)),
+            Entry::StreamStep { partition, .. } => settle(&mut self.steps, partition, |step| keep(step.buffer)),
             Entry::PutDocument { .. }
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
@@ -366,6 +376,9 @@ impl Pending {
             }
             Entry::Fenced { partition, token } => {
                 settle(&mut self.tokens, partition, |(buffer, seen)| *buffer != number || seen != token);
+            }
+            Entry::StreamStep { partition, step } => {
+                settle(&mut self.steps, partition, |pending| pending.buffer != number || pending.step != *step);
             }
             Entry::PutDocument { .. }
             | Entry::DeleteDocument { .. }

@@ -103,7 +103,7 @@ impl Rig {
 }
 
 const fn sequence(expected: u64) -> Kind {
-    Kind::Refused(Refusal::Sequence { expected: ProducerSeq(expected) })
+    Kind::Refused(Refusal::Sequence { expected: ProducerSeq(expected), new_epoch: false })
 }
 
 // Fails when only the committed state, or only what is pending, is looked at.
@@ -157,7 +157,10 @@ fn a_later_epoch_ends_those_before_it_and_begins_at_0() {
     let mut rig = Rig::new();
     rig.new_at(&producer("p", 3, 0));
     rig.new_at(&producer("p", 3, 1));
-    assert_eq!(rig.refused(&producer("p", 4, 1)), sequence(0));
+    assert_eq!(
+        rig.refused(&producer("p", 4, 1)),
+        Kind::Refused(Refusal::Sequence { expected: ProducerSeq(0), new_epoch: true })
+    );
     assert_eq!(rig.new_at(&producer("p", 4, 0)), 2);
     rig.commit();
     let stale = Kind::Refused(Refusal::ProducerEpoch { epoch: ProducerEpoch(4) });
