@@ -122,6 +122,7 @@ impl App {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(front.auth.clone().free_what_is_left());
         upkeep.spawn(front.auth.clone().store_uses());
+        upkeep.spawn(front.broker.clone().keep_streams(front.auth.clone()));
         let mut writing = JoinSet::new();
         writing.spawn(front.system.clone().run());
         let mut serving = pin!(server::serve(listener, service));

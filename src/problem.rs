@@ -36,6 +36,9 @@ pub fn problem_of(error: &Error) -> Problem {
         | Error::Unprocessable { .. }
         | Error::InvalidCursor { .. }
         | Error::TooLarge { .. }
+        | Error::Gone(_)
+        | Error::Closed { .. }
+        | Error::ContentType { .. }
         | Error::Busy { .. }
         | Error::Unavailable { .. }
         | Error::ShuttingDown { .. }
@@ -87,6 +90,9 @@ fn code_of(error: &Error) -> ErrorCode {
         Error::TooLarge { .. } => ErrorCode::TooLarge,
         Error::Trimmed { .. } => ErrorCode::OffsetTrimmed,
         Error::AboveTail { .. } => ErrorCode::OffsetAboveTail,
+        Error::Gone(_) => ErrorCode::Gone,
+        Error::Closed { .. } => ErrorCode::Closed,
+        Error::ContentType { .. } => ErrorCode::ContentTypeMismatch,
         Error::QuotaExceeded(_) => ErrorCode::QuotaExceeded,
         Error::Busy { .. } => ErrorCode::Overloaded,
         Error::Unavailable { .. } => ErrorCode::StoreUnavailable,

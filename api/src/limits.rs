@@ -191,6 +191,8 @@ limits! {
     IDEMPOTENCY_KEY_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
     /// Longest id of a producer, in bytes.
     PRODUCER_ID_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
+    /// Longest `Stream-Seq` of an append to a stream, in bytes.
+    STREAM_SEQ_BYTES_MAX: usize = 255; Bytes, Refused(InvalidRequest);
     /// Largest epoch, sequence, fencing token and expected tail: what every JSON reader can hold.
     NUMBER_MAX: u64 = (1 << 53) - 1; Count, Refused(InvalidRequest);
     /// Most partitions of one topic.

@@ -3,6 +3,8 @@
 //! An administrator of the tenant reads them, by their names; no pattern shows them and nobody writes, changes or deletes
 //! them. The tenant `_system` has what belongs to no other tenant; it has no keys, and only the root key reads there.
 
+use plinth_storage::ids::TenantId;
+
 use super::caller::{Operator, TopicRef};
 use super::registry::TenantRef;
 use super::scope::Action;
@@ -54,6 +56,11 @@ impl Auth {
     #[must_use]
     pub fn tenant_of(&self, _operator: &Operator, name: &str) -> Option<TenantRef> {
         self.tenant_named(name).ok().flatten()
+    }
+
+    /// The tenant of this id, if it is there and is not being deleted.
+    pub(crate) fn tenant_by_id(&self, id: TenantId) -> Option<TenantRef> {
+        self.0.tenants.get(id).ok().flatten()
     }
 
     /// Whose a credential would be that was refused, as far as that is known. Proves nothing.

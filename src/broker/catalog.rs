@@ -3,28 +3,31 @@
 //! A topic is a document in the log. Those in use are held, decoded, in a bounded cache; a change removes its entry
 //! before it is answered. Changes of one topic run one after the other.
 
+mod change;
+mod ending;
 pub(super) mod kept;
 mod list;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
+pub(super) use self::change::StreamBegin;
+pub(super) use self::ending::Open;
 use self::kept::apart;
 pub use self::list::{TopicsPage, TopicsRequest};
-use plinth_api::system::Happening;
-use plinth_storage::ids::{Partition, PartitionIndex, TenantId, Timestamp, TopicId};
-use plinth_storage::log::{Change, DocOp, Guard, Retention, TopicBounds, TopicOp};
+use plinth_storage::ids::{Offset, Partition, PartitionIndex, TenantId, Timestamp, TopicId};
+use plinth_storage::log::{Retention, TopicBounds};
 use plinth_storage::{Cleanup, Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
-use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tokio::sync::{Mutex, broadcast};
 
 use super::changes::Changes;
-use super::documents::{self, RetentionDoc, TopicDoc};
+use super::documents::{self, TopicDoc};
 use super::error::Error;
-use super::quotas::TopicPlace;
 use super::retention;
-use super::settings::{TopicChange, TopicSettings, record_bytes_max};
+use super::settings::TopicSettings;
+use super::streams::{Expiry, Media, Stream, Token, Touches};
 use super::system::{self, Events};
 use crate::auth::{SystemTopic, TopicPattern, TopicRef};
 
@@ -68,6 +71,8 @@ pub(crate) struct Topic {
     pub(crate) retention: Retention,
     pub(crate) cleanup: Cleanup,
     pub(crate) created_at: Timestamp,
+    /// What one is that was made as a stream.
+    stream: Option<Stream>,
 }
 
 /// The topics of all tenants.
@@ -75,8 +80,10 @@ pub(crate) struct Catalog {
     log: Log,
     known: Cache<TopicKey, Arc<Topic>>,
     made: broadcast::Sender<Arc<Topic>>,
-    locks: Vec<Mutex<()>>,
+    /// Who holds one makes or deletes a topic. In it: the time at which the last one that was deleted had been created.
+    locks: Vec<Mutex<u64>>,
     changes: Changes,
+    touches: Touches,
     pub(super) events: Events,
 }
 
@@ -131,36 +138,76 @@ impl Topic {
             retention: doc.retention.retention(),
             cleanup: doc.cleanup.into(),
             created_at: Timestamp(doc.created_at),
+            stream: doc.stream.as_ref().map(Stream::read),
         }
+    }
+
+    /// The media type of it as a stream.
+    pub(super) fn media(&self) -> &Media {
+        self.stream_media().unwrap_or(Media::default_one())
+    }
+
+    /// The media type of one that was made as a stream.
+    pub(super) fn stream_media(&self) -> Option<&Media> {
+        self.stream.as_ref().map(|stream| &stream.media)
+    }
+
+    /// When it ends by itself.
+    pub(super) fn expiry(&self) -> Option<&Arc<Expiry>> {
+        self.stream.as_ref()?.expiry.as_ref()
+    }
+
+    /// After how long without use it ends, in ms.
+    pub(super) fn ttl_ms(&self) -> Option<u64> {
+        self.expiry()?.ttl_ms()
+    }
+
+    /// What tells its offsets from those of earlier topics of the name: its creation, later than theirs by 1 ms at least.
+    pub(super) fn tag(&self) -> u64 {
+        self.created_at.0
+    }
+
+    /// A position in it, as a stream.
+    pub(super) fn token(&self, offset: Offset) -> Token {
+        Token::new(self.tag(), offset)
     }
 }
 
 impl Catalog {
     pub(crate) fn new(log: Log, topics_max: usize) -> Self {
         Self {
+            touches: Touches::new(log.now()),
             log,
             known: Cache::new(topics_max),
             made: broadcast::Sender::new(ANNOUNCEMENTS_MAX),
-            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
             changes: Changes::default(),
             events: Events::default(),
         }
     }
 
-    /// The topic, if it exists.
+    /// The topic, if it exists and is not a stream that is over.
     ///
     /// # Errors
     /// Those of the log.
     pub(crate) fn find(&self, topic: &TopicRef) -> Result<Option<Arc<Topic>>, Error> {
-        self.find_named(topic.tenant().id(), topic.shared_name())
+        match self.find_named(topic.tenant().id(), topic.shared_name())? {
+            Some(found) if self.is_over(&found)? => Ok(None),
+            found => Ok(found),
+        }
     }
 
-    /// The topic, to be read. A system topic is there for its readers before there is something in it.
+    /// The topic, to be read, which is a use of it. A system topic is there for its readers before there is something in it.
     ///
     /// # Errors
     /// `NotFound`; those of the log.
     pub(crate) async fn get_to_read(self: &Arc<Self>, topic: &TopicRef) -> Result<Arc<Topic>, Error> {
-        if SystemTopic::named(topic.name()).is_none() { self.get(topic) } else { self.get_or_make_system(topic).await }
+        if SystemTopic::named(topic.name()).is_some() {
+            return self.get_or_make_system(topic).await;
+        }
+        let found = self.get(topic)?;
+        self.touch(&found).await?;
+        Ok(found)
     }
 
     /// A system topic.
@@ -270,30 +317,6 @@ impl Catalog {
         })
     }
 
-    /// Changes the settings that are given.
-    ///
-    /// # Errors
-    /// `Unprocessable`, `NotFound`; those of the log.
-    pub(crate) async fn change(self: &Arc<Self>, topic: &TopicRef, change: TopicChange) -> Result<TopicView, Error> {
-        let TopicChange { max_record_bytes, durability, retention, cleanup } = change;
-        let retention = Some(retention.of(Retention::default()));
-        TopicSettings { partitions: None, max_record_bytes, durability, retention, cleanup }.check()?;
-        if change != TopicChange::default() {
-            let (catalog, topic) = (Arc::clone(self), topic.clone());
-            self.changes.run(async move { catalog.change_stored(&topic, change).await }).await?;
-        }
-        self.view(self.get(topic)?).await
-    }
-
-    /// Deletes the topic with its records.
-    ///
-    /// # Errors
-    /// `NotFound`; those of the log.
-    pub(crate) async fn delete(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
-        let (catalog, topic) = (Arc::clone(self), topic.clone());
-        self.changes.run(async move { catalog.delete_stored(&topic).await }).await
-    }
-
     /// The topics that a pattern shows now.
     ///
     /// # Errors
@@ -301,7 +324,7 @@ impl Catalog {
     pub(crate) fn matching(&self, pattern: &TopicPattern) -> Result<Vec<Arc<Topic>>, Error> {
         let mut topics = Vec::new();
         self.each(pattern.tenant().id(), pattern.prefix(), None, |topic| {
-            if pattern.shows(&topic.name) {
+            if pattern.shows(&topic.name) && !self.is_over(&topic)? {
                 topics.push(Arc::new(topic));
             }
             Ok(true)
@@ -317,6 +340,11 @@ impl Catalog {
     /// Reads the topic again at its next use.
     pub(crate) fn forget(&self, topic: &TopicRef) {
         self.known.remove(&TopicKeyRef { tenant: topic.tenant().id(), name: topic.name() });
+    }
+
+    /// When streams were last used.
+    pub(super) fn touches(&self) -> &Touches {
+        &self.touches
     }
 
     /// Waits for the changes under way. Cancel safe.
@@ -357,124 +385,6 @@ impl Catalog {
         let doc = documents::load::<TopicDoc>(&self.log, &documents::topic(tenant, name))?;
         Ok(doc.map(|doc| Topic::read(tenant, name, &doc)))
     }
-
-    /// A topic that is given a class must be able to have it; one that has it keeps it.
-    fn check_offered(&self, class: Durability) -> Result<(), Error> {
-        if self.log.offers(class) {
-            return Ok(());
-        }
-        Err(Error::Unprocessable(format!(
-            "durability {class} is not offered now: the node has no cache directory that can be written"
-        )))
-    }
-
-    async fn make(self: &Arc<Self>, topic: &TopicRef, settings: TopicSettings) -> Result<(Arc<Topic>, bool), Error> {
-        let (catalog, topic) = (Arc::clone(self), topic.clone());
-        self.changes.run(async move { catalog.make_stored(&topic, settings).await }).await
-    }
-
-    async fn make_stored(
-        self: &Arc<Self>,
-        topic: &TopicRef,
-        settings: TopicSettings,
-    ) -> Result<(Arc<Topic>, bool), Error> {
-        let _one_at_a_time = self.lock(topic).await;
-        if let Some(found) = self.find(topic)? {
-            return Ok((found, false));
-        }
-        let durability = settings.durability.unwrap_or_default();
-        self.check_offered(durability)?;
-        let place = self.place(topic).await?;
-        let (tenant, key) = (topic.tenant().id(), documents::topic(topic.tenant().id(), topic.name()));
-        let doc = TopicDoc {
-            v: documents::VERSION,
-            id: self.log.new_ulid(),
-            partitions: settings.partitions.unwrap_or(1),
-            max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
-            retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
-            created_at: self.log.now().0,
-            durability,
-            cleanup: settings.cleanup.unwrap_or_default().into(),
-        };
-        let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
-        let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
-        let clean = settings.cleanup.map(|cleanup| TopicOp::SetCleanup { topic: doc.id(), cleanup });
-        let change = Change {
-            guards: vec![Guard::Absent(key.clone()), Guard::Present(documents::tenant(tenant))],
-            docs: vec![DocOp::Put(key, documents::encode(&doc))],
-            topics: [Some(create), set, clean].into_iter().flatten().collect(),
-        };
-        match self.log.commit(change).await {
-            Ok(()) => {}
-            // Made by another, or the tenant was deleted.
-            Err(error) if error.kind() == Kind::Conflict => return Ok((self.get(topic)?, false)),
-            Err(error) => {
-                // It may be there, or come.
-                if error.kind() == Kind::Unknown {
-                    topic.tenant().meter().lose_count();
-                }
-                return Err(error.into());
-            }
-        }
-        place.into_iter().for_each(TopicPlace::keep);
-        let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
-        // Without a follower of patterns nobody listens.
-        let _ = self.made.send(Arc::clone(&made));
-        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicMade { topic });
-        Ok((made, true))
-    }
-
-    async fn change_stored(&self, topic: &TopicRef, change: TopicChange) -> Result<(), Error> {
-        let _one_at_a_time = self.lock(topic).await;
-        let key = documents::topic(topic.tenant().id(), topic.name());
-        let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
-        let mut doc: TopicDoc = documents::decode(&key, &stored)?;
-        let (before, retention) = (doc.retention.retention(), change.retention.of(doc.retention.retention()));
-        if let Some(class) = change.durability.filter(|class| *class != doc.durability) {
-            self.check_offered(class)?;
-        }
-        doc.max_record_bytes = change.max_record_bytes.unwrap_or(doc.max_record_bytes);
-        doc.durability = change.durability.unwrap_or(doc.durability);
-        doc.retention = RetentionDoc::of(retention);
-        doc.cleanup = change.cleanup.map_or(doc.cleanup, Into::into);
-        let set = (retention != before).then_some(TopicOp::SetRetention { topic: doc.id(), retention });
-        let clean = change.cleanup.map(|cleanup| TopicOp::SetCleanup { topic: doc.id(), cleanup });
-        let change = Change {
-            guards: vec![Guard::Equals(key.clone(), stored)],
-            docs: vec![DocOp::Put(key, documents::encode(&doc))],
-            topics: set.into_iter().chain(clean).collect(),
-        };
-        let committed = self.log.commit(change).await;
-        self.forget(topic);
-        committed.map_err(|error| changed_meanwhile(topic, error))?;
-        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicChanged { topic });
-        Ok(())
-    }
-
-    async fn delete_stored(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
-        let _one_at_a_time = self.lock(topic).await;
-        let key = documents::topic(topic.tenant().id(), topic.name());
-        let stored = self.log.get(&key)?.ok_or_else(|| absent(topic))?;
-        let doc: TopicDoc = documents::decode(&key, &stored)?;
-        let change = Change {
-            guards: vec![Guard::Equals(key.clone(), stored)],
-            docs: vec![DocOp::Delete(key)],
-            topics: vec![TopicOp::Delete { topic: doc.id() }],
-        };
-        let committed = self.log.commit(change).await;
-        self.forget(topic);
-        self.note_deletion(topic, committed.as_ref().err());
-        committed.map_err(|error| changed_meanwhile(topic, error))?;
-        self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
-        Ok(())
-    }
-
-    async fn lock(&self, topic: &TopicRef) -> MutexGuard<'_, ()> {
-        let mut hasher = DefaultHasher::new();
-        (topic.tenant().id(), topic.name()).hash(&mut hasher);
-        let place = usize::try_from(hasher.finish() % LOCKS as u64).expect("a remainder of a small number");
-        self.locks[place].lock().await
-    }
 }
 
 /// The error for a topic that does not exist, or is another tenant's.
@@ -485,12 +395,4 @@ pub(crate) fn absent(topic: &TopicRef) -> Error {
 /// What an error of the log means for the topic `name`: one that it does not know was deleted.
 pub(crate) fn gone(name: &str, error: plinth_storage::Error) -> Error {
     if error.kind() == Kind::NotFound { Error::NotFound(format!("there is no topic {name}")) } else { error.into() }
-}
-
-fn changed_meanwhile(topic: &TopicRef, error: plinth_storage::Error) -> Error {
-    if error.kind() == Kind::Conflict {
-        Error::Conflict(format!("topic {} was changed by another request at the same moment", topic.name()))
-    } else {
-        error.into()
-    }
 }

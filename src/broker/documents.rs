@@ -16,9 +16,13 @@ use ulid::Ulid;
 
 mod issuer;
 mod revocation;
+mod stream;
 
 pub(crate) use self::issuer::{ISSUERS, IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
+pub(crate) use self::stream::{
+    ExpiryDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, of_stream_ttl, stream_ttl, stream_ttls,
+};
 use super::error::Error;
 
 /// The version of every document's form that this build writes.
@@ -176,6 +180,9 @@ pub(crate) struct TopicDoc {
     pub(crate) durability: Durability,
     #[serde(default, skip_serializing_if = "CleanupDoc::is_delete")]
     pub(crate) cleanup: CleanupDoc,
+    /// Of a topic that was made as a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stream: Option<StreamDoc>,
 }
 
 /// What happens to records besides retention.
@@ -286,6 +293,17 @@ pub(crate) fn load<T: DeserializeOwned>(log: &Log, key: &[u8]) -> Result<Option<
     }
 }
 
+/// Reads the document stored under `key`, if there is one, and gives its bytes too.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_stored<T: DeserializeOwned>(log: &Log, key: &[u8]) -> Result<Option<(T, Bytes)>, Error> {
+    match log.get(key)? {
+        Some(stored) => Ok(Some((decode(key, &stored)?, stored))),
+        None => Ok(None),
+    }
+}
+
 /// Reads a stored document.
 ///
 /// # Errors
@@ -351,6 +369,12 @@ mod tests {
         );
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic that is cleaned by key");
         assert_eq!((read.cleanup, encode(&read)), (CleanupDoc::Compact, Bytes::from(topic)));
+        assert_eq!(read.stream, None, "a topic that was not made as a stream");
+        let topic = format!(
+            r#"{{"v":1,"id":"{ulid}","partitions":1,"max_record_bytes":1024,"created_at":9,"stream":{{"content_type":"text/plain"}}}}"#
+        );
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a stream");
+        assert_eq!((read.stream.is_some(), encode(&read)), (true, Bytes::from(topic)));
     }
 
     #[test]

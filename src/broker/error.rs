@@ -2,10 +2,12 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use plinth_storage::error::{Kind, Refusal};
 
 use super::quotas::Exceeded;
+use super::streams::Token;
 
 /// Why a call of the broker failed. Each sentence is lower-case and names the thing and the limit.
 #[derive(Debug)]
@@ -43,6 +45,18 @@ pub enum Error {
         /// The tail.
         tail: u64,
     },
+    /// The position is of a stream that was deleted, or of what is no longer kept.
+    Gone(String),
+    /// The stream is closed; nothing was stored by this.
+    Closed {
+        /// Its end.
+        next: Token,
+    },
+    /// The stream has another media type.
+    ContentType {
+        /// That one.
+        stream: Arc<str>,
+    },
     /// A quota of the tenant or of the key is used up; nothing was stored.
     QuotaExceeded(Exceeded),
     /// A bound of this node is reached; nothing was stored.
@@ -78,6 +92,7 @@ impl fmt::Display for Error {
             | Self::Unprocessable(detail)
             | Self::InvalidCursor(detail)
             | Self::TooLarge(detail)
+            | Self::Gone(detail)
             | Self::Busy(detail)
             | Self::Unavailable(detail)
             | Self::ShuttingDown(detail)
@@ -86,6 +101,10 @@ impl fmt::Display for Error {
             | Self::Internal { detail, .. } => f.write_str(detail),
             Self::Trimmed { requested, start } => {
                 write!(f, "offset {requested} is no longer kept; the first kept offset is {start}")
+            }
+            Self::Closed { next } => write!(f, "the stream is closed: it ends at {next}"),
+            Self::ContentType { stream } => {
+                write!(f, "the body is of another media type than the stream, which is {stream}")
             }
             Self::QuotaExceeded(exceeded) => exceeded.fmt(f),
             Self::AboveTail { requested, tail } => write!(f, "offset {requested} is above the tail, which is {tail}"),
@@ -106,6 +125,9 @@ impl StdError for Error {
             | Self::TooLarge(_)
             | Self::Trimmed { .. }
             | Self::AboveTail { .. }
+            | Self::Gone(_)
+            | Self::Closed { .. }
+            | Self::ContentType { .. }
             | Self::QuotaExceeded(_)
             | Self::Busy(_)
             | Self::Unavailable(_)

@@ -27,7 +27,7 @@ use self::expired::expired;
 use self::slow::is_far;
 use super::Broker;
 use super::batch::FollowedBatch;
-use super::catalog::Topic;
+use super::catalog::{Open, Topic};
 use super::error::Error;
 use super::from::{Begin, From, Origin};
 use super::page::named;
@@ -120,6 +120,8 @@ struct Patterns {
 
 struct Lane {
     topic: Arc<Topic>,
+    /// While it lives a stream that ends by itself is in use.
+    _used: Option<Open>,
     place: Partition,
     scan: Scan,
     next: Offset,
@@ -455,7 +457,8 @@ impl Follower {
             };
             let untold = (requested != next).then_some(requested);
             let (topic, scan) = (Arc::clone(&topic), Scan::new(place));
-            let lane = Lane { topic, place, scan, next, untold, queued: true, live: false, reads: 0 };
+            let used = self.broker.catalog().open(&topic);
+            let lane = Lane { topic, _used: used, place, scan, next, untold, queued: true, live: false, reads: 0 };
             let index = self.wake.add(place);
             if untold.is_some() {
                 self.events.push_back((index, gap(&lane, requested, next, reason)));

@@ -16,6 +16,7 @@ mod publish;
 pub(crate) mod quotas;
 mod retention;
 mod settings;
+mod streams;
 mod system;
 mod terms;
 
@@ -41,6 +42,10 @@ use self::quotas::{Capacity, Held};
 pub use self::quotas::{Exceeded, KeyMeter, Left, Look, Meter, Meters, Opened, Room, UsageFigures, Whose};
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
+pub use self::streams::{
+    Expiry, GivenToken, StreamAppend, StreamAppended, StreamConfig, StreamFollower, StreamFrom, StreamMoved,
+    StreamPage, StreamProducer, StreamView, TOKEN_BYTES, Token,
+};
 use self::system::Events;
 pub use self::system::{Note, SYSTEM_RETENTION_MS, System, UsageRange};
 pub use self::terms::{ProducerTerm, Terms};

@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::{Catalog, Topic, gone};
 use super::error::Error;
+use super::streams::is_json;
 use super::terms::Terms;
 use super::{Broker, proved};
 use crate::auth::{Action, TopicRef};
@@ -285,12 +286,39 @@ fn check_headers(record: &NewRecord) -> Result<usize, Error> {
     Ok(bytes)
 }
 
+/// Checks a media type by itself.
+pub(super) fn check_media_type(text: &[u8]) -> Result<(), Error> {
+    if text.len() > RECORD_HEADERS_BYTES_MAX {
+        let (bytes, limit) = (text.len(), RECORD_HEADERS_BYTES_MAX);
+        return Err(Error::TooLarge(format!("media type of {bytes} bytes exceeds the limit of {limit}")));
+    }
+    if text.is_empty() || !is_field_value(text) {
+        return Err(Error::Invalid("media type is empty, or has a control character".into()));
+    }
+    Ok(())
+}
+
+/// What a stream holds is all of one media type, and JSON if it says so.
+fn check_by_stream(topic: &Topic, record: &NewRecord) -> Result<(), Error> {
+    let Some(media) = topic.stream_media() else { return Ok(()) };
+    let name = &topic.name;
+    if !media.matches(&record.content_type) {
+        let is = media.text();
+        return Err(Error::Unprocessable(format!("{name} is a stream of the media type {is}: the record has another")));
+    }
+    if media.is_json() && !is_json(&record.payload) {
+        return Err(Error::Unprocessable(format!("{name} is a stream of JSON: the payload is none")));
+    }
+    Ok(())
+}
+
 /// The topic may allow less than a record may have anywhere, or want a key.
 fn check_by_topic(topic: &Topic, records: &[NewRecord]) -> Result<(), Error> {
     let limit = topic.max_record_bytes as usize;
     let of = format_args!(" of topic {}", topic.name);
     for (place, record) in records.iter().enumerate() {
         check_payload(record, limit, of).map_err(|error| at(records, place, error))?;
+        check_by_stream(topic, record).map_err(|error| at(records, place, error))?;
         if topic.cleanup == Cleanup::Compact && record.key.is_none() {
             let why = format!("a record of topic {} needs a key: its cleanup is compact", topic.name);
             return Err(at(records, place, Error::Unprocessable(why)));
@@ -322,6 +350,9 @@ fn at(records: &[NewRecord], place: usize, error: Error) -> Error {
         | Error::InvalidCursor(_)
         | Error::Trimmed { .. }
         | Error::AboveTail { .. }
+        | Error::Gone(_)
+        | Error::Closed { .. }
+        | Error::ContentType { .. }
         | Error::QuotaExceeded(_)
         | Error::Busy(_)
         | Error::Unavailable(_)

@@ -1,4 +1,5 @@
 mod allocations;
+mod streams;
 mod system;
 mod ttl;
 mod usage;

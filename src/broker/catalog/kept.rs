@@ -66,10 +66,10 @@ impl Catalog {
     }
 
     /// Notes what became of the deletion of a topic.
-    pub(super) fn note_deletion(&self, topic: &TopicRef, error: Option<&plinth_storage::Error>) {
-        let meter = topic.tenant().meter();
+    pub(super) fn note_deletion(&self, tenant: &TenantRef, name: &str, error: Option<&plinth_storage::Error>) {
+        let meter = tenant.meter();
         match error.map(plinth_storage::Error::kind) {
-            None if !is_reserved(topic.name()) => meter.deleted(1),
+            None if !is_reserved(name) => meter.deleted(1),
             Some(Kind::Unknown) => meter.lose_count(),
             None | Some(_) => {}
         }

@@ -13,7 +13,13 @@ use super::*;
 const BEGIN: u64 = 1_700_000_000_000;
 
 /// A clock that stands until it is moved.
-struct Hand(AtomicU64);
+pub(super) struct Hand(AtomicU64);
+
+impl Default for Hand {
+    fn default() -> Self {
+        Self(AtomicU64::new(BEGIN))
+    }
+}
 
 impl Clock for Hand {
     fn now(&self) -> Timestamp {
@@ -21,15 +27,15 @@ impl Clock for Hand {
     }
 }
 
-async fn world_and_clock() -> (World, Arc<Hand>) {
-    let clock = Arc::new(Hand(AtomicU64::new(BEGIN)));
+pub(super) async fn world_and_clock() -> (World, Arc<Hand>) {
+    let clock = Arc::new(Hand::default());
     let mut options = LogOptions::new(store::open("memory://").expect("a store"));
     options.clock = Arc::<Hand>::clone(&clock);
     (world_of(options).await, clock)
 }
 
 impl Hand {
-    fn pass(&self, ms: u64) {
+    pub(super) fn pass(&self, ms: u64) {
         self.0.fetch_add(ms, Ordering::Relaxed);
     }
 }

@@ -12,7 +12,10 @@ use super::super::routes::{Needs, Route};
 /// What an operation may answer besides what its kind may: by operation id.
 const OWN: &[(&str, &[Code])] = &[
     ("ensure_topic", &[Code::Conflict]),
-    ("publish_records", &[Code::TailMismatch, Code::SequenceMismatch, Code::Fenced, Code::IdempotencyKeyReused]),
+    (
+        "publish_records",
+        &[Code::TailMismatch, Code::SequenceMismatch, Code::Fenced, Code::Closed, Code::IdempotencyKeyReused],
+    ),
     ("read_records", &[Code::NotAcceptable, Code::OffsetTrimmed, Code::OffsetAboveTail, Code::Unprocessable]),
     ("follow_topics", &[Code::NotAcceptable, Code::Unprocessable]),
     ("trim_records", &[Code::OffsetAboveTail]),

@@ -1,0 +1,95 @@
+//! The documents of streams: what a topic is as one, and when one that ends by itself was last used.
+
+use bytes::Bytes;
+use plinth_storage::ids::{TenantId, TopicId};
+use serde::{Deserialize, Serialize};
+
+/// Streams that end by themselves begin with this.
+pub(crate) const STREAM_TTLS: &[u8] = b"stream-ttl/";
+
+/// What those of a tenant begin with.
+pub(crate) fn stream_ttls(tenant: TenantId) -> Bytes {
+    Bytes::from(format!("stream-ttl/{}/", tenant.0))
+}
+
+/// A stream that ends by itself.
+pub(crate) fn stream_ttl(tenant: TenantId, topic: TopicId) -> Bytes {
+    Bytes::from(format!("stream-ttl/{}/{}", tenant.0, topic.0))
+}
+
+/// The tenant and the topic of such a key.
+pub(crate) fn of_stream_ttl(key: &[u8]) -> Option<(TenantId, TopicId)> {
+    let (tenant, topic) = std::str::from_utf8(key.strip_prefix(STREAM_TTLS)?).ok()?.split_once('/')?;
+    Some((TenantId(tenant.parse().ok()?), TopicId(topic.parse().ok()?)))
+}
+
+/// What a topic is as a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamDoc {
+    /// The media type of all of it, as it was given.
+    pub(crate) content_type: String,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expiry: Option<ExpiryDoc>,
+}
+
+/// When a stream ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ExpiryDoc {
+    /// So many seconds after its last use.
+    TtlS(u64),
+    /// At a time.
+    At {
+        /// As it was given.
+        text: String,
+        /// In ms since the Unix epoch.
+        ms: u64,
+    },
+}
+
+/// When a stream that ends by itself was last used, as far as that is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StreamTtlDoc {
+    pub(crate) v: u32,
+    /// The name of its topic.
+    pub(crate) name: String,
+    /// The last use besides appends.
+    pub(crate) used_at: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use ulid::Ulid;
+
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_stream_that_ends_names_its_tenant_and_topic() {
+        let (tenant, topic) = (TenantId(Ulid::from_parts(1, 2)), TopicId(Ulid::from_parts(3, 4)));
+        let key = stream_ttl(tenant, topic);
+        assert!(key.starts_with(&stream_ttls(tenant)));
+        assert_eq!(of_stream_ttl(&key), Some((tenant, topic)));
+        assert_eq!(of_stream_ttl(b"stream-ttl/x/y"), None);
+    }
+
+    /// As the first version wrote them. Later builds read these bytes; never change them.
+    #[test]
+    fn documents_of_version_1_are_read() {
+        let forms = [
+            (r#"{"content_type":"a/b","expiry":{"ttl_s":9}}"#, ExpiryDoc::TtlS(9)),
+            (
+                r#"{"content_type":"a/b","expiry":{"at":{"text":"2026-01-01T00:00:00Z","ms":1767225600000}}}"#,
+                ExpiryDoc::At { text: "2026-01-01T00:00:00Z".into(), ms: 1_767_225_600_000 },
+            ),
+        ];
+        for (text, expiry) in forms {
+            let read: StreamDoc = serde_json::from_str(text).expect("a stream");
+            assert_eq!(read, StreamDoc { content_type: "a/b".into(), expiry: Some(expiry) });
+            assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+        }
+        let text = r#"{"v":1,"name":"s","used_at":7}"#;
+        let read: StreamTtlDoc = serde_json::from_str(text).expect("a use");
+        assert_eq!((read.used_at, serde_json::to_string(&read).expect("JSON").as_str()), (7, text));
+    }
+}

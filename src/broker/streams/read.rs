@@ -1,0 +1,266 @@
+//! Read a stream from an offset: one page, of one moment.
+//!
+//! The end and whether the stream is closed are taken at once, before anything is read, and nothing behind that end is
+//! given: so a page that reaches it says truly whether more can come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use plinth_storage::ahead::Scan;
+use plinth_storage::ids::Offset;
+use plinth_storage::log::Bounds;
+use plinth_storage::record::StoredBatch;
+use plinth_storage::{Gap, GapReason, Kind};
+
+use super::{Readable, StreamFrom, StreamView, Token, check_is_stream};
+use crate::auth::{Action, TopicRef};
+use crate::broker::batch::FollowedBatch;
+use crate::broker::catalog::{Topic, gone};
+use crate::broker::error::Error;
+use crate::broker::page::PageGap;
+use crate::broker::{Broker, proved};
+
+/// Bytes that one look into the log takes.
+const READ_BYTES: usize = 1024 * 1024;
+/// Gaps that one answer tells of; one with more ends there.
+const GAPS_MAX: usize = 100;
+/// About how many bytes of expired records one answer passes over.
+const EXPIRED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Payloads from this size on are pieces of their own, shared with who else reads them.
+const OWN_PIECE_BYTES: usize = 4 * 1024;
+
+/// A page of a stream.
+#[derive(Debug)]
+pub struct StreamPage {
+    /// The stream, as it was when the page was read.
+    pub view: StreamView,
+    /// The offset of its first record.
+    pub from: Offset,
+    /// What is in it, to be sent one after the other: of a JSON stream one array, else the bytes as they were appended.
+    pub pieces: Vec<Bytes>,
+    /// The offset after it.
+    pub to: Offset,
+    /// The same for clients.
+    pub next: Token,
+    /// Whether it reaches the end of the stream.
+    pub up_to_date: bool,
+    /// Whether it reaches the end and nothing can come.
+    pub closed: bool,
+    /// Where records are missing in it.
+    pub gaps: Vec<PageGap>,
+}
+
+/// A place in a stream from which is read in order.
+pub(super) struct Reading {
+    pub(super) topic: Arc<Topic>,
+    pub(super) next: Offset,
+    scan: Scan,
+    /// What was read and not given.
+    rest: VecDeque<Arc<StoredBatch>>,
+}
+
+/// What one look found.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) batches: Vec<FollowedBatch>,
+    pub(super) gaps: Vec<PageGap>,
+    bytes: usize,
+    expired: usize,
+}
+
+impl Broker {
+    /// The stream as it is now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a topic that is no stream; those of the log.
+    pub fn stream(&self, topic: &TopicRef) -> Result<StreamView, Error> {
+        proved(topic.action(), Action::View)?;
+        let topic = self.catalog().get(topic)?;
+        check_is_stream(&topic)?;
+        Ok(StreamView::of(&topic, &self.bounds_of(&topic)?))
+    }
+
+    /// Reads a page of at most about `bytes_max` bytes, a single record may have more. Cancel safe.
+    ///
+    /// # Errors
+    /// `NotFound`; `Gone` for an offset of an earlier stream, and for one that is no longer kept; `Invalid` for one that the
+    /// stream never gave; `Conflict` for a topic that is no stream; `QuotaExceeded` while what was read before is not paid
+    /// for; those of the log.
+    pub async fn read_stream(&self, topic: &TopicRef, from: StreamFrom, bytes_max: usize) -> Result<StreamPage, Error> {
+        proved(topic.action(), Action::Subscribe)?;
+        let found = self.catalog().get_to_read(topic).await?;
+        check_is_stream(&found)?;
+        let bounds = self.bounds_of(&found)?;
+        let view = StreamView::of(&found, &bounds);
+        let from = from.resolve(&found, &bounds)?;
+        let charge = topic.account().meters().owe_page(1, bytes_max as u64)?;
+        let mut reading = Reading::new(self, found, from);
+        let found = reading.look(self, bounds.tail, bytes_max).await?;
+        let (records, bytes) = found.sizes();
+        charge.settle(records, bytes);
+        let (next, up_to_date) = (reading.topic.token(reading.next), reading.next >= bounds.tail);
+        let (to, closed) = (reading.next, up_to_date && bounds.closed);
+        let pieces = pieces(view.is_json, &found.batches);
+        if !up_to_date {
+            // The client will likely come back for the next page.
+            self.log().park(reading.scan, reading.next, reading.rest);
+        }
+        Ok(StreamPage { view, from, pieces, to, next, up_to_date, closed, gaps: found.gaps })
+    }
+
+    pub(super) fn bounds_of(&self, topic: &Topic) -> Result<Bounds, Error> {
+        self.log().bounds(topic.partition(0)).map_err(|error| gone(&topic.name, error))
+    }
+}
+
+impl StreamFrom {
+    /// The offset in a stream.
+    pub(super) fn resolve(self, topic: &Topic, bounds: &Bounds) -> Result<Offset, Error> {
+        match self {
+            Self::Start => Ok(bounds.start),
+            Self::Now => Ok(bounds.tail),
+            Self::At(token) => token.resolve(Readable { tag: topic.tag(), start: bounds.start, tail: bounds.tail }),
+        }
+    }
+}
+
+impl Found {
+    /// How many records, and about how many bytes.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let records = self.batches.iter().map(|batch| u64::from(batch.count())).sum();
+        (records, self.bytes as u64)
+    }
+
+    /// As much of a run as fits, at least one record of the first.
+    fn admit(&mut self, mut run: FollowedBatch, bytes_max: usize) -> FollowedBatch {
+        let mut bytes = self.bytes;
+        let fits = |payload: &Bytes| {
+            bytes += payload.len();
+            bytes <= bytes_max
+        };
+        let fitting = run.payloads().take_while(fits).count();
+        let fitting = if self.bytes == 0 { fitting.max(1) } else { fitting };
+        let taken = run.split_to(u32::try_from(fitting).expect("not more than the run has"));
+        self.bytes += taken.payloads().map(|payload| payload.len()).sum::<usize>();
+        taken
+    }
+
+    fn pass(&mut self, topic: &Topic, gap: &Gap) {
+        let (requested, resumed_at, reason) = (gap.from.0, gap.to.0, gap.reason.as_str());
+        match self.gaps.last_mut().filter(|last| last.resumed_at == requested && last.reason == reason) {
+            Some(last) => last.resumed_at = resumed_at,
+            None => {
+                let topic = Arc::clone(&topic.name);
+                self.gaps.push(PageGap { topic, partition: 0, requested, resumed_at, reason });
+            }
+        }
+    }
+
+    fn is_full(&self, bytes_max: usize) -> bool {
+        self.bytes >= bytes_max.max(1) || self.gaps.len() >= GAPS_MAX || self.expired >= EXPIRED_BYTES_MAX
+    }
+}
+
+impl Reading {
+    pub(super) fn new(broker: &Broker, topic: Arc<Topic>, next: Offset) -> Self {
+        let scan = broker.log().reader_at(topic.partition(0), next);
+        Self { topic, next, scan, rest: VecDeque::new() }
+    }
+
+    /// What comes next and is below `end`, up to about `bytes_max` bytes. Cancel safe: a dropped call may be made again.
+    pub(super) async fn look(&mut self, broker: &Broker, end: Offset, bytes_max: usize) -> Result<Found, Error> {
+        let (mut found, start) = (Found::default(), self.next);
+        let looked = self.fill(broker, end, bytes_max, &mut found).await;
+        if looked.is_err() {
+            self.next = start;
+            self.rest.clear();
+        }
+        looked.map(|()| found)
+    }
+
+    async fn fill(&mut self, broker: &Broker, end: Offset, bytes_max: usize, found: &mut Found) -> Result<(), Error> {
+        while self.next < end && !found.is_full(bytes_max) {
+            if self.rest.is_empty() && !self.load(broker, bytes_max.clamp(1, READ_BYTES), found).await? {
+                // What was there was cleaned away up to the end.
+                let passed = broker.log().passed(self.topic.partition(0), self.next, end)?;
+                self.skip(&passed, found);
+                continue;
+            }
+            let Some(stored) = self.rest.front().cloned() else { continue };
+            if self.next < stored.base {
+                let passed = broker.log().passed(self.topic.partition(0), self.next, stored.base)?;
+                self.skip(&passed, found);
+                continue;
+            }
+            let run = stored.run_at(self.next, || broker.log().now());
+            let until = run.end.min(end);
+            if run.expired {
+                found.expired += stored.batch.len();
+                self.skip(&Gap { from: self.next, to: until, reason: GapReason::Expired }, found);
+            } else {
+                let whole =
+                    FollowedBatch::whole(broker, &self.topic, self.topic.partition(0), Arc::clone(&stored), false);
+                let taken = found.admit(whole.within(self.next, until), bytes_max);
+                if taken.count() == 0 {
+                    return Ok(());
+                }
+                self.next = taken.next_after(taken.count());
+                found.batches.push(taken);
+            }
+            if self.next >= stored.next() {
+                self.rest.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads on; false when there is nothing.
+    async fn load(&mut self, broker: &Broker, bytes: usize, found: &mut Found) -> Result<bool, Error> {
+        let place = self.topic.partition(0);
+        match broker.log().read_on(&mut self.scan, self.next, bytes).await {
+            Ok(batches) => {
+                self.rest = batches.into();
+                Ok(!self.rest.is_empty())
+            }
+            Err(error) if error.kind() == Kind::OutOfRange => match broker.log().gap_at(place, self.next)? {
+                Some(gap) => {
+                    self.skip(&Gap { from: self.next, ..gap }, found);
+                    Ok(true)
+                }
+                None => Err(Error::Gone("what is at the offset is no longer kept; -1 is the first that is".into())),
+            },
+            Err(error) => Err(gone(&self.topic.name, error)),
+        }
+    }
+
+    fn skip(&mut self, gap: &Gap, found: &mut Found) {
+        found.pass(&self.topic, gap);
+        self.next = gap.to;
+    }
+}
+
+/// The payloads, to be sent one after the other.
+fn pieces(is_json: bool, batches: &[FollowedBatch]) -> Vec<Bytes> {
+    let (mut pieces, mut open) = (Vec::new(), BytesMut::new());
+    let mut before: &[u8] = if is_json { b"[" } else { b"" };
+    for payload in batches.iter().flat_map(FollowedBatch::payloads) {
+        open.extend_from_slice(before);
+        if payload.len() < OWN_PIECE_BYTES {
+            open.extend_from_slice(&payload);
+        } else {
+            if !open.is_empty() {
+                pieces.push(open.split().freeze());
+            }
+            pieces.push(payload);
+        }
+        before = if is_json { b"," } else { b"" };
+    }
+    if is_json {
+        open.extend_from_slice(if before == b"[" { b"[]" } else { b"]" });
+    }
+    if !open.is_empty() {
+        pieces.push(open.freeze());
+    }
+    pieces
+}
