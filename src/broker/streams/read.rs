@@ -54,9 +54,12 @@ pub struct StreamPage {
 /// A place in a stream from which is read in order.
 pub(super) struct Reading {
     pub(super) topic: Arc<Topic>,
+    /// Where the next look begins.
     pub(super) next: Offset,
+    /// How far the look under way has come: one that is dropped has given nothing.
+    reached: Offset,
     scan: Scan,
-    /// What was read and not given.
+    /// What was read and not given, from `reached` on.
     rest: VecDeque<Arc<StoredBatch>>,
 }
 
@@ -165,50 +168,52 @@ impl Found {
 impl Reading {
     pub(super) fn new(broker: &Broker, topic: Arc<Topic>, next: Offset) -> Self {
         let scan = broker.log().reader_at(topic.partition(0), next);
-        Self { topic, next, scan, rest: VecDeque::new() }
+        Self { topic, next, reached: next, scan, rest: VecDeque::new() }
     }
 
     /// What comes next and is below `end`, up to about `bytes_max` bytes. Cancel safe: a dropped call may be made again.
     pub(super) async fn look(&mut self, broker: &Broker, end: Offset, bytes_max: usize) -> Result<Found, Error> {
-        let (mut found, start) = (Found::default(), self.next);
-        let looked = self.fill(broker, end, bytes_max, &mut found).await;
-        if looked.is_err() {
-            self.next = start;
+        if self.reached != self.next {
+            // The look before was dropped, or failed.
+            self.reached = self.next;
             self.rest.clear();
         }
-        looked.map(|()| found)
+        let mut found = Found::default();
+        self.fill(broker, end, bytes_max, &mut found).await?;
+        self.next = self.reached;
+        Ok(found)
     }
 
     async fn fill(&mut self, broker: &Broker, end: Offset, bytes_max: usize, found: &mut Found) -> Result<(), Error> {
-        while self.next < end && !found.is_full(bytes_max) {
+        while self.reached < end && !found.is_full(bytes_max) {
             if self.rest.is_empty() && !self.load(broker, bytes_max.clamp(1, READ_BYTES), found).await? {
                 // What was there was cleaned away up to the end.
-                let passed = broker.log().passed(self.topic.partition(0), self.next, end)?;
+                let passed = broker.log().passed(self.topic.partition(0), self.reached, end)?;
                 self.skip(&passed, found);
                 continue;
             }
             let Some(stored) = self.rest.front().cloned() else { continue };
-            if self.next < stored.base {
-                let passed = broker.log().passed(self.topic.partition(0), self.next, stored.base)?;
+            if self.reached < stored.base {
+                let passed = broker.log().passed(self.topic.partition(0), self.reached, stored.base)?;
                 self.skip(&passed, found);
                 continue;
             }
-            let run = stored.run_at(self.next, || broker.log().now());
+            let run = stored.run_at(self.reached, || broker.log().now());
             let until = run.end.min(end);
             if run.expired {
                 found.expired += stored.batch.len();
-                self.skip(&Gap { from: self.next, to: until, reason: GapReason::Expired }, found);
+                self.skip(&Gap { from: self.reached, to: until, reason: GapReason::Expired }, found);
             } else {
                 let whole =
                     FollowedBatch::whole(broker, &self.topic, self.topic.partition(0), Arc::clone(&stored), false);
-                let taken = found.admit(whole.within(self.next, until), bytes_max);
+                let taken = found.admit(whole.within(self.reached, until), bytes_max);
                 if taken.count() == 0 {
                     return Ok(());
                 }
-                self.next = taken.next_after(taken.count());
+                self.reached = taken.next_after(taken.count());
                 found.batches.push(taken);
             }
-            if self.next >= stored.next() {
+            if self.reached >= stored.next() {
                 self.rest.pop_front();
             }
         }
@@ -218,14 +223,14 @@ impl Reading {
     /// Reads on; false when there is nothing.
     async fn load(&mut self, broker: &Broker, bytes: usize, found: &mut Found) -> Result<bool, Error> {
         let place = self.topic.partition(0);
-        match broker.log().read_on(&mut self.scan, self.next, bytes).await {
+        match broker.log().read_on(&mut self.scan, self.reached, bytes).await {
             Ok(batches) => {
                 self.rest = batches.into();
                 Ok(!self.rest.is_empty())
             }
-            Err(error) if error.kind() == Kind::OutOfRange => match broker.log().gap_at(place, self.next)? {
+            Err(error) if error.kind() == Kind::OutOfRange => match broker.log().gap_at(place, self.reached)? {
                 Some(gap) => {
-                    self.skip(&Gap { from: self.next, ..gap }, found);
+                    self.skip(&Gap { from: self.reached, ..gap }, found);
                     Ok(true)
                 }
                 None => Err(Error::Gone("what is at the offset is no longer kept; -1 is the first that is".into())),
@@ -236,7 +241,7 @@ impl Reading {
 
     fn skip(&mut self, gap: &Gap, found: &mut Found) {
         found.pass(&self.topic, gap);
-        self.next = gap.to;
+        self.reached = gap.to;
     }
 }
 

@@ -3,6 +3,7 @@
 mod ending;
 
 use plinth_storage::error::Refusal;
+use plinth_storage::testing::fault::FaultStore;
 
 use super::*;
 
@@ -332,6 +333,27 @@ async fn a_topic_of_one_partition_is_a_stream_of_bytes_and_no_other_topic_is_one
 }
 
 #[tokio::test]
+async fn a_stream_of_a_weaker_class_is_closed_for_good() {
+    let world = world().await;
+    let settings = TopicSettings { durability: Some(plinth_storage::Durability::Memory), ..TopicSettings::default() };
+    world.broker.ensure_topic(&world.to(Action::Manage, "s"), settings).await.expect("a topic");
+    let bytes = |text| body("application/octet-stream", text);
+    for number in 0..3u64 {
+        let append = StreamAppend { seq: Some(number.to_string().into()), ..bytes("x") };
+        let appended = world.append("s", of_producer(append, 0, number)).await.expect("appended");
+        assert_eq!(appended.producer, Some((0, number)));
+    }
+    let again = world.append("s", of_producer(bytes("x"), 0, 1)).await.expect("a duplicate");
+    assert_eq!((again.duplicate, again.producer), (true, Some((0, 2))));
+    let stale = world.append("s", StreamAppend { seq: Some("2".into()), ..bytes("x") }).await;
+    assert!(matches!(stale, Err(Error::Refused { refusal: Refusal::StreamSeq, .. })), "{stale:?}");
+    let end = world.append("s", StreamAppend { close: true, ..bytes("!") }).await.expect("closed");
+    let page = world.read("s", StreamFrom::Start).await.expect("read");
+    assert_eq!((text(&page).as_str(), page.next, page.closed), ("xxx!", end.next, true));
+    assert!(matches!(world.append("s", bytes("x")).await, Err(Error::Closed { .. })));
+}
+
+#[tokio::test]
 async fn a_body_larger_than_a_record_is_one_append_of_several() {
     let world = world().await;
     world.stream("s", TEXT).await;
@@ -430,6 +452,39 @@ async fn no_follower_is_told_of_the_end_before_it_has_everything() {
         let (read, ()) = tokio::join!(reading, writing);
         assert_eq!(read, "xxxxx!");
     }
+}
+
+// Fails when a look that is dropped after it has read something goes on behind that.
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_interrupted_again_and_again_misses_nothing() {
+    let store = FaultStore::in_memory();
+    let mut options = LogOptions::new(store.stores());
+    (options.tail_bytes_max, options.slot_bytes) = (1024, 64 * 1024);
+    let world = world_of(options).await;
+    world.stream("s", TEXT).await;
+    let part = |index: u32| format!("<{index}>").repeat(60_000);
+    for index in 0..12 {
+        world.append("s", body(TEXT, &part(index))).await.expect("appended");
+    }
+    world.append("s", closing()).await.expect("closed");
+    store.set_latency(Duration::from_millis(5));
+    let topic = world.to(Action::Subscribe, "s");
+    let mut follower = world.broker.follow_stream(&topic, StreamFrom::Start, 16 << 20).await.expect("a follower");
+    let (mut read, mut interrupted) = (String::new(), 0);
+    for patience in 1.. {
+        match tokio::time::timeout(Duration::from_millis(patience), follower.next()).await {
+            Err(_) => interrupted += 1,
+            Ok(moved) => {
+                let moved = moved.expect("no error");
+                read.push_str(&texts(&moved.batches).concat());
+                if moved.closed {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(interrupted > 2, "{interrupted} times");
+    assert!(read == (0..12).map(part).collect::<String>());
 }
 
 #[tokio::test]
