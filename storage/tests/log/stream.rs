@@ -139,7 +139,7 @@ async fn of_steps_at_once_each_sequence_is_stored_once_and_nothing_comes_after_t
     let log = open(&store).await;
     make_topic(&log, 1).await;
     let mut steps = JoinSet::new();
-    for number in 0..60 {
+    for number in 0..60usize {
         let log = log.clone();
         steps.spawn(async move {
             let terms = match number % 3 {
@@ -148,21 +148,22 @@ async fn of_steps_at_once_each_sequence_is_stored_once_and_nothing_comes_after_t
                 _ => StreamTerms::default(),
             };
             let close = number == 40;
-            step(&log, one("x"), &StreamTerms { close, ..terms }).await.map(|stepped| (close, stepped))
+            step(&log, one("x"), &StreamTerms { close, ..terms }).await.map(|stepped| (number % 3, close, stepped))
         });
     }
-    let (mut stored, mut end) = (0, None);
+    let (mut stored, mut end) = ([0; 3], None);
     for outcome in steps.join_all().await {
         match outcome {
-            Ok((close, stepped)) => {
-                stored += u64::from(stepped.count);
+            Ok((kind, close, stepped)) => {
+                stored[kind] += u64::from(stepped.count);
                 end = end.or(close.then_some(stepped.tail).filter(|_| stepped.closed));
             }
             Err(error) => assert!(matches!(error.kind(), Kind::Refused(_)), "{error}"),
         }
     }
     let bounds = log.bounds(partition(0)).expect("it is there");
-    assert_eq!((bounds.tail.0, bounds.closed), (stored, end.is_some()));
+    assert_eq!(stored[..2], [1, 1], "once for the producer and for the stream's sequence");
+    assert_eq!((bounds.tail.0, bounds.closed), (stored.iter().sum::<u64>(), end.is_some()));
     assert!(end.is_none_or(|end| end == bounds.tail), "{end:?} is the end");
 }
 
