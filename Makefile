@@ -8,7 +8,7 @@ EXAMPLES ?= 25
 ARGS ?=
 web_sources := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
 
-.PHONY: run test test-examples test-web test-rust s3-contract contract clients breaking lint web e2e bench kill-loop power-cuts bad-disks fuzz sim openapi setup
+.PHONY: run test test-examples test-web test-rust s3-contract contract clients streams breaking lint web e2e bench kill-loop power-cuts bad-disks fuzz sim openapi setup
 .DEFAULT_GOAL := run
 
 run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are passed on)
@@ -18,7 +18,7 @@ run: ## one node on 127.0.0.1:8080 with its data in ./plinth-data (ARGS are pass
 	@$(E) cargo build --release --locked --bin plinth
 	@exec $(E) bash -c 'exec "$$CARGO_TARGET_DIR/release/plinth" serve $(ARGS)'
 
-test: test-examples test-web test-rust s3-contract contract clients e2e ## everything that must pass, a kill loop of 20 kills included
+test: test-examples test-web test-rust s3-contract contract clients streams e2e ## everything that must pass, a kill loop of 20 kills included
 
 test-examples: setup
 	cd examples/debian-packages && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest
@@ -40,6 +40,10 @@ contract: setup ## schemathesis against a node, EXAMPLES per operation; SEED is 
 clients: setup ## TypeScript, Python and Go clients, generated from the OpenAPI document, compiled and used on a node
 	$(E) cargo build --locked --bin plinth
 	$(E) bash -c 'tests/contract/clients/run.py "$$CARGO_TARGET_DIR/debug/plinth" "$$TOOLS"'
+
+streams: setup ## the public conformance suite of Durable Streams against three nodes; with DS_REPO=<its clone> what is not published, too
+	$(E) cargo build --locked --bin plinth
+	$(E) npm --prefix tests/streams test
 
 breaking: setup ## whether clients of the document that was promised last still work; `.ci/breaking accept` promises the one of now
 	$(E) .ci/breaking

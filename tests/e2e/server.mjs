@@ -13,9 +13,13 @@ const ROOT_KEY = "e2e-root-key-0123456789-abcdefghijklmnop";
 const READY_WITHIN_MS = 60_000;
 
 export class Server {
-  /** Starts one; it is stopped and its data are removed when the test `t` is over. */
-  static async start(t) {
+  /**
+   * Starts one; it is stopped and its data are removed when the test `t` is over. `settings` are further variables of its
+   * environment.
+   */
+  static async start(t, settings = {}) {
     const server = new Server();
+    server.settings = settings;
     server.directory = await mkdtemp(join(tmpdir(), "plinth-e2e-"));
     t.after(async () => {
       await server.kill();
@@ -34,7 +38,7 @@ export class Server {
     const flags = ["--listen", listen, "--store", `file://${this.directory}/objects`, "--cache-dir", this.cacheDirectory];
     this.child = spawn(BINARY, ["serve", ...flags], {
       cwd: this.directory,
-      env: { ...Object.fromEntries(others), PLINTH_ROOT_KEY: ROOT_KEY, PLINTH_LOG: "warn" },
+      env: { ...Object.fromEntries(others), PLINTH_ROOT_KEY: ROOT_KEY, PLINTH_LOG: "warn", ...this.settings },
       stdio: ["ignore", "pipe", "inherit"],
     });
     this.url = await this.printedUrl();
@@ -95,16 +99,23 @@ export class Server {
     return text === "" ? null : JSON.parse(text);
   }
 
+  async metrics() {
+    return (await fetch(`${this.url}/metrics`)).text();
+  }
+
   /** How many reports of broken policies browsers have sent, by directive. */
   async policyReports() {
-    const metrics = await (await fetch(`${this.url}/metrics`)).text();
-    const found = metrics.matchAll(/^plinth_policy_reports_total\{directive="([^"]+)"\} (\d+)$/gm);
+    const found = (await this.metrics()).matchAll(/^plinth_policy_reports_total\{directive="([^"]+)"\} (\d+)$/gm);
     return Object.fromEntries([...found].map(([, directive, count]) => [directive, Number(count)]));
   }
 
   async makeKey(scopes) {
-    const root = { Authorization: `Bearer ${ROOT_KEY}`, "Plinth-Tenant": "default" };
-    return (await this.call("POST", "/v1/keys", { name: "e2e", scopes }, root)).key;
+    return (await this.callAsRoot("POST", "/v1/keys", { name: "e2e", scopes })).key;
+  }
+
+  /** A call with the operator's key, for the tenant `default`. */
+  callAsRoot(method, path, body) {
+    return this.call(method, path, body, { Authorization: `Bearer ${ROOT_KEY}`, "Plinth-Tenant": "default" });
   }
 
   createTopic(name, settings = {}) {
