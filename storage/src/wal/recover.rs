@@ -14,6 +14,7 @@ use crate::ids::{ClusterId, Offset, Partition, SessionId};
 use crate::record::StoredBatch;
 use crate::shard::changes::Entry;
 use crate::shard::gaps::{self, Reservation};
+use crate::shard::stream::stream_row;
 use crate::wal::blocks::{Block, parse_body};
 use crate::wal::journal::files::{self, FoundSession, Owner};
 use crate::wal::writer::Writer;
@@ -144,7 +145,9 @@ impl Recovery<'_> {
     async fn end(self, whole: &HashSet<SessionId>) -> Result<()> {
         let mut tails = Vec::with_capacity(self.open.len());
         for (partition, Open { reservation, next }) in &self.open {
-            let complete = !reservation.memory && whole.contains(&reservation.session);
+            // After the end of a stream nothing was shown, and what was shown before it is stored if the end is.
+            let closed = stream_row(&*self.writer.parts.state, *partition)?.closed.is_some();
+            let complete = closed || (!reservation.memory && whole.contains(&reservation.session));
             let gap = (!complete && *next < reservation.to).then_some(lost(*next, reservation.to));
             if let Some(gap) = &gap {
                 self.count(gap);

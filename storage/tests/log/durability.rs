@@ -9,7 +9,7 @@ use object_store::path::Path as ObjectPath;
 use plinth_storage::error::{Kind, Refusal};
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, Timestamp, TopicId};
 use plinth_storage::log::{Appended, Change, Log, LogOptions, TopicOp};
-use plinth_storage::terms::{Once, Producer, Terms};
+use plinth_storage::terms::{Once, Producer, StreamTerms, Terms};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
 use plinth_storage::{Durability, Gap, GapReason};
 
@@ -168,6 +168,27 @@ async fn memory_records_are_shown_at_once_and_lost_with_the_process_by_a_gap() {
     drop(log);
     let log = open(&store, Some(dir.path())).await;
     assert_eq!(read(&log).await, (vec![at(0, "first")], vec![lost(1, 1 + STRIDE)]));
+}
+
+// Fails when what an earlier session had reserved of a closed stream becomes a gap: its end would move.
+#[tokio::test]
+async fn a_stream_that_is_closed_ends_where_it_was_closed_whatever_was_reserved() {
+    for class in [Memory, Local] {
+        let (store, dir) = (FaultStore::in_memory(), tempfile::tempdir().expect("dir"));
+        let log = begun(&store, Some(dir.path()), class).await;
+        assert_eq!(put(&log, "a", class).await.expect("acknowledged").base, Offset(1));
+        let end = StreamTerms { close: true, ..StreamTerms::default() };
+        let stepped = log.step(partition(0), None, &end, class).await.expect("closed");
+        assert_eq!((stepped.tail, stepped.durability), (Offset(2), Object));
+        drop(log);
+        for _ in 0..2 {
+            let log = open(&store, None).await;
+            let bounds = log.bounds(partition(0)).expect("bounds");
+            assert_eq!((bounds.tail, bounds.closed), (Offset(2), true), "{class}");
+            assert_eq!(read(&log).await, (vec![at(0, "first"), at(1, "a")], vec![]));
+            assert_eq!(log.metrics().gaps.get(), 0);
+        }
+    }
 }
 
 // Fails when the reservation is not given back at the end.
