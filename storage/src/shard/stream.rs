@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Partition, ProducerEpoch, ProducerSeq};
 use crate::layout;
 use crate::state::StateStore;
-use crate::terms::Producer;
+use crate::terms::{PRODUCER_ID_BYTES_MAX, Producer, STREAM_SEQ_BYTES_MAX};
 
 const VERSION: u8 = 1;
 const SEQ: u8 = 1;
@@ -66,7 +66,8 @@ impl StreamRow {
         let mut seq = None;
         if flags & SEQ != 0 {
             let len = usize::from(bytes.try_get_u16_le().ok()?);
-            seq = Some((bytes.len() >= len).then(|| bytes.split_to(len))?);
+            let fits = (1..=STREAM_SEQ_BYTES_MAX.min(bytes.len())).contains(&len);
+            seq = Some(fits.then(|| bytes.split_to(len))?);
         }
         let closed = match flags & !SEQ {
             0 => None,
@@ -74,7 +75,9 @@ impl StreamRow {
             flags if flags == CLOSED | PRODUCER => {
                 let epoch = ProducerEpoch(bytes.try_get_u64_le().ok()?);
                 let seq = ProducerSeq(bytes.try_get_u64_le().ok()?);
-                Some(Closing::Producer(Producer { id: bytes.split_off(0), epoch, seq }))
+                let id = bytes.split_off(0);
+                let fits = (1..=PRODUCER_ID_BYTES_MAX).contains(&id.len());
+                Some(Closing::Producer(fits.then_some(Producer { id, epoch, seq })?))
             }
             _ => return None,
         };
@@ -129,7 +132,10 @@ mod tests {
                 assert!(StreamRow::read(Bytes::copy_from_slice(&bytes[..cut])).is_none());
             }
         }
-        assert!(StreamRow::read(Bytes::from_static(b"\x02x")).is_none());
+        let nobody = b"\x06\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0";
+        for broken in [&b"\x02x"[..], b"\x01\0\0", nobody] {
+            assert!(StreamRow::read(Bytes::from_static(broken)).is_none(), "{broken:?}");
+        }
         assert!(StreamRow::read(Bytes::from_static(b"\x04")).is_none());
     }
 
