@@ -61,7 +61,7 @@ impl Log {
     /// [`Log::append`].
     ///
     /// # Errors
-    /// As [`Log::commit`].
+    /// `Invalid` when the change does not make the topic of what it begins with; else as [`Log::commit`].
     pub async fn create(&self, change: Change, first: First) -> Result<Offset> {
         self.inner.writer.create(&change, first, self.now()).await
     }

@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use tokio::time::Instant;
 
 use crate::durability::Durability;
-use crate::error::{Error, Kind, Refusal, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::record::{Batch, StoredBatch};
 use crate::shard::changes::{Change, Entry};
@@ -199,10 +199,7 @@ impl Core {
         self.check_running()?;
         let At { partition, want, .. } = at;
         let tail = self.tail(state, partition)?;
-        if tail.closing {
-            let text = format!("the stream is closed: nothing comes after offset {}", tail.next);
-            return Err(Error::new(Kind::Refused(Refusal::Closed { tail: tail.next }), text));
-        }
+        tail.check_open()?;
         let (base, timestamp) = (tail.next, at.now.max(tail.last_timestamp));
         let next = base.plus(batch.count());
         let weaker = want.durability < Durability::Object;

@@ -142,7 +142,13 @@ impl Writer {
                 (submitted, shown, core.is_news())
             })
         };
-        let (submitted, shown, news) = submitted.inspect_err(|_| self.give_back(room))?;
+        let (submitted, shown, news) = match submitted {
+            Ok(submitted) => submitted,
+            Err(error) => {
+                self.give_back(room);
+                return Err(self.refused(at.partition, error).await);
+            }
+        };
         self.submitted(at.partition, shown, news);
         let Submitted { base, timestamp, ack, .. } = submitted;
         Ok((Receipt { base, count, timestamp }, ack))
@@ -157,7 +163,10 @@ impl Writer {
         let known = self.core().known(&*self.parts.state, offer)?;
         let accepted = match known {
             Some(known) => Accepted::Known(known),
-            None => self.offer(offer, batch, &span).await?,
+            None => match self.offer(offer, batch, &span).await {
+                Ok(accepted) => accepted,
+                Err(error) => return Err(self.refused(offer.partition, error).await),
+            },
         };
         match accepted {
             Accepted::New(Submitted { base, timestamp, ack, .. }) => {
@@ -165,15 +174,7 @@ impl Writer {
                 Ok((Receipt { base, count, timestamp }, false, reached))
             }
             Accepted::Known(Known::Stored(receipt)) => Ok((receipt, true, Durability::Object)),
-            Accepted::Known(Known::Pending(receipt, ack)) => {
-                let limit = self.options.append_timeout;
-                let ended = tokio::time::timeout(limit, self.certain(ack)).await;
-                let reached = ended.unwrap_or_else(|_| {
-                    let text = format!("the object store gave no answer within {limit:?}");
-                    Err(Error::new(Kind::Unknown, text))
-                })?;
-                Ok((receipt, true, reached))
-            }
+            Accepted::Known(Known::Pending(receipt, ack)) => Ok((receipt, true, self.certain(ack).await?)),
         }
     }
 

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use object_store::path::Path;
 use plinth_storage::error::Kind;
 use plinth_storage::ids::Partition;
-use plinth_storage::ids::{Offset, PartitionIndex, ProducerEpoch, ProducerSeq, TopicId};
-use plinth_storage::log::{Change, First, Guard, Log, Stepped, TopicOp};
+use plinth_storage::ids::{FencingToken, Offset, PartitionIndex, ProducerEpoch, ProducerSeq, TopicId};
+use plinth_storage::log::{Appended, Change, First, Guard, Log, Stepped, TopicOp};
 use plinth_storage::record::Batch;
-use plinth_storage::terms::{Producer, StreamTerms};
+use plinth_storage::terms::{Once, Producer, StreamTerms, Terms};
 use plinth_storage::testing::fault::{FaultStore, PutFault};
 use plinth_storage::{Durability, Refusal};
 use tokio::task::JoinSet;
@@ -147,8 +147,15 @@ async fn of_steps_at_once_each_sequence_is_stored_once_and_nothing_comes_after_t
                 1 => seq("1"),
                 _ => StreamTerms::default(),
             };
-            let close = number == 40;
-            step(&log, one("x"), &StreamTerms { close, ..terms }).await.map(|stepped| (number % 3, close, stepped))
+            let close = number == 41;
+            let stepped = step(&log, one("x"), &StreamTerms { close, ..terms }).await;
+            if matches!(&stepped, Err(error) if matches!(error.kind(), Kind::Refused(Refusal::Closed { .. }))) {
+                assert!(
+                    log.bounds(partition(0)).expect("it is there").closed,
+                    "nobody is told of an end before it is stored"
+                );
+            }
+            stepped.map(|stepped| (number % 3, close, stepped))
         });
     }
     let (mut stored, mut end) = ([0; 3], None);
@@ -163,8 +170,8 @@ async fn of_steps_at_once_each_sequence_is_stored_once_and_nothing_comes_after_t
     }
     let bounds = log.bounds(partition(0)).expect("it is there");
     assert_eq!(stored[..2], [1, 1], "once for the producer and for the stream's sequence");
-    assert_eq!((bounds.tail.0, bounds.closed), (stored.iter().sum::<u64>(), end.is_some()));
-    assert!(end.is_none_or(|end| end == bounds.tail), "{end:?} is the end");
+    assert_eq!((bounds.tail.0, bounds.closed), (stored.iter().sum::<u64>(), true));
+    assert_eq!(end, Some(bounds.tail));
 }
 
 // Fails when an outage does not take back that a stream is about to be closed, its sequence, or its producer.
@@ -184,6 +191,85 @@ async fn a_step_that_is_not_stored_leaves_nothing_behind() {
     let stepped = back(|| step(&log, one("c"), &end)).await;
     assert_eq!((stepped.tail, stepped.closed, stepped.duplicate), (Offset(3), true, false));
     assert_eq!(texts(&log).await, ["a", "b", "c"]);
+}
+
+// Fails when what comes after a closing is refused, or the closing is shown, before it is stored.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_an_end_that_an_outage_undoes() {
+    let store = FaultStore::in_memory();
+    let log = open_narrow(&store).await;
+    make_topic(&log, 1).await;
+    store.set_unavailable(true);
+    let (end, plain) = (closing(StreamTerms::default()), StreamTerms::default());
+    let outcomes = tokio::join!(
+        append(&log, "a"),
+        behind(step(&log, one("b"), &end)),
+        behind(behind(step(&log, one("c"), &plain))),
+        behind(behind(step(&log, None, &end))),
+        behind(behind(append(&log, "d"))),
+        behind(behind(publish(&log, "p", 0))),
+        behind(behind(async { log.bounds(partition(0)).expect("it is there").closed })),
+    );
+    assert_eq!(outcomes.0.expect_err("its slot was tried").kind(), Kind::Unknown);
+    for stepped in [outcomes.1, outcomes.2, outcomes.3] {
+        assert_eq!(stepped.expect_err("undone").kind(), Kind::Unavailable);
+    }
+    for appended in [outcomes.4, outcomes.5.map(|appended| appended.base.0)] {
+        assert_eq!(appended.expect_err("not told of an end").kind(), Kind::Unavailable);
+    }
+    assert!(!outcomes.6, "a closing is shown when it is stored");
+    store.set_unavailable(false);
+    back(|| append(&log, "e")).await;
+    assert_eq!(texts(&log).await, ["a", "e"]);
+}
+
+/// A publish of a producer as other protocols send it.
+async fn publish(log: &Log, id: &'static str, seq: u64) -> plinth_storage::Result<Appended> {
+    let producer = Producer { id: id.into(), epoch: ProducerEpoch(0), seq: ProducerSeq(seq) };
+    let terms = Terms { once: Some(Once::Producer(producer)), ..Terms::default() };
+    log.append_if(partition(0), batch(&[Bytes::from_static(b"x")]), &terms, Durability::Object).await
+}
+
+// Fails when a closing without records is taken for a batch that was stored, or the terms are looked at before the end.
+#[tokio::test]
+async fn a_publish_with_terms_to_a_closed_stream_is_the_one_that_was_stored_or_is_refused_by_the_end() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    publish(&log, "p", 0).await.expect("stored");
+    let end = closing(producer(0, 1));
+    let (stepped, at_once) = tokio::join!(step(&log, None, &end), publish(&log, "p", 1));
+    assert!(!stepped.expect("closed").duplicate);
+    let closed = Kind::Refused(Refusal::Closed { tail: Offset(1) });
+    assert_eq!(at_once.expect_err("the closing has no records").kind(), closed);
+    for (id, seq) in [("p", 1), ("p", 7), ("q", 0), ("q", 7)] {
+        assert_eq!(publish(&log, id, seq).await.expect_err("closed").kind(), closed, "{id} {seq}");
+    }
+    for terms in [
+        Terms { expected_tail: Some(Offset(9)), ..Terms::default() },
+        Terms { fencing_token: Some(FencingToken(1)), ..Terms::default() },
+    ] {
+        let refused = log.append_if(partition(0), batch(&["x".into()]), &terms, Durability::Object).await;
+        assert_eq!(refused.expect_err("closed").kind(), closed, "{terms:?}");
+    }
+    let again = publish(&log, "p", 0).await.expect("stored before");
+    assert_eq!((again.base, again.count, again.duplicate), (Offset(0), 1, true));
+}
+
+#[tokio::test]
+async fn what_a_topic_begins_with_is_of_the_topic_that_is_made() {
+    let log = open(&FaultStore::in_memory()).await;
+    make_topic(&log, 1).await;
+    let (made, other) = (TopicId(Ulid::from_parts(1, 9)), TopicId(Ulid::from_parts(2, 9)));
+    let there = partition(0).topic;
+    for (topic, index) in [(other, 0), (there, 0), (made, 1)] {
+        let first =
+            First { partition: Partition { topic, index: PartitionIndex(index) }, batch: one("x"), close: true };
+        let refused = log.create(making(made, b"made"), first).await.expect_err("of another");
+        assert_eq!(refused.kind(), Kind::Invalid);
+    }
+    assert_eq!(log.get(b"made").expect("read"), None);
+    append(&log, "open still").await.expect("stored");
 }
 
 /// Waits until what was begun before is under way.

@@ -6,17 +6,18 @@
 use bytes::Bytes;
 
 use super::early::{Ack, At, Want};
-use super::terms::Offer;
+use super::terms::check_sequence;
 use super::{Core, PartitionTail, Submitted, room_of};
 use crate::durability::Durability;
 use crate::error::{Error, Kind, Refusal, Result};
 use crate::ids::{Offset, Partition, ProducerSeq, Timestamp};
 use crate::record::Batch;
-use crate::shard::changes::{Change, Entry, Receipt};
+use crate::shard::changes::{Change, Entry, Receipt, TopicOp};
+use crate::shard::once::ProducerRow;
 use crate::shard::rows::PartitionRow;
 use crate::shard::stream::{Closing, StreamRow, stream_row};
 use crate::state::StateStore;
-use crate::terms::{Once, STREAM_SEQ_BYTES_MAX, StreamTerms, Terms};
+use crate::terms::{PRODUCER_ID_BYTES_MAX, STREAM_SEQ_BYTES_MAX, StreamTerms};
 
 /// A step of a stream, before it has a place.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,13 @@ pub struct First {
     pub close: bool,
 }
 
+/// What is known of a step.
+enum Found {
+    Done(Accepted),
+    /// Not done; what is known of its producer.
+    New(Option<ProducerRow>),
+}
+
 /// A step that is not committed yet, with the number of its buffer.
 #[derive(Debug)]
 pub(super) struct PendingStep {
@@ -77,39 +85,48 @@ impl Core {
         step: Step<'_>,
         with_batch: bool,
     ) -> Result<Option<Accepted>> {
+        match self.find(state, step, with_batch)? {
+            Found::Done(accepted) => Ok(Some(accepted)),
+            Found::New(_) => Ok(None),
+        }
+    }
+
+    fn find(&mut self, state: &dyn StateStore, step: Step<'_>, with_batch: bool) -> Result<Found> {
         let Step { at, terms } = step;
         let tail = *self.tail(state, at.partition)?;
         if tail.closing {
-            return self.after_the_end(state, step, with_batch).map(Some);
+            return self.after_the_end(state, step, with_batch).map(Found::Done);
         }
-        let Some(producer) = &terms.producer else { return Ok(None) };
-        let known = self.producer(state, at.partition, &producer.id, at.now.max(tail.last_timestamp))?;
-        let Some(row) = known.filter(|row| row.epoch == producer.epoch && producer.seq <= row.last) else {
-            return Ok(None);
+        let Some(producer) = &terms.producer else { return Ok(Found::New(None)) };
+        let row = self.producer(state, at.partition, &producer.id, at.now.max(tail.last_timestamp))?;
+        let highest = match &row {
+            Some(row) if row.epoch == producer.epoch && producer.seq <= row.last => Some(row.last),
+            Some(_) | None => return Ok(Found::New(row)),
         };
         let ack = self.pending_batches(at.partition, &producer.id).last().map(|batch| batch.ack.clone());
-        Ok(Some(Accepted { highest: Some(row.last), ack, ..duplicate(&tail) }))
+        Ok(Found::Done(Accepted { highest, ack, ..duplicate(&tail) }))
     }
 
     /// Gives a step its place, or finds it done.
     ///
     /// # Errors
     /// `Refused` when a term does not hold or the stream is closed, `Busy` when the partition can remember no more, `Invalid`
-    /// for neither batch nor closing and for a sequence over its bounds; else as [`Core::append`].
+    /// for neither batch nor closing and for a sequence or a producer's id over its bounds; else as [`Core::append`].
     pub(crate) fn step(&mut self, state: &dyn StateStore, step: Step<'_>, batch: Option<Batch>) -> Result<Accepted> {
         check(step.terms, batch.is_some())?;
-        if let Some(done) = self.done(state, step, batch.is_some())? {
-            return Ok(done);
-        }
+        let known = match self.find(state, step, batch.is_some())? {
+            Found::Done(accepted) => return Ok(accepted),
+            Found::New(row) => row,
+        };
         self.check_running()?;
         let Step { at, terms } = step;
         let partition = at.partition;
         let stamp = self.stamp(state, partition, at.now)?;
         if let Some(producer) = &terms.producer {
-            self.check_sequence(state, partition, producer, stamp)?;
-            let once = Terms { once: Some(Once::Producer(producer.clone())), ..Terms::default() };
-            let offer = Offer { partition, terms: &once, now: at.now, want: at.want };
-            self.check_room_to_remember(state, offer, stamp)?;
+            check_sequence(producer, known.as_ref())?;
+            if known.is_none() {
+                self.check_room_for_producer(state, partition, stamp)?;
+            }
         }
         self.check_seq(state, partition, terms.seq.as_ref())?;
         let count = batch.as_ref().map_or(0, Batch::count);
@@ -134,7 +151,7 @@ impl Core {
     /// Accepts a change that makes a topic, and what it begins with, for the same object.
     ///
     /// # Errors
-    /// As [`Core::change`].
+    /// `Invalid` when the change does not make the topic of the partition; else as [`Core::change`].
     pub(crate) fn create(
         &mut self,
         state: &dyn StateStore,
@@ -142,6 +159,13 @@ impl Core {
         (first, now): (First, Timestamp),
     ) -> Result<(Offset, Ack)> {
         let First { partition, batch, close } = first;
+        let makes = |op: &TopicOp| {
+            matches!(op, TopicOp::Create { topic, partitions }
+                if *topic == partition.topic && partition.index.0 < *partitions)
+        };
+        if !change.topics.iter().any(makes) {
+            return Err(Error::new(Kind::Invalid, format!("the change does not make partition {partition}")));
+        }
         let outcome = self.change(state, change)?;
         let row = PartitionRow::default();
         self.partitions.insert(partition, PartitionTail::of(row, false));
@@ -196,8 +220,13 @@ impl Core {
             let highest = terms.producer.as_ref().map(|producer| producer.seq);
             return Ok(Accepted { highest, ack, closed: true, ..duplicate(&tail) });
         }
-        let text = format!("the stream is closed: nothing comes after offset {}", tail.next);
-        Err(Error::new(Kind::Refused(Refusal::Closed { tail: tail.next }), text))
+        Err(tail.ended())
+    }
+
+    /// What is to be waited for before it is known that a stream is closed: a closing that is not committed.
+    pub(crate) fn closing(&self, partition: Partition) -> Option<Ack> {
+        let pending = self.pending_steps(partition).iter().find(|pending| pending.step.closed.is_some());
+        pending.map(|pending| pending.ack.clone())
     }
 
     fn check_seq(&self, state: &dyn StateStore, partition: Partition, seq: Option<&Bytes>) -> Result<()> {
@@ -248,6 +277,18 @@ impl Core {
     }
 }
 
+impl PartitionTail {
+    /// Nothing comes after the end of a stream, nor after one that is about to be: whether it comes, [`Core::closing`] tells.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closing { Err(self.ended()) } else { Ok(()) }
+    }
+
+    fn ended(&self) -> Error {
+        let text = format!("the stream is closed: nothing comes after offset {}", self.next);
+        Error::new(Kind::Refused(Refusal::Closed { tail: self.next }), text)
+    }
+}
+
 fn duplicate(tail: &PartitionTail) -> Accepted {
     Accepted {
         tail: tail.next,
@@ -267,6 +308,11 @@ fn check(terms: &StreamTerms, with_batch: bool) -> Result<()> {
     let seq = terms.seq.as_ref().map_or(1, Bytes::len);
     if !(1..=STREAM_SEQ_BYTES_MAX).contains(&seq) {
         let text = format!("stream sequence of {seq} bytes is not within 1 to {STREAM_SEQ_BYTES_MAX}");
+        return Err(Error::new(Kind::Invalid, text));
+    }
+    let id = terms.producer.as_ref().map_or(1, |producer| producer.id.len());
+    if !(1..=PRODUCER_ID_BYTES_MAX).contains(&id) {
+        let text = format!("producer id of {id} bytes is not within 1 to {PRODUCER_ID_BYTES_MAX}");
         return Err(Error::new(Kind::Invalid, text));
     }
     Ok(())

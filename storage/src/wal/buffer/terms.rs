@@ -111,12 +111,20 @@ impl Core {
         }
         self.check_running()?;
         let now = self.stamp(state, offer.partition, offer.now)?;
+        self.tail(state, offer.partition)?.check_open()?;
+        let mut is_known = false;
         if let Some(Once::Producer(producer)) = &offer.terms.once {
-            self.check_sequence(state, offer.partition, producer, now)?;
+            let row = self.producer(state, offer.partition, &producer.id, now)?;
+            check_sequence(producer, row.as_ref())?;
+            is_known = row.is_some();
         }
         let raises = self.check_token(state, offer)?;
         self.check_tail(state, offer)?;
-        self.check_room_to_remember(state, offer, now)?;
+        match &offer.terms.once {
+            Some(Once::Producer(_)) if !is_known => self.check_room_for_producer(state, offer.partition, now)?,
+            Some(Once::Key(_)) => self.check_room_for_key(state, offer.partition, now)?,
+            Some(Once::Producer(_)) | None => {}
+        }
         let count = batch.count();
         let submitted = self.append(state, offer.at(), batch)?;
         let ack = &submitted.ack;
@@ -143,7 +151,8 @@ impl Core {
     ) -> Result<Option<Known>> {
         let pending = self.pending_batches(partition, &producer.id);
         if let Some(same) = pending.iter().find(|batch| (batch.epoch, batch.seq) == (producer.epoch, producer.seq)) {
-            return Ok(Some(Known::Pending(same.receipt, same.ack.clone())));
+            let has_records = same.receipt.count > 0;
+            return Ok(has_records.then(|| Known::Pending(same.receipt, same.ack.clone())));
         }
         let Some(row) = self.producer(state, partition, &producer.id, now)? else { return Ok(None) };
         if row.epoch != producer.epoch || producer.seq > row.last {
@@ -153,7 +162,8 @@ impl Core {
             let text = format!("sequence {} was stored before, and its receipt is no longer kept", producer.seq);
             Error::new(Kind::Refused(Refusal::Sequence { expected: row.last.next(), new_epoch: false }), text)
         })?;
-        Ok(Some(Known::Stored(receipt)))
+        // What a producer closed a stream with may have no record: then no batch is the same, and it is refused by the end.
+        Ok((receipt.count > 0).then_some(Known::Stored(receipt)))
     }
 
     fn known_request(
@@ -208,34 +218,6 @@ impl Core {
         self.remembered.producers.get(&(partition, id.clone())).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn check_sequence(
-        &self,
-        state: &dyn StateStore,
-        partition: Partition,
-        producer: &Producer,
-        now: Timestamp,
-    ) -> Result<()> {
-        let (epoch, seq) = (producer.epoch, producer.seq);
-        let mut new_epoch = false;
-        let (expected, why) = match self.producer(state, partition, &producer.id, now)? {
-            None => (ProducerSeq(0), "a producer that is not known here begins with sequence 0".to_owned()),
-            Some(row) if epoch < row.epoch => {
-                let text = format!("epoch {epoch} of the producer was ended by epoch {}", row.epoch);
-                return Err(Error::new(Kind::Refused(Refusal::ProducerEpoch { epoch: row.epoch }), text));
-            }
-            Some(row) if epoch > row.epoch => {
-                new_epoch = true;
-                (ProducerSeq(0), format!("epoch {epoch} of the producer is new and begins with sequence 0"))
-            }
-            Some(row) => (row.last.next(), format!("the last sequence of the producer is {}", row.last)),
-        };
-        if seq == expected {
-            return Ok(());
-        }
-        let text = format!("sequence {seq} is not the next one, which is {expected}: {why}");
-        Err(Error::new(Kind::Refused(Refusal::Sequence { expected, new_epoch }), text))
-    }
-
     /// The token, when it is to be remembered as the highest one.
     fn check_token(&self, state: &dyn StateStore, offer: Offer<'_>) -> Result<Option<FencingToken>> {
         let Some(token) = offer.terms.fencing_token else { return Ok(None) };
@@ -261,26 +243,23 @@ impl Core {
         Err(Error::new(Kind::Refused(Refusal::Tail { tail }), text))
     }
 
-    pub(super) fn check_room_to_remember(
+    /// Whether the partition can remember one more producer.
+    pub(super) fn check_room_for_producer(
         &self,
         state: &dyn StateStore,
-        offer: Offer<'_>,
+        partition: Partition,
         now: Timestamp,
     ) -> Result<()> {
-        let (what, remembered) = match &offer.terms.once {
-            None => return Ok(()),
-            Some(Once::Producer(producer)) => {
-                if self.producer(state, offer.partition, &producer.id, now)?.is_some() {
-                    return Ok(());
-                }
-                let row = once::terms_row(state, offer.partition)?;
-                ("producers", row.producers.needed(PRODUCER_WINDOW.bucket(now)))
-            }
-            Some(Once::Key(_)) => {
-                let row = once::terms_row(state, offer.partition)?;
-                ("idempotency keys", row.keys.needed(IDEMPOTENCY_WINDOW.bucket(now)))
-            }
-        };
+        let row = once::terms_row(state, partition)?;
+        self.check_remembered("producers", row.producers.needed(PRODUCER_WINDOW.bucket(now)))
+    }
+
+    fn check_room_for_key(&self, state: &dyn StateStore, partition: Partition, now: Timestamp) -> Result<()> {
+        let row = once::terms_row(state, partition)?;
+        self.check_remembered("idempotency keys", row.keys.needed(IDEMPOTENCY_WINDOW.bucket(now)))
+    }
+
+    fn check_remembered(&self, what: &str, remembered: u32) -> Result<()> {
         if remembered < self.remembered_max {
             return Ok(());
         }
@@ -394,6 +373,29 @@ impl Pending {
             | Entry::Reserve { .. } => {}
         }
     }
+}
+
+/// Whether a batch is the next one of its producer, of whom `row` is known.
+pub(super) fn check_sequence(producer: &Producer, row: Option<&ProducerRow>) -> Result<()> {
+    let (epoch, seq) = (producer.epoch, producer.seq);
+    let mut new_epoch = false;
+    let (expected, why) = match row {
+        None => (ProducerSeq(0), "a producer that is not known here begins with sequence 0".to_owned()),
+        Some(row) if epoch < row.epoch => {
+            let text = format!("epoch {epoch} of the producer was ended by epoch {}", row.epoch);
+            return Err(Error::new(Kind::Refused(Refusal::ProducerEpoch { epoch: row.epoch }), text));
+        }
+        Some(row) if epoch > row.epoch => {
+            new_epoch = true;
+            (ProducerSeq(0), format!("epoch {epoch} of the producer is new and begins with sequence 0"))
+        }
+        Some(row) => (row.last.next(), format!("the last sequence of the producer is {}", row.last)),
+    };
+    if seq == expected {
+        return Ok(());
+    }
+    let text = format!("sequence {seq} is not the next one, which is {expected}: {why}");
+    Err(Error::new(Kind::Refused(Refusal::Sequence { expected, new_epoch }), text))
 }
 
 fn settle<K: Eq + Hash, V>(pending: &mut HashMap<K, Vec<V>>, key: &K, keep: impl Fn(&V) -> bool) {

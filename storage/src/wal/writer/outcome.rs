@@ -1,7 +1,8 @@
 //! Waiting: for the acknowledgement of an append, and for the outcome of its slot.
 
 use crate::durability::Durability;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Refusal, Result};
+use crate::ids::Partition;
 use crate::wal::buffer::Outcome;
 use crate::wal::buffer::early::Ack;
 use crate::watch;
@@ -38,13 +39,36 @@ impl Writer {
 
     /// The outcome of an append of someone else: one that he was told is not known may still be known in time.
     pub(super) async fn certain(&self, ack: Ack) -> Result<Durability> {
-        if let Ack::Late(mut outcome) = ack {
-            let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
-            // An error says that there will be no other outcome: the last one is it.
-            drop(outcome.wait_for(|outcome| !open(outcome)).await);
-            return settled(&mut outcome).await.map(|()| Durability::Object);
+        let Ack::Late(mut outcome) = ack else { return self.acknowledged(ack).await };
+        let open = |outcome: &Outcome| matches!(outcome, Outcome::Pending | Outcome::Failed(Kind::Unknown, _));
+        let limit = self.options.append_timeout;
+        if tokio::time::timeout(limit, outcome.wait_for(|outcome| !open(outcome))).await.is_err() {
+            return Err(Error::new(Kind::Unknown, format!("the object store gave no answer within {limit:?}")));
         }
-        self.acknowledged(ack).await
+        // An error says that there will be no other outcome: the last one is it.
+        settled(&mut outcome).await.map(|()| Durability::Object)
+    }
+
+    /// Why an append is refused. Of the end of a stream nobody is told before it is stored: an outage may undo a closing, and
+    /// then the append was not stored either.
+    pub(super) async fn refused(&self, partition: Partition, error: Error) -> Error {
+        if !matches!(error.kind(), Kind::Refused(Refusal::Closed { .. })) {
+            return error;
+        }
+        let closing = self.core().closing(partition);
+        let stored = match closing {
+            Some(closing) => self.certain(closing).await.map(drop),
+            None => Ok(()),
+        };
+        match (self.seen(partition), stored) {
+            (Ok((_, _, true)), _) => error,
+            (Err(gone), _) => gone,
+            (Ok((_, _, false)), Err(why)) if why.kind() != Kind::Unknown => why,
+            (Ok((_, _, false)), Ok(()) | Err(_)) => {
+                let text = "the stream was about to be closed, and it is not known whether it is";
+                Error::new(Kind::Unavailable, text)
+            }
+        }
     }
 }
 

@@ -1,15 +1,20 @@
 //! Tests of appends with terms.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ulid::Ulid;
 
 use super::*;
+use crate::durability::Durability;
 use crate::ids::{Offset, PartitionIndex, TopicId};
 use crate::layout;
 use crate::record::NewRecord;
 use crate::shard::machine::{self, Run, SlotSummary};
 use crate::shard::rows::{Row, TopicRow};
-use crate::state::StateOp;
 use crate::state::memory::MemoryState;
+use crate::state::{Snapshot, StateOp, StateRow};
+use crate::terms::StreamTerms;
+use crate::wal::buffer::stream::Step;
 
 const T: u64 = 1_700_000_000_000;
 const DAY: u64 = 24 * 60 * 60 * 1000;
@@ -297,4 +302,55 @@ fn after_a_stop_what_is_known_is_answered_and_nothing_new_is_accepted() {
     rig.core.stopped = Some((Kind::Closed, std::sync::Arc::from("closed")));
     assert_eq!(rig.known_at(&producer("p", 0, 0)), (0, false));
     assert_eq!(rig.refused(&producer("p", 0, 1)), Kind::Closed);
+}
+
+/// Counts how often rows of producers are looked up.
+struct Counting(MemoryState, AtomicU64);
+
+impl StateStore for Counting {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let is_producer = key[0] == layout::producer_key(partition(0), 0, b"p")[0];
+        self.1.fetch_add(u64::from(is_producer), Ordering::Relaxed);
+        self.0.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<StateRow>> {
+        self.0.scan(from, to, limit)
+    }
+
+    fn last_at_or_before(&self, from: &[u8], upto: &[u8]) -> Result<Option<StateRow>> {
+        self.0.last_at_or_before(from, upto)
+    }
+
+    fn write(&self, ops: &[StateOp]) -> Result<()> {
+        self.0.write(ops)
+    }
+
+    fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
+        self.0.load(rows)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.0.snapshot()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_step_of_a_stream_looks_its_producer_up_once() {
+    let mut rig = Rig::new();
+    rig.new_at(&producer("p", 0, 0));
+    rig.commit();
+    let Rig { state, mut core, .. } = rig;
+    let state = Counting(state, AtomicU64::new(0));
+    for (seq, duplicate) in [(0, true), (1, false)] {
+        let producer = Producer { id: "p".into(), epoch: ProducerEpoch(0), seq: ProducerSeq(seq) };
+        let terms = StreamTerms { producer: Some(producer), ..StreamTerms::default() };
+        let step = Step::new(partition(0), Timestamp(T), &terms, Durability::Object);
+        let accepted = core.step(&state, step, Some(batch(1))).expect("accepted");
+        assert_eq!((accepted.duplicate, state.1.swap(0, Ordering::Relaxed)), (duplicate, 1));
+    }
 }
