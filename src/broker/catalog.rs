@@ -11,6 +11,7 @@ mod list;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use self::change::Deleted;
 pub(super) use self::change::StreamBegin;
 pub(super) use self::ending::Open;
 use self::kept::apart;
@@ -80,8 +81,8 @@ pub(crate) struct Catalog {
     log: Log,
     known: Cache<TopicKey, Arc<Topic>>,
     made: broadcast::Sender<Arc<Topic>>,
-    /// Who holds one makes or deletes a topic. In it: the time at which the last one that was deleted had been created.
-    locks: Vec<Mutex<u64>>,
+    /// Who holds one makes or deletes a topic.
+    locks: Vec<Mutex<Deleted>>,
     changes: Changes,
     touches: Touches,
     pub(super) events: Events,
@@ -174,16 +175,19 @@ impl Topic {
 }
 
 impl Catalog {
-    pub(crate) fn new(log: Log, topics_max: usize) -> Self {
-        Self {
+    /// # Errors
+    /// Those of the log.
+    pub(crate) fn of(log: Log, topics_max: usize) -> Result<Self, Error> {
+        let newest = documents::newest_deleted(&log)?;
+        Ok(Self {
             touches: Touches::new(log.now()),
             log,
             known: Cache::new(topics_max),
             made: broadcast::Sender::new(ANNOUNCEMENTS_MAX),
-            locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
+            locks: (0..LOCKS).map(|place| Mutex::new(Deleted { place, newest })).collect(),
             changes: Changes::default(),
             events: Events::default(),
-        }
+        })
     }
 
     /// The topic, if it exists and is not a stream that is over.

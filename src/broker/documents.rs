@@ -21,7 +21,8 @@ mod stream;
 pub(crate) use self::issuer::{ISSUERS, IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
 pub(crate) use self::stream::{
-    ExpiryDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, of_stream_ttl, stream_ttl, stream_ttls,
+    ExpiryDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, newest_deleted, of_stream_ttl, put_newest_deleted, stream_ttl,
+    stream_ttls,
 };
 use super::error::Error;
 

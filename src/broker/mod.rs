@@ -87,7 +87,7 @@ impl Broker {
     /// Those of the log.
     pub async fn open(log: Log, options: BrokerOptions) -> Result<Self, Error> {
         let cursors = cursor_key(&log).await?;
-        let catalog = Arc::new(Catalog::new(log.clone(), options.topics_max));
+        let catalog = Arc::new(Catalog::of(log.clone(), options.topics_max)?);
         let rendered = RenderCache::new(options.render_bytes_max);
         let publishes = Capacity::new(Held::Publishes, PUBLISHES_HELD_BYTES_MAX);
         let pages = Capacity::new(Held::Pages, PAGES_HELD_BYTES_MAX);

@@ -18,6 +18,22 @@ use crate::broker::error::Error;
 use crate::broker::quotas::TopicPlace;
 use crate::broker::settings::{TopicChange, TopicSettings, record_bytes_max};
 
+/// What the changes of some names, which run one after the other, know of the topics that they have deleted.
+#[derive(Debug)]
+pub(super) struct Deleted {
+    pub(super) place: usize,
+    /// The newest creation among them: later topics of their names are made later, so that their offsets are told apart.
+    pub(super) newest: u64,
+}
+
+impl Deleted {
+    /// Notes a topic that is to be deleted. What it gives is stored with the deletion: a start knows it, whatever its clock says.
+    pub(super) fn note(&mut self, doc: &TopicDoc) -> DocOp {
+        self.newest = self.newest.max(doc.created_at);
+        documents::put_newest_deleted(self.place, self.newest)
+    }
+}
+
 /// What a topic that is made as a stream begins with.
 #[derive(Debug)]
 pub(in crate::broker) struct StreamBegin {
@@ -113,11 +129,12 @@ impl Catalog {
             if !self.is_over(&found)? {
                 return Ok((Arc::new(found), false));
             }
-            *deleted = deleted.max(doc.created_at);
         }
-        let doc = self.compose(settings, begin.as_ref(), *deleted + 1);
+        let noted = over.as_ref().map(|(doc, _)| deleted.note(doc));
+        let doc = self.compose(settings, begin.as_ref(), deleted.newest + 1);
         let replaced = over.as_ref().map(|(doc, _)| doc.id());
-        let change = making(topic, settings, &doc, over);
+        let mut change = making(topic, settings, &doc, over);
+        change.docs.extend(noted);
         let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
         let committed = self.commit(change, &made, begin).await;
         if replaced.is_some() {
@@ -220,7 +237,7 @@ impl Catalog {
         let (key, doc, stored) = self.stored(topic)?;
         let mut change = Change { guards: vec![Guard::Equals(key, stored)], ..Change::default() };
         deletion(&mut change, topic, &doc);
-        *deleted = deleted.max(doc.created_at);
+        change.docs.push(deleted.note(&doc));
         let committed = self.log.commit(change).await;
         self.forget(topic);
         self.touches.forget(doc.id());
@@ -230,7 +247,7 @@ impl Catalog {
         Ok(())
     }
 
-    pub(super) async fn lock(&self, tenant: TenantId, name: &str) -> MutexGuard<'_, u64> {
+    pub(super) async fn lock(&self, tenant: TenantId, name: &str) -> MutexGuard<'_, Deleted> {
         let mut hasher = DefaultHasher::new();
         (tenant, name).hash(&mut hasher);
         let place = usize::try_from(hasher.finish() % LOCKS as u64).expect("a remainder of a small number");

@@ -172,10 +172,13 @@ impl Catalog {
         if !is_over {
             return Ok(());
         }
-        *deleted = deleted.max(doc.created_at);
         let change = Change {
             guards: vec![Guard::Equals(key.clone(), stored)],
-            docs: vec![DocOp::Delete(key), DocOp::Delete(documents::stream_ttl(over.tenant, over.topic))],
+            docs: vec![
+                DocOp::Delete(key),
+                DocOp::Delete(documents::stream_ttl(over.tenant, over.topic)),
+                deleted.note(&doc),
+            ],
             topics: vec![TopicOp::Delete { topic: over.topic }],
         };
         let committed = self.log.commit(change).await;

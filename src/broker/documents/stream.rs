@@ -1,11 +1,21 @@
 //! The documents of streams: what a topic is as one, and when one that ends by itself was last used.
 
 use bytes::Bytes;
+use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, TopicId};
+use plinth_storage::log::DocOp;
 use serde::{Deserialize, Serialize};
+
+use super::{VERSION, decode, encode};
+use crate::broker::error::Error;
 
 /// Streams that end by themselves begin with this.
 pub(crate) const STREAM_TTLS: &[u8] = b"stream-ttl/";
+
+/// What is known of topics that were deleted begins with this.
+const TOPICS_DELETED: &[u8] = b"topic-deleted/";
+/// At most so many documents are kept of them.
+const TOPICS_DELETED_MAX: usize = 1024;
 
 /// What those of a tenant begin with.
 pub(crate) fn stream_ttls(tenant: TenantId) -> Bytes {
@@ -21,6 +31,24 @@ pub(crate) fn stream_ttl(tenant: TenantId, topic: TopicId) -> Bytes {
 pub(crate) fn of_stream_ttl(key: &[u8]) -> Option<(TenantId, TopicId)> {
     let (tenant, topic) = std::str::from_utf8(key.strip_prefix(STREAM_TTLS)?).ok()?.split_once('/')?;
     Some((TenantId(tenant.parse().ok()?), TopicId(topic.parse().ok()?)))
+}
+
+/// The newest creation among the topics that were deleted.
+///
+/// # Errors
+/// Those of the log.
+pub(crate) fn newest_deleted(log: &Log) -> Result<u64, Error> {
+    let mut newest = 0;
+    for (key, stored) in log.scan(TOPICS_DELETED, None, TOPICS_DELETED_MAX)? {
+        newest = newest.max(decode::<TopicsDeletedDoc>(&key, &stored)?.created_at);
+    }
+    Ok(newest)
+}
+
+/// Stores it for the topics whose changes run in one of several places.
+pub(crate) fn put_newest_deleted(place: usize, created_at: u64) -> DocOp {
+    let key = Bytes::from([TOPICS_DELETED, place.to_string().as_bytes()].concat());
+    DocOp::Put(key, encode(&TopicsDeletedDoc { v: VERSION, created_at }))
 }
 
 /// What a topic is as a stream.
@@ -58,6 +86,14 @@ pub(crate) struct StreamTtlDoc {
     pub(crate) used_at: u64,
 }
 
+/// The newest creation among some of the topics that were deleted: which, is all that tells the offsets of two topics of one
+/// name apart.
+#[derive(Debug, Serialize, Deserialize)]
+struct TopicsDeletedDoc {
+    v: u32,
+    created_at: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use ulid::Ulid;
@@ -91,5 +127,7 @@ mod tests {
         let text = r#"{"v":1,"name":"s","used_at":7}"#;
         let read: StreamTtlDoc = serde_json::from_str(text).expect("a use");
         assert_eq!((read.used_at, serde_json::to_string(&read).expect("JSON").as_str()), (7, text));
+        let DocOp::Put(key, deleted) = put_newest_deleted(255, 7) else { panic!("it is put") };
+        assert_eq!((&key[..], &deleted[..]), (&b"topic-deleted/255"[..], &br#"{"v":1,"created_at":7}"#[..]));
     }
 }

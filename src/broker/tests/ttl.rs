@@ -38,6 +38,10 @@ impl Hand {
     pub(super) fn pass(&self, ms: u64) {
         self.0.fetch_add(ms, Ordering::Relaxed);
     }
+
+    pub(super) fn go_back(&self, ms: u64) {
+        self.0.fetch_sub(ms, Ordering::Relaxed);
+    }
 }
 
 /// Records named by letters; a capital one lives for a second.

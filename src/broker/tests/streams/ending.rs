@@ -210,3 +210,28 @@ async fn a_restart_forgets_no_use_that_was_stored_and_gives_time_for_those_that_
     clock.pass(11_000);
     assert!(!world.is_there("stored"));
 }
+
+// Fails when what is known of the streams that were deleted is only in memory.
+#[tokio::test]
+async fn a_stream_that_was_deleted_shares_no_token_with_the_next_after_a_start_with_a_clock_that_is_behind() {
+    let clock = Arc::new(Hand::default());
+    let mut options = LogOptions::new(store::open("memory://").expect("a store"));
+    options.clock = Arc::<Hand>::clone(&clock);
+    let mut world = world_of(options.clone()).await;
+    for (name, ended) in [("deleted", false), ("over", true)] {
+        let first = if ended { ttl(1) } else { config(TEXT) };
+        let old = world.put(name, first, "old").await.expect("made").0.next;
+        if ended {
+            clock.pass(100_000);
+            let (new, made) = world.put(name, config(TEXT), "new").await.expect("in its place");
+            assert!(made && new.next > old);
+        }
+        world.delete_stream(name).await;
+        world = again(&options, world).await;
+        clock.go_back(60_000);
+        let (new, made) = world.put(name, config(TEXT), "new").await.expect("made");
+        assert!(made && new.next > old);
+        let gone = world.read(name, at(old)).await;
+        assert!(matches!(gone, Err(Error::Gone(_))), "{gone:?}");
+    }
+}
