@@ -107,7 +107,10 @@ pub(crate) fn stream_row(state: &dyn StateStore, partition: Partition) -> Result
 
 #[cfg(test)]
 mod tests {
+    use ulid::Ulid;
+
     use super::*;
+    use crate::ids::{PartitionIndex, TopicId};
 
     /// As the first version wrote them. Later builds read these bytes; never change them.
     #[test]
@@ -127,6 +130,7 @@ mod tests {
             row.write(&mut step);
             assert_eq!(&step[..], bytes);
             assert_eq!(StreamRow::read(step.freeze()), Some(row.clone()));
+            assert_eq!(row.encode()[..], [&[1], bytes].concat());
             assert_eq!(StreamRow::parse(row.encode()).expect("a row"), row);
             for cut in 0..bytes.len().min(5) {
                 assert!(StreamRow::read(Bytes::copy_from_slice(&bytes[..cut])).is_none());
@@ -137,6 +141,13 @@ mod tests {
             assert!(StreamRow::read(Bytes::from_static(broken)).is_none(), "{broken:?}");
         }
         assert!(StreamRow::read(Bytes::from_static(b"\x04")).is_none());
+    }
+
+    #[test]
+    fn the_key_of_version_1_is_what_it_was() {
+        let partition = Partition { topic: TopicId(Ulid(7)), index: PartitionIndex(3) };
+        let golden = [&[20][..], &[0; 15], &[7, 0, 0, 0, 3]].concat();
+        assert_eq!(layout::stream_key(partition)[..], golden);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::num::NonZeroU64;
 
 use super::*;
+use crate::shard::stream::Closing;
+use crate::terms::Producer;
 
 fn partition(index: u32) -> Partition {
     Partition { topic: TopicId(Ulid(7)), index: PartitionIndex(index) }
@@ -58,7 +60,7 @@ fn the_entries_of_retention_are_what_they_were_in_version_1() {
     ] {
         let mut out = BytesMut::new();
         entry.encode(&mut out);
-        assert_eq!(out.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), golden, "{entry:?}");
+        assert_eq!(hex(&out), golden, "{entry:?}");
         assert_eq!(Entry::parse_all(out.freeze()).expect("valid"), [entry]);
     }
 }
@@ -127,4 +129,33 @@ fn the_entries_of_gaps_and_reservations_are_what_they_were_in_version_1() {
         broken[at] = wrong;
         assert!(Entry::parse_all(Bytes::from(broken)).is_err(), "a reason or kind that is not known, at {at}");
     }
+}
+
+// A later build must read this: it is version 1 of the stored form.
+#[test]
+fn the_entries_of_streams_are_what_they_were_in_version_1() {
+    let topic = "00000000000000000000000000000007";
+    let producer = Producer { id: Bytes::from_static(b"p"), epoch: ProducerEpoch(2), seq: ProducerSeq(3) };
+    let (seq, closing) = (Some(Bytes::from_static(b"ab")), Closing::Producer(producer));
+    for (step, golden) in [
+        (StreamRow { seq: seq.clone(), closed: None }, ["1b", "14000000", "05000000", topic, "03000000", "0102006162"]),
+        (
+            StreamRow { seq: None, closed: Some(Closing::Nobody) },
+            ["1b", "14000000", "01000000", topic, "03000000", "02"],
+        ),
+        (
+            StreamRow { seq, closed: Some(closing) },
+            ["1b", "14000000", "16000000", topic, "03000000", "07020061620200000000000000030000000000000070"],
+        ),
+    ] {
+        let entry = Entry::StreamStep { partition: partition(3), step };
+        let mut out = BytesMut::new();
+        entry.encode(&mut out);
+        assert_eq!(hex(&out), golden.concat(), "{entry:?}");
+        assert_eq!(Entry::parse_all(out.freeze()).expect("valid"), [entry]);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
