@@ -219,6 +219,11 @@ pub(crate) fn is_producer(key: &[u8]) -> bool {
     key.first() == Some(&PRODUCER)
 }
 
+/// Whether a key is that of a stream.
+pub(crate) fn is_stream(key: &[u8]) -> bool {
+    key.first() == Some(&STREAM)
+}
+
 pub(crate) fn document_key(key: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(1 + key.len());
     out.put_u8(DOCUMENT);

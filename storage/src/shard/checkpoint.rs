@@ -339,7 +339,9 @@ fn draft_of_everything(state: &dyn StateStore) -> Result<Draft> {
     let mut out = ChangesWriter::new()?;
     for row in state.snapshot() {
         let (key, value) = row?;
-        if planted!(ProducersForgotten) && layout::is_producer(&key) {
+        let forgotten = (planted!(ProducersForgotten) && layout::is_producer(&key))
+            || (planted!(CloseForgotten) && layout::is_stream(&key));
+        if forgotten {
             continue;
         }
         if layout::is_checkpointed(&key) {

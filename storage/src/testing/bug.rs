@@ -26,6 +26,12 @@ pub enum Bug {
     ReplayOneShort,
     /// A checkpoint has no producers in it.
     ProducersForgotten,
+    /// A checkpoint does not say which streams are closed.
+    CloseForgotten,
+    /// What is remembered of a step of a stream is stored, and acknowledged, before its batch.
+    StepWithoutBatch,
+    /// The end of a stream is told before it is stored.
+    EndToldBeforeCommit,
     /// A slot is acknowledged when it is stored, whether those below are or not.
     AckOutOfOrder,
     /// A fence in a slot is taken for one's own object.
@@ -58,7 +64,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::AckBeforePut,
         Self::OwnWriteIsConflict,
         Self::ConflictIsFence,
@@ -68,6 +74,9 @@ impl Bug {
         Self::ChecksumSkipped,
         Self::ReplayOneShort,
         Self::ProducersForgotten,
+        Self::CloseForgotten,
+        Self::StepWithoutBatch,
+        Self::EndToldBeforeCommit,
         Self::AckOutOfOrder,
         Self::FenceIgnored,
         Self::FenceBelowData,

@@ -3,11 +3,13 @@
 //! The promises are those of the product page; the letters A1 to A10 are the names of the checks in the notes on
 //! reliability. A partition that has no [`Event::View`] is judged only by what reads and subscribers saw of it.
 
+mod ends;
 mod gone;
+mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 
+use self::ends::Ends;
 use self::gone::{Gone, Lives};
 use crate::body::Writer;
 use crate::history::{Class, Event, Outcome, Place, Seen};
@@ -46,6 +48,14 @@ pub enum Violation {
     Revived { place: Place, offset: u64 },
     /// A10: a batch is stored in part, or not in one piece.
     Torn { place: Place, offset: u64, first: Writer, count: usize },
+    /// A stream is closed, and nobody has asked for it.
+    Closed { place: Place, end: u64 },
+    /// A stream is open that was closed.
+    Reopened { place: Place, end: u64 },
+    /// A stream that is closed ends somewhere else.
+    EndMoved { place: Place, end: u64, found: u64 },
+    /// A record is shown, or acknowledged, at the end of a closed stream or behind it.
+    BehindTheEnd { place: Place, offset: u64, end: u64 },
     /// The log itself is wrong: an answer without a request, a number used twice.
     BadHistory(String),
 }
@@ -80,6 +90,7 @@ struct Judge {
     connections: HashMap<(u64, Place), Connection>,
     orders: BTreeMap<(Place, u64), Writer>,
     gone: Gone,
+    ends: Ends,
     /// One record at two offsets, if the first is not told to be lost in the end.
     doubles: Vec<(Writer, Spot, Spot)>,
 }
@@ -144,6 +155,8 @@ impl Judge {
             Event::MayTrim { place, before } => self.gone.may_trim(place, *before),
             Event::Start { place, start } => self.start(place, *start),
             Event::Trimmed { place, start } => self.gone.moved(place, *start),
+            Event::MayClose { place } => self.ends.may_close(place),
+            Event::End { place, tail, closed } => self.found.extend(self.ends.shown(place, *tail, *closed)),
             Event::Died { wiped } => self.gone.died(*wiped),
         }
     }
@@ -379,6 +392,10 @@ impl Judge {
                 self.found.push(Violation::Duplicate { writer, first, second });
             }
         }
+        for (place, end) in self.ends.all() {
+            let behind = self.due.get(place).and_then(|due| due.range(end..).next());
+            self.found.extend(behind.map(|(at, _)| Violation::BehindTheEnd { place: place.clone(), offset: *at, end }));
+        }
         let mut last: HashMap<(Place, u64, u64, u64), Writer> = HashMap::new();
         for ((place, offset), writer) in &self.orders {
             // What was shown, lost and sent again has its place behind the gap.
@@ -414,55 +431,6 @@ impl Judge {
 
 fn nth(first: Writer, index: usize) -> Writer {
     Writer { sequence: first.sequence + index as u64, ..first }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost { place, offset, writer } => write!(f, "lost: {place} at {offset}, acknowledged, {writer:?}"),
-            Self::Phantom { place, offset, writer } => {
-                write!(f, "phantom: {place} at {offset} was answered not_stored, {writer:?}")
-            }
-            Self::Foreign { place, offset } => write!(f, "foreign: {place} at {offset} was not published so"),
-            Self::Duplicate { writer, first, second } => {
-                write!(f, "duplicate: {writer:?} is at {} {} and at {} {}", first.0, first.1, second.0, second.1)
-            }
-            Self::Disordered { place, earlier, later } => {
-                write!(f, "disordered: {place} has {later:?} before {earlier:?}")
-            }
-            Self::Hole { place, expected, found } => {
-                write!(f, "hole: {place} goes on at {found} instead of {expected}")
-            }
-            Self::Changed { place, offset } => write!(f, "changed: {place} at {offset} had two records"),
-            Self::WentBack { place, offset, floor } => {
-                write!(f, "went back: {place} gave {offset} after {floor} was acknowledged")
-            }
-            Self::Stale { place, end, floor } => {
-                write!(f, "stale: a read of {place} ended at {end} with {floor} acknowledged or shown before")
-            }
-            Self::Skipped { connection, place, expected, found } => {
-                write!(f, "skipped: connection {connection} of {place} got {found} instead of {expected}, no gap event")
-            }
-            Self::Vanished { place, offset } => write!(f, "vanished: {place} at {offset} was shown and is gone"),
-            Self::Overtrimmed { place, start, allowed } => {
-                write!(f, "overtrimmed: {place} begins at {start}, nobody asked for more than {allowed}")
-            }
-            Self::StartWentBack { place, start, floor } => {
-                write!(f, "start went back: {place} begins at {start} after it began at {floor}")
-            }
-            Self::Revived { place, offset } => write!(f, "revived: {place} at {offset} was gone and is shown"),
-            Self::Torn { place, offset, first, count } => {
-                write!(f, "torn: {place} at {offset} has a part of the batch of {count} from {first:?}")
-            }
-            Self::BadHistory(why) => write!(f, "bad history: {why}"),
-        }
-    }
 }
 
 #[cfg(test)]

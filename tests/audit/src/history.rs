@@ -176,6 +176,21 @@ pub enum Event {
         /// The start.
         start: u64,
     },
+    /// A stream may be closed from here on: somebody is about to ask for it.
+    MayClose {
+        /// Its partition.
+        place: Place,
+    },
+    /// Where a stream ends by now, and whether it is closed, as one shows it that knows all of the log; or as anybody was
+    /// told that it is closed.
+    End {
+        /// Its partition.
+        place: Place,
+        /// The end.
+        tail: u64,
+        /// Whether nothing comes after it.
+        closed: bool,
+    },
     /// The process ended at once, and with it what it had only in its memory.
     Died {
         /// Its cache directory is gone, too.
@@ -277,12 +292,13 @@ mod tests {
             Event::Complete { op: 1, outcome: Outcome::Ok { partition: 0, offset: 5, class: Class::Object } },
             Event::Complete { op: 2, outcome: Outcome::Unknown },
             Event::View { place: Place::new("t", 0), start: 0, records: vec![Seen::new(0, b"x")], lost: vec![(1, 2)] },
+            Event::End { place: Place::new("t", 0), tail: 1, closed: true },
         ];
         let mut file = Vec::new();
         write_events(&events, &mut file).unwrap();
         assert_eq!(read_events(file.as_slice()).unwrap(), events);
         file.extend_from_slice(b"{\"event\":\"dance\"}\n");
         let error = read_events(file.as_slice()).unwrap_err();
-        assert!(error.to_string().starts_with("line 5:"), "{error}");
+        assert!(error.to_string().starts_with("line 6:"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 //! One seed is one history: one thread, a paused clock that moves when nobody has anything to do, random numbers from
 //! the seed, a store in memory that loses answers, applies late, says 409, is slow, is away ([`chaos`], and the fault
 //! store of the core), nodes that are killed, paused and taken over from ([`fate`]), clients that publish, read, follow,
-//! change the catalog and let records go ([`publish`], [`observe`], [`catalog`], [`trim`]). Tenants come, go and are purged
+//! write and close streams, change the catalog and let records go ([`publish`], [`observe`], [`streams`], [`catalog`], [`trim`]). Tenants come, go and are purged
 //! ([`tenants`]). Nodes delete what nothing needs, and only that ([`deletions`]). Then the bucket is read by a node that was there and by a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
 //!
 //! The disk is not part of it: the state is kept in memory, and so is every page that was read.
@@ -15,11 +15,13 @@ pub mod fate;
 pub mod flag;
 pub mod observe;
 pub mod publish;
+pub mod streams;
 pub mod tenants;
 pub mod trace;
 pub mod trim;
 pub mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::chaos::Weather;
 use crate::publish::{Publisher, Stored};
+use crate::streams::{Stream, StreamWriter};
 use crate::world::{Handle, World};
 
 /// How long clients and fate go on, by the virtual clock.
@@ -41,6 +44,14 @@ const PUBLISHERS: u64 = 5;
 const FOLLOWERS: u64 = 2;
 const READERS: u64 = 2;
 const WRITERS: u64 = 2;
+const STREAM_WRITERS: u64 = 2;
+
+/// What must be known for ever.
+#[derive(Default)]
+struct Left {
+    batches: Vec<Stored>,
+    streams: Vec<Stream>,
+}
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -55,6 +66,8 @@ pub struct Report {
     pub deleted: usize,
     /// Tenants that were deleted and purged while clients and fate went on.
     pub purged: usize,
+    /// Streams that were closed.
+    pub closed: usize,
     /// Starts that came through.
     pub takeovers: usize,
     /// What must not be; empty when every promise held.
@@ -89,8 +102,12 @@ async fn live(seed: u64, keep_trace: bool) -> Report {
     wrong.extend(plinth_audit::check(&events).iter().map(ToString::to_string));
     let is_acknowledged = |event: &&Event| matches!(event, Event::Complete { outcome: Outcome::Ok { .. }, .. });
     let acknowledged = events.iter().filter(is_acknowledged).count();
+    let closed = events
+        .iter()
+        .filter_map(|event| if let Event::End { place, closed: true, .. } = event { Some(place) } else { None });
+    let closed = closed.collect::<BTreeSet<_>>().len();
     let (trace, takeovers, purged) = (world.trace.hash(), world.starts(), world.tenants.purged());
-    Report { seed, trace, acknowledged, deleted, purged, takeovers, wrong, kept: world.trace.kept() }
+    Report { seed, trace, acknowledged, deleted, purged, closed, takeovers, wrong, kept: world.trace.kept() }
 }
 
 /// All that happens; answers how many objects were deleted before the end.
@@ -104,6 +121,11 @@ async fn history(world: &Arc<World>) -> usize {
     (0..READERS).for_each(|number| drop(others.spawn(observe::read_pages(Arc::clone(world), number))));
     (0..FOLLOWERS).for_each(|number| drop(others.spawn(observe::follow(Arc::clone(world), number))));
     (0..WRITERS).for_each(|number| drop(others.spawn(catalog::write_documents(Arc::clone(world), number))));
+    let mut stream_writers = JoinSet::new();
+    for number in 0..STREAM_WRITERS {
+        stream_writers.spawn(StreamWriter::new(world, number).run());
+    }
+    others.spawn(streams::watch(Arc::clone(world)));
     others.spawn(catalog::make_and_delete_topics(Arc::clone(world), 0));
     others.spawn(tenants::come_and_go(Arc::clone(world), 0));
     others.spawn(tenants::purge(Arc::clone(world)));
@@ -113,15 +135,18 @@ async fn history(world: &Arc<World>) -> usize {
     others.spawn(fate::rule(Arc::clone(world)));
     sleep(RUN).await;
     world.end();
-    let mut stored = Vec::new();
+    let mut left = Left::default();
     while let Some(last) = publishers.join_next().await {
-        stored.extend(last.expect("a publisher does not panic"));
+        left.batches.extend(last.expect("a publisher does not panic"));
+    }
+    while let Some(streams) = stream_writers.join_next().await {
+        left.streams.extend(streams.expect("a writer of streams does not panic"));
     }
     while let Some(ended) = others.join_next().await {
         ended.expect("an actor does not panic");
     }
     let deleted = world.deletions.count();
-    end(world, &stored).await;
+    end(world, &left).await;
     deleted
 }
 
@@ -135,21 +160,21 @@ async fn begin(world: &Arc<World>) {
 
 /// In good weather, with everything late landed: what a new node shows is right, it deletes all that nothing needs,
 /// another one after it shows the same, and purges all tenants without harm to others.
-async fn end(world: &Arc<World>, stored: &[Stored]) {
+async fn end(world: &Arc<World>, left: &Left) {
     let (mut random, mut newest) = (world.random("end", 0), None);
     for node in ["the last", "a cold"] {
         for faults in world.all_faults() {
             faults.release().await;
         }
         let Some(handle) = start(world, node).await else { return };
-        look_around(world, &handle, stored).await;
+        look_around(world, &handle, left).await;
         trim::must_free(world, &handle, &mut random).await;
         tenants::must_stay_gone(world, &handle).await;
         newest = Some(handle);
     }
     if let Some(cold) = newest {
         tenants::must_leave_nothing(world, &cold).await;
-        look_around(world, &cold, stored).await;
+        look_around(world, &cold, left).await;
     }
 }
 
@@ -163,13 +188,17 @@ async fn start(world: &Arc<World>, which: &str) -> Option<Handle> {
     }
 }
 
-async fn look_around(world: &World, handle: &Handle, stored: &[Stored]) {
+async fn look_around(world: &World, handle: &Handle, left: &Left) {
     world.view(handle).await;
+    streams::view(world, handle).await;
     catalog::check_documents(world, handle);
-    for stored in stored {
+    for stored in &left.batches {
         stored.must_be_known(world, handle).await;
     }
-    for (partition, place) in world.partitions() {
+    for stream in &left.streams {
+        stream.must_be_known(world, handle).await;
+    }
+    for (partition, place) in world.partitions().into_iter().chain(left.streams.iter().map(Stream::place)) {
         if let Err(why) = is_dense(handle, partition).await {
             world.wrong(format!("{place} at node {}: {why}", handle.number));
         }

@@ -25,6 +25,7 @@ use crate::chaos::{Chaos, HEADER_BYTES, Weather};
 use crate::deletions::Deletions;
 use crate::flag::Flag;
 use crate::sleep;
+use crate::streams::Streams;
 use crate::tenants::Tenants;
 use crate::trace::Trace;
 use crate::trim::Retained;
@@ -82,6 +83,8 @@ pub struct World {
     pub retained: Retained,
     /// The tenants that come and go.
     pub tenants: Tenants,
+    /// The streams that are made.
+    pub streams: Streams,
     over: Flag,
     inner: Mutex<Inner>,
     clock: Arc<VirtualClock>,
@@ -141,6 +144,7 @@ impl World {
             deletions: Arc::default(),
             retained: Retained::default(),
             tenants: Tenants::default(),
+            streams: Streams::default(),
             over: Flag::default(),
             inner: Mutex::default(),
             clock: Arc::new(VirtualClock { begun: Instant::now() }),
@@ -385,14 +389,19 @@ impl World {
     /// All records of all partitions, as a node shows them, into the history.
     pub async fn view(&self, handle: &Handle) {
         for (partition, place) in self.partitions() {
-            match Self::read_kept(handle, partition).await {
-                Ok((start, records)) => {
-                    let count = records.len();
-                    self.trace.line(&format!("n{} view of {place}: {count} records from {start}", handle.number));
-                    self.history.log(Event::View { place, start: start.0, records, lost: Vec::new() });
-                }
-                Err(error) => self.wrong(format!("node {} cannot read {place}: {error}", handle.number)),
+            self.view_of(handle, partition, place).await;
+        }
+    }
+
+    /// All records of one partition.
+    pub async fn view_of(&self, handle: &Handle, partition: Partition, place: Place) {
+        match Self::read_kept(handle, partition).await {
+            Ok((start, records)) => {
+                let count = records.len();
+                self.trace.line(&format!("n{} view of {place}: {count} records from {start}", handle.number));
+                self.history.log(Event::View { place, start: start.0, records, lost: Vec::new() });
             }
+            Err(error) => self.wrong(format!("node {} cannot read {place}: {error}", handle.number)),
         }
     }
 

@@ -36,12 +36,14 @@ fn told(report: &Report) -> String {
 fn every_promise_holds_in_every_seed() {
     let (first, count) = (number("SEED").unwrap_or(1), number("PLINTH_SIM_SEEDS").unwrap_or(SEEDS));
     let begun = Instant::now();
-    let (mut acknowledged, mut takeovers, mut purged, mut deleted, mut failed) = (0, 0, 0, Vec::new(), Vec::new());
+    let (mut acknowledged, mut takeovers, mut purged, mut closed) = (0, 0, 0, 0);
+    let (mut deleted, mut failed) = (Vec::new(), Vec::new());
     for seed in first..first + count {
         let report = run(seed, None, false);
         acknowledged += report.acknowledged;
         takeovers += report.takeovers;
         purged += report.purged;
+        closed += report.closed;
         deleted.push(report.deleted);
         if !report.wrong.is_empty() {
             println!("{}", told(&report));
@@ -51,13 +53,14 @@ fn every_promise_holds_in_every_seed() {
     let per_second = count as f64 / begun.elapsed().as_secs_f64();
     println!(
         "{count} seeds, {per_second:.1} per second: {acknowledged} publishes acknowledged, {takeovers} takeovers, {} objects \
-         deleted, {purged} tenants purged, {} wrong",
+         deleted, {purged} tenants purged, {closed} streams closed, {} wrong",
         deleted.iter().sum::<usize>(),
         failed.len()
     );
     let without = deleted.iter().filter(|deleted| **deleted == 0).count() as u64;
     assert!(without <= count / 2, "nothing was deleted in {without} of {count} seeds, which proves little");
-    assert!(purged as u64 >= count / 2, "{purged} tenants were purged in {count} seeds, which proves little");
+    assert!(purged as u64 >= count / 3, "{purged} tenants were purged in {count} seeds, which proves little");
+    assert!(closed as u64 >= 2 * count, "{closed} streams were closed in {count} seeds, which proves little");
     let all: Vec<String> = failed.iter().take(TOLD_MAX).map(told).collect();
     assert!(failed.is_empty(), "{} of {count} seeds fail\n{}", failed.len(), all.join("\n"));
 }
@@ -123,6 +126,9 @@ found! {
     a_checksum_that_is_not_looked_at_is_found: ChecksumSkipped within 300,
     a_replay_that_leaves_out_a_slot_is_found: ReplayOneShort within 10,
     a_checkpoint_without_producers_is_found: ProducersForgotten within 10,
+    a_checkpoint_without_closings_is_found: CloseForgotten within 10,
+    a_step_stored_before_its_batch_is_found: StepWithoutBatch within 10,
+    an_end_that_is_told_too_soon_is_found: EndToldBeforeCommit within 100,
     acknowledgements_out_of_order_are_found: AckOutOfOrder within 50,
     a_fence_that_is_ignored_is_found: FenceIgnored within 20,
     a_fence_below_data_is_found: FenceBelowData within 200,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::early::{Ack, At, Want};
 use super::terms::check_sequence;
-use super::{Core, PartitionTail, Submitted, room_of};
+use super::{Core, OpenBuffer, PartitionTail, Submitted, room_of};
 use crate::durability::Durability;
 use crate::error::{Error, Kind, Refusal, Result};
 use crate::ids::{Offset, Partition, ProducerSeq, Timestamp};
@@ -143,9 +143,22 @@ impl Core {
         let producer = terms.producer.clone().map_or(Closing::Nobody, Closing::Producer);
         let row = StreamRow { seq: terms.seq.clone(), closed: terms.close.then_some(producer) };
         self.remember_step(state, partition, row, &ack)?;
+        if planted!(StepWithoutBatch) && submitted.is_some() {
+            self.put_off_last(partition);
+        }
         let highest = terms.producer.as_ref().map(|producer| producer.seq);
         let ack = Some(ack);
         Ok(Accepted { tail, timestamp, closed: terms.close, duplicate: false, highest, ack, submitted })
+    }
+
+    /// A bug of a test: the last batch of a partition goes into the next buffer, and what is remembered of it does not.
+    fn put_off_last(&mut self, partition: Partition) {
+        let last = self.open.groups.get_mut(&partition).and_then(Vec::pop).into_iter().collect();
+        self.open.groups.retain(|_, batches: &mut Vec<_>| !batches.is_empty());
+        let next = OpenBuffer::new(self.open.sequence + 1);
+        self.full.push_back(std::mem::replace(&mut self.open, next));
+        self.open.groups.insert(partition, last);
+        self.open.grew(0);
     }
 
     /// Accepts a change that makes a topic, and what it begins with, for the same object.

@@ -55,6 +55,9 @@ impl Writer {
         if !matches!(error.kind(), Kind::Refused(Refusal::Closed { .. })) {
             return error;
         }
+        if planted!(EndToldBeforeCommit) {
+            return error;
+        }
         let closing = self.core().closing(partition);
         let stored = match closing {
             Some(closing) => self.certain(closing).await.map(drop),
