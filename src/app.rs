@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, FirstStart, RootKeys};
 use crate::broker::{Broker, BrokerOptions};
 use crate::egress::{Egress, EgressOptions};
-use crate::http::{self, Front, ROUTES};
+use crate::http::{self, Front, ROUTES, StreamOptions};
 use crate::server::{self, ServerLimits, Service, Tls};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Sampling;
@@ -36,6 +36,8 @@ pub struct AppOptions {
     pub root_keys: RootKeys,
     /// The bounds of connections and requests.
     pub limits: ServerLimits,
+    /// How streams are answered.
+    pub streams: StreamOptions,
     /// Certificate and key; without them the node speaks plain HTTP.
     pub tls: Option<Tls>,
     /// Which requests are traced; without it none is.
@@ -78,14 +80,14 @@ impl App {
     /// # Errors
     /// When the store, its content or the listener do not allow it.
     pub async fn start(options: AppOptions) -> Result<Self, AppError> {
-        let AppOptions { listener, log, private_hosts, root_keys, limits, tls, sampling } = options;
+        let AppOptions { listener, log, private_hosts, root_keys, limits, streams, tls, sampling } = options;
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
         let egress = Egress::new(EgressOptions { private_hosts, ..EgressOptions::default() });
         let (auth, first_start) = Auth::open_with(log.clone(), root_keys, egress).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
-        let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits);
+        let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits, streams);
         Ok(Self { listener, local_addr, log, front, tls, first_start })
     }
 

@@ -52,6 +52,10 @@ pub struct Settings {
     pub pending_bytes: u64,
     /// About how much of the log is rewritten into a segment at a time.
     pub segment_bytes: u64,
+    /// How long a long-poll of a stream waits.
+    pub stream_long_poll: Duration,
+    /// About how many bytes one answer of a stream has.
+    pub stream_response_bytes: u64,
     /// Most open connections.
     pub max_connections: usize,
     /// Most open connections of one client address.
@@ -87,6 +91,8 @@ impl Default for Settings {
             tail_bytes: 64 << 20,
             pending_bytes: 64 << 20,
             segment_bytes: 64 << 20,
+            stream_long_poll: Duration::from_secs(20),
+            stream_response_bytes: 4 << 20,
             max_connections: CONNECTIONS_MAX,
             max_connections_per_address: CONNECTIONS_PER_ADDRESS_MAX,
             drain_time: Duration::from_secs(5),
@@ -150,7 +156,7 @@ pub struct Given {
     pub plain_http: Option<bool>,
     /// How clients reach this node, if not by its address
     ///
-    /// Shown in the start-up lines.
+    /// Shown in the start-up lines, and in addresses that the node tells.
     #[arg(long, env = "PLINTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// Private hosts at which trusted issuers may publish keys, with commas between them [default: none]
@@ -184,6 +190,16 @@ pub struct Given {
     /// Twice as much memory is used for it. More makes fewer and larger objects.
     #[arg(long, env = "PLINTH_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<ByteSize>,
+    /// How long a long-poll of a stream waits [default: 20s]
+    ///
+    /// Of the protocol of Durable Streams. Less than what a proxy on the way allows.
+    #[arg(long, env = "PLINTH_STREAM_LONG_POLL", value_name = "TIME")]
+    pub stream_long_poll: Option<Span>,
+    /// About how many bytes one answer of a stream has [default: 4MiB]
+    ///
+    /// Clients read on by themselves. A single record may have more.
+    #[arg(long, env = "PLINTH_STREAM_RESPONSE_BYTES", value_name = "BYTES")]
+    pub stream_response_bytes: Option<ByteSize>,
     /// Most open connections [default: 20000]
     ///
     /// More are closed unanswered.
@@ -248,6 +264,8 @@ impl Settings {
             tail_bytes: given.tail_bytes.map_or(default.tail_bytes, |bytes| bytes.0),
             pending_bytes: given.pending_bytes.map_or(default.pending_bytes, |bytes| bytes.0),
             segment_bytes: given.segment_bytes.map_or(default.segment_bytes, |bytes| bytes.0),
+            stream_long_poll: given.stream_long_poll.map_or(default.stream_long_poll, |span| span.0),
+            stream_response_bytes: given.stream_response_bytes.map_or(default.stream_response_bytes, |bytes| bytes.0),
             max_connections: given.max_connections.unwrap_or(default.max_connections),
             max_connections_per_address: given
                 .max_connections_per_address
@@ -269,6 +287,12 @@ impl Settings {
             ("tail_bytes", (1 << 20..=1 << 40).contains(&self.tail_bytes), "from 1MiB to 1TiB"),
             ("pending_bytes", (16 << 20..=1 << 40).contains(&self.pending_bytes), "from 16MiB, two batches, to 1TiB"),
             ("segment_bytes", (1 << 20..=1 << 30).contains(&self.segment_bytes), "from 1MiB to 1GiB"),
+            (
+                "stream_long_poll",
+                (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.stream_long_poll),
+                "from 100ms to 60s",
+            ),
+            ("stream_response_bytes", (4096..=8 << 20).contains(&self.stream_response_bytes), "from 4KiB to 8MiB"),
             ("public_url", self.public_url.as_deref().is_none_or(is_http), "a URL such as https://plinth.example.com"),
             ("tls_key", self.tls_cert.is_none() || self.tls_key.is_some(), "given with tls_cert"),
             ("tls_cert", self.tls_key.is_none() || self.tls_cert.is_some(), "given with tls_key"),
@@ -330,6 +354,8 @@ impl Given {
             tail_bytes: self.tail_bytes.or(lower.tail_bytes),
             pending_bytes: self.pending_bytes.or(lower.pending_bytes),
             segment_bytes: self.segment_bytes.or(lower.segment_bytes),
+            stream_long_poll: self.stream_long_poll.or(lower.stream_long_poll),
+            stream_response_bytes: self.stream_response_bytes.or(lower.stream_response_bytes),
             max_connections: self.max_connections.or(lower.max_connections),
             max_connections_per_address: self.max_connections_per_address.or(lower.max_connections_per_address),
             drain_time: self.drain_time.or(lower.drain_time),

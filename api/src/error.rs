@@ -54,6 +54,8 @@ pub enum ErrorCode {
     SequenceMismatch,
     /// A later epoch of the producer, or a higher fencing token, has written: `epoch` or `fencing_token`.
     Fenced,
+    /// A later epoch of the producer has written to the stream: `epoch`.
+    ProducerFenced,
     /// The stream is closed: nothing is appended to it any more.
     Closed,
     /// The body has another media type than the stream.
@@ -90,7 +92,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidRequest,
         Self::UnknownField,
         Self::InvalidTopicName,
@@ -105,6 +107,7 @@ impl ErrorCode {
         Self::TailMismatch,
         Self::SequenceMismatch,
         Self::Fenced,
+        Self::ProducerFenced,
         Self::Closed,
         Self::ContentTypeMismatch,
         Self::OffsetTrimmed,
@@ -141,6 +144,7 @@ impl ErrorCode {
             Self::TailMismatch => "tail_mismatch",
             Self::SequenceMismatch => "sequence_mismatch",
             Self::Fenced => "fenced",
+            Self::ProducerFenced => "producer_fenced",
             Self::Closed => "closed",
             Self::ContentTypeMismatch => "content_type_mismatch",
             Self::OffsetTrimmed => "offset_trimmed",
@@ -166,7 +170,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::UnknownField | Self::InvalidTopicName | Self::InvalidCursor => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden | Self::TenantSuspended => 403,
+            Self::Forbidden | Self::TenantSuspended | Self::ProducerFenced => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
@@ -214,6 +218,7 @@ impl ErrorCode {
             | Self::TailMismatch
             | Self::SequenceMismatch
             | Self::Fenced
+            | Self::ProducerFenced
             | Self::Closed
             | Self::ContentTypeMismatch
             | Self::OffsetTrimmed
@@ -245,6 +250,7 @@ impl ErrorCode {
             | Self::TailMismatch
             | Self::SequenceMismatch
             | Self::Fenced
+            | Self::ProducerFenced
             | Self::Closed
             | Self::ContentTypeMismatch
             | Self::OffsetTrimmed
@@ -280,6 +286,7 @@ impl ErrorCode {
             Self::TailMismatch => "The tail is not the expected one",
             Self::SequenceMismatch => "The sequence is not the producer's next one",
             Self::Fenced => "A newer writer has taken over",
+            Self::ProducerFenced => "A later epoch of the producer has written",
             Self::Closed => "The stream is closed",
             Self::ContentTypeMismatch => "The stream has another media type",
             Self::OffsetTrimmed => "The offset is no longer kept",

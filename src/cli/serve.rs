@@ -19,6 +19,7 @@ use super::{Fenced, Usage, limits, opened, output};
 use crate::app::{App, AppError, AppOptions};
 use crate::auth::{FirstStart, RootKeys};
 use crate::config::{Given, LogFormat, RootKey, Settings};
+use crate::http::StreamOptions;
 use crate::server::{ServerLimits, Tls, TlsFiles, bind};
 use crate::telemetry::logs::{self, LogError};
 use crate::telemetry::traces::{Sampling, TraceOptions, Traces};
@@ -116,6 +117,11 @@ fn options(settings: &Settings, listener: TcpListener, tls: Option<Tls>) -> anyh
             connections_per_address_max: settings.max_connections_per_address,
             drain: settings.drain_time,
             ..ServerLimits::default()
+        },
+        streams: StreamOptions {
+            long_poll: settings.stream_long_poll,
+            response_bytes: usize::try_from(settings.stream_response_bytes)?,
+            public_url: settings.public_url.clone(),
         },
         tls,
         sampling: None,

@@ -51,7 +51,7 @@ impl Access {
 ///
 /// # Errors
 /// `Unauthenticated` for neither and for a bad one, `InvalidRequest` for both.
-pub(super) async fn of_stream(
+pub(crate) async fn of_stream(
     front: &Front,
     parts: &Parts,
     params: &mut Params<'_>,
@@ -153,6 +153,19 @@ fn origin(parts: &Parts) -> Origin {
 pub fn foreign_page(parts: &Parts) -> Option<String> {
     let named = parts.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or_default();
     (origin(parts) == Origin::Foreign).then(|| named.to_owned())
+}
+
+/// How the client reaches this node, without a slash at its end: the public URL, or by what it has sent.
+///
+/// # Errors
+/// `InvalidRequest` when it has sent no host.
+pub(crate) fn base_url(front: &Front, parts: &Parts) -> Result<String, ApiError> {
+    if let Some(url) = &front.streams.public_url {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    let scheme = if visit(parts)?.connection().is_secure() { "https" } else { "http" };
+    let host = authority(parts).ok_or_else(|| ApiError::invalid("the request names no host"))?;
+    Ok(format!("{scheme}://{host}"))
 }
 
 /// The host and port that the client means; HTTP/2 has it in the target.

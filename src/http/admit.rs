@@ -27,7 +27,7 @@ const UNREAD_BYTES_MAX: u64 = 64 * 1024;
 ///
 /// # Errors
 /// Those of the credential; `QuotaExceeded`; `Overloaded` when the node is full.
-pub(super) async fn admit(
+pub(crate) async fn admit(
     front: &Front,
     visit: &Visit,
     name: &str,
@@ -43,7 +43,7 @@ pub(super) async fn admit(
 }
 
 /// Does away with the body of a publish that is refused because of a quota or the node's capacity.
-pub(super) async fn turn_away<B>(front: &Front, refused: ApiError, body: B) -> ApiError
+pub(crate) async fn turn_away<B>(front: &Front, refused: ApiError, body: B) -> ApiError
 where
     B: HttpBody<Data = Bytes, Error: Display> + Unpin,
 {

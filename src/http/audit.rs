@@ -77,7 +77,7 @@ impl Route {
     /// Whether calls are written down one by one: all that may change something, but publishes, which `_usage` counts, and
     /// tickets, which only repeat for half a minute what their maker may do.
     pub(super) fn is_audited(&self) -> bool {
-        self.method != "GET" && self.needs != Needs::Publish && self.path != "/v1/tickets"
+        !matches!(self.method, "GET" | "HEAD" | "OPTIONS") && self.needs != Needs::Publish && self.path != "/v1/tickets"
     }
 }
 

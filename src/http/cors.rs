@@ -16,12 +16,14 @@ use super::error::ApiError;
 use super::front::Front;
 use crate::auth::{Account, Allowed, Caller, Denied};
 
-const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 /// The star stands for every header but this one: `Record-Header-<Name>` can be any.
 const HEADERS: &str = "Authorization, *";
 /// What a page may read besides what every page may.
 const EXPOSED: &str = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, Location, Plinth-Next, \
-     Plinth-Caught-Up, Plinth-Gap, traceparent";
+     Plinth-Caught-Up, Plinth-Gap, traceparent, ETag, Stream-Next-Offset, Stream-Cursor, Stream-Up-To-Date, Stream-Closed, \
+     Stream-TTL, Stream-Expires-At, Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, \
+     Producer-Received-Seq";
 /// How long a browser may remember the answer, in seconds: so long a page is still let through that is not listed any
 /// more, but it cannot read what it gets.
 const MAX_AGE: &str = "600";

@@ -103,16 +103,22 @@ fn push_event(text: &mut String, name: Option<&str>, id: &str, data: &[u8]) {
     text.push('\n');
 }
 
-/// One `data:` line per line of `data`, which end in CR, LF or both; the client puts them together again with LF.
+/// One `data:` line per line of `data`; the client puts them together again with LF.
 fn push_data(text: &mut String, data: &str) {
-    let mut rest = data;
-    loop {
-        let end = rest.find(['\r', '\n']);
-        text.extend(["data: ", &rest[..end.unwrap_or(rest.len())], "\n"]);
-        let Some(end) = end else { return };
-        rest = &rest[end..];
-        rest = rest.strip_prefix("\r\n").unwrap_or(&rest[1..]);
+    for line in lines(data) {
+        text.extend(["data: ", line, "\n"]);
     }
+}
+
+/// The lines of `data`, which end in CR, LF or both, as an event has to show them; at least one.
+pub(crate) fn lines(data: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(data);
+    std::iter::from_fn(move || {
+        let whole = rest?;
+        let end = whole.find(['\r', '\n']);
+        rest = end.map(|end| whole[end..].strip_prefix("\r\n").unwrap_or(&whole[end + 1..]));
+        Some(&whole[..end.unwrap_or(whole.len())])
+    })
 }
 
 #[cfg(test)]

@@ -49,6 +49,12 @@ impl ApiError {
         Self::new(ErrorCode::InvalidRequest, detail)
     }
 
+    /// A failure that is described already.
+    #[must_use]
+    pub(crate) fn of_problem(problem: Problem) -> Self {
+        Self::from_parts(problem, None)
+    }
+
     /// A defect of the server; `source` is for the log.
     #[must_use]
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -158,7 +164,9 @@ impl ApiError {
                 Some(HeaderValue::try_from(text).expect("a sentence of ours is plain text"))
             }
             (None, 401) => Some(HeaderValue::from_static(r#"Bearer realm="plinth""#)),
-            (_, 403) => Some(HeaderValue::from_static(r#"Bearer realm="plinth", error="insufficient_scope""#)),
+            (_, 403) if self.code() != ErrorCode::ProducerFenced => {
+                Some(HeaderValue::from_static(r#"Bearer realm="plinth", error="insufficient_scope""#))
+            }
             (_, _) => None,
         }
     }

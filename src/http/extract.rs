@@ -30,10 +30,10 @@ use crate::broker::{self, Room};
 const PLINTH_TENANT: HeaderName = HeaderName::from_static("plinth-tenant");
 
 /// The caller, by `Authorization: Bearer`.
-pub(super) struct Authed(pub(super) Caller);
+pub(crate) struct Authed(pub(crate) Caller);
 
 /// The one parameter of a path, percent-decoded once.
-pub(super) struct Name(pub(super) String);
+pub(crate) struct Name(pub(crate) String);
 
 impl FromRequestParts<Front> for Authed {
     type Rejection = ApiError;
@@ -217,13 +217,13 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Cow<'_, str>, ApiError> 
 }
 
 /// How much of a body is read.
-pub(super) struct Bound<'a> {
+pub(crate) struct Bound<'a> {
     /// At most so many bytes.
-    pub(super) max: usize,
+    pub(crate) max: usize,
     /// Names it in errors.
-    pub(super) what: &'a str,
+    pub(crate) what: &'a str,
     /// Takes room for what was not announced.
-    pub(super) room: Option<&'a mut Room>,
+    pub(crate) room: Option<&'a mut Room>,
 }
 
 /// The body of at most `max` bytes, in one piece of its own size.
@@ -231,7 +231,7 @@ pub(super) struct Bound<'a> {
 /// # Errors
 /// `TooLarge` before anything is read if the client says its length, `RequestTimeout` for a body that is too slow,
 /// `UnsupportedMediaType` for one that is compressed.
-pub(super) async fn body<B>(
+pub(crate) async fn body<B>(
     front: &Front,
     headers: &HeaderMap,
     body: B,

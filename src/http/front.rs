@@ -23,6 +23,23 @@ const RECONNECT_MS_SPREAD: u64 = 2_000;
 /// About how many of those that a node had when it began to end come back to the next start in each second.
 const RECONNECTS_PER_SECOND: u64 = 2_000;
 
+/// How streams are answered.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    /// How long a long-poll waits for something to come.
+    pub long_poll: Duration,
+    /// About how many bytes one answer has; a single record may have more.
+    pub response_bytes: usize,
+    /// How clients reach the node, when that is not as their requests say.
+    pub public_url: Option<String>,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self { long_poll: Duration::from_secs(20), response_bytes: 4 << 20, public_url: None }
+    }
+}
+
 /// The parts that answer requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Front(Arc<Inner>);
@@ -45,6 +62,8 @@ pub struct Inner {
     pub tasks: TaskTracker,
     /// The bounds of connections and requests.
     pub limits: ServerLimits,
+    /// How streams are answered.
+    pub streams: StreamOptions,
     /// Which requests are traced; without it none is.
     pub sampling: Option<Arc<Sampling>>,
     /// How many reports of broken policies came lately.
@@ -71,6 +90,7 @@ impl Front {
         broker: Broker,
         (metrics, sampling): (Arc<Metrics>, Option<Arc<Sampling>>),
         limits: ServerLimits,
+        streams: StreamOptions,
     ) -> Self {
         let session = broker.log().session().to_string();
         let request_prefix = session[session.len().saturating_sub(10)..].to_ascii_lowercase();
@@ -84,6 +104,7 @@ impl Front {
             ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
             limits,
+            streams,
             sampling,
             reports: Reports::default(),
             clients: OnceLock::new(),

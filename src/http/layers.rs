@@ -21,10 +21,11 @@ use super::cors::{self, Page};
 use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
-use super::routes::RECORDS;
+use super::routes::{self, RECORDS};
 use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use crate::server::{ClientAddress, Connection};
+use crate::streams::STREAM;
 use crate::telemetry::Transport;
 use crate::telemetry::logs::ACCESS;
 
@@ -44,7 +45,7 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     let address = request.extensions().get::<Connection>().map(Connection::address).unwrap_or_default();
     let edge = Edge::of(&request, address);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map(MatchedPath::as_str);
+    let route = route.as_ref().map(MatchedPath::as_str).map(routes::shown);
     let id = RequestId::of(&front, request.headers());
     let connection = request.extensions_mut().remove::<Connection>();
     let visit = connection.map(|connection| Arc::new(Visit::new(connection, id.clone())));
@@ -102,7 +103,7 @@ impl Edge {
             let shown = id.as_str();
             error.log(shown, route.unwrap_or(OTHER));
             front.metrics.failed(Transport::Http, error.problem());
-            let publish = self.method == Method::POST && route == Some(RECORDS);
+            let publish = self.method == Method::POST && matches!(route, Some(RECORDS | STREAM));
             if let Some(claim) = error.claim() {
                 let attempt = Attempt::new(shown, self.address, self.method.as_str(), route.unwrap_or_default());
                 attempt.refused(front, claim, (response.status().as_u16(), error.code()));

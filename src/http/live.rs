@@ -30,7 +30,7 @@ use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 2] = [MediaType::EventStream, MediaType::Ndjson];
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(crate) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Longest time after which a browser that is sent away comes back.
 const RECONNECT_MS_MAX: u64 = 60_000;

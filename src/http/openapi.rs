@@ -22,18 +22,20 @@ use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
 use super::{docs, health, issuers, keys, live, publish, quotas, read, revocations, tenants, tokens, topics, usage};
-use crate::ws;
+use crate::{streams, ws};
 
 mod examples;
 mod failures;
 mod headers;
 mod links;
 mod security;
+mod streams_headers;
 
 /// The groups of operations.
 const TAGS: &[(&str, &str)] = &[
     ("topics", "Named sets of partitions of a tenant."),
     ("records", "Publish, read, follow, trim."),
+    ("streams", "Topics by the protocol of Durable Streams."),
     ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
     ("keys", "Credentials of a tenant: API keys, trusted issuers of tokens, minted tokens, one-time tickets."),
     ("usage", "What tenants use."),
@@ -41,7 +43,7 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// Operations whose body may be left out.
-const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"];
+const BODY_OPTIONAL: [&str; 5] = ["ensure_topic", "create_ticket", "rotate_key", "ensure_stream", "append_to_stream"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,6 +62,12 @@ const BODY_OPTIONAL: [&str; 3] = ["ensure_topic", "create_ticket", "rotate_key"]
         read::read,
         topics::trim,
         live::stream,
+        streams::put,
+        streams::post,
+        streams::get,
+        streams::head,
+        streams::remove,
+        streams::options,
         ws::upgrade::upgrade,
         quotas::view,
         tenants::create,
@@ -161,6 +169,8 @@ fn operation<'a>(item: &'a PathItem, method: &str) -> Option<&'a Operation> {
         "POST" => item.post.as_ref(),
         "PATCH" => item.patch.as_ref(),
         "DELETE" => item.delete.as_ref(),
+        "HEAD" => item.head.as_ref(),
+        "OPTIONS" => item.options.as_ref(),
         _ => None,
     }
 }
@@ -172,6 +182,8 @@ fn operation_mut<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Ope
         "POST" => item.post.as_mut(),
         "PATCH" => item.patch.as_mut(),
         "DELETE" => item.delete.as_mut(),
+        "HEAD" => item.head.as_mut(),
+        "OPTIONS" => item.options.as_mut(),
         _ => None,
     }
 }

@@ -1,18 +1,14 @@
 //! Read the records of one topic: a page, a long-poll, or a live stream, by the `Accept` header.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::BytesMut;
-use hyper::body::{Frame, SizeHint};
 use plinth_api::batch::HEAD_BYTES;
 use plinth_api::limits::{PAGE_BYTES_MAX, PAGE_RECORDS_DEFAULT, PAGE_RECORDS_MAX, WAIT_MS_MAX};
 use plinth_api::records::{EventFormat, Gap, RecordPage, StoredBatches, Wait};
@@ -24,14 +20,12 @@ use super::error::ApiError;
 use super::extract::{Name, Params, visit};
 use super::front::Front;
 use super::live::{self, LiveRequest};
+use super::pieces::Pieces;
 use crate::auth::{Action, Caller, Denied, Revocations, TopicRef};
 use crate::broker::{FollowedBatch, From as Start, Page, PageGap, PageRequest, Room, Unit};
 use crate::telemetry::Transport;
 
 const OFFERED: [MediaType; 4] = [MediaType::Json, MediaType::Ndjson, MediaType::EventStream, MediaType::Batch];
-/// Most bytes that are handed to a connection at once.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
-
 const NEXT: HeaderName = HeaderName::from_static("plinth-next");
 const GAP: HeaderName = HeaderName::from_static("plinth-gap");
 const CAUGHT_UP: HeaderName = HeaderName::from_static("plinth-caught-up");
@@ -132,7 +126,7 @@ async fn page(front: &Front, caller: &Caller, request: PageRequest) -> Result<(P
 }
 
 /// Resolves when the caller may not go on: a long-poll must not outlive its credential.
-async fn refused(front: &Front, caller: &Caller) -> Denied {
+pub(crate) async fn refused(front: &Front, caller: &Caller) -> Denied {
     let mut revoked = Revocations::of(caller);
     loop {
         if let Some(denied) = front.auth.ended(caller) {
@@ -197,7 +191,7 @@ fn page_answer(page: &Page, room: Room) -> Response {
         pieces.push_back(Bytes::from(format!(r#","gaps":{gaps}"#)));
     }
     pieces.push_back(Bytes::from_static(b"}"));
-    let mut response = Response::new(Body::new(Pieces { left: pieces, _room: room }));
+    let mut response = Response::new(Pieces::body(pieces, room));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -211,7 +205,7 @@ fn batches_answer(page: &Page, room: Room) -> Response {
         pieces.push_back(heads.split().freeze());
         pieces.extend(batch.stored_form().iter().cloned());
     }
-    let mut response = Response::new(Body::new(Pieces { left: pieces, _room: room }));
+    let mut response = Response::new(Pieces::body(pieces, room));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MediaType::Batch.as_str()));
     headers.insert(NEXT, HeaderValue::from_str(&page.next).expect("a cursor is base64url"));
@@ -227,41 +221,6 @@ fn batches_answer(page: &Page, room: Room) -> Response {
 fn shown(gap: &PageGap) -> Gap {
     let PageGap { ref topic, partition, requested, resumed_at, reason } = *gap;
     Gap { topic: topic.to_string(), partition, requested, resumed_at, reason: reason.to_owned() }
-}
-
-/// A body of known length in several pieces, none of them copied.
-struct Pieces {
-    left: VecDeque<Bytes>,
-    /// Given back when the last piece is taken, or nobody waits for it any more.
-    _room: Room,
-}
-
-impl Pieces {
-    /// The next piece, of a size that a slow client can take within the time that a connection may stand still.
-    fn next(&mut self) -> Option<Bytes> {
-        let first = self.left.front_mut()?;
-        if first.len() > PIECE_BYTES_MAX {
-            return Some(first.split_to(PIECE_BYTES_MAX));
-        }
-        self.left.pop_front()
-    }
-}
-
-impl HttpBody for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.iter().map(|piece| piece.len() as u64).sum())
-    }
 }
 
 #[cfg(test)]

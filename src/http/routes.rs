@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
-use axum::routing::{MethodRouter, connect, delete, get, patch, post, put};
+use axum::routing::{MethodRouter, connect, delete, get, head, options, patch, post, put};
 
 use super::audit::Audited;
 use super::front::Front;
@@ -11,6 +11,7 @@ use super::{
     audit, docs, health, issuers, keys, layers, live, publish, quotas, read, reports, revocations, tenants, tokens,
     topics, usage,
 };
+use crate::streams::{self, STREAM};
 use crate::{console, ws};
 
 pub(super) const RECORDS: &str = "/v1/topics/{topic}/records";
@@ -51,6 +52,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// What the router knows it by.
+    fn served_at(&self) -> Vec<&'static str> {
+        if self.path == STREAM { streams::SERVED_AT.to_vec() } else { vec![self.path] }
+    }
+
     fn serve(&'static self, front: &Front) -> MethodRouter<Front> {
         let handler = (self.handler)();
         if !self.is_audited() {
@@ -83,6 +89,12 @@ pub const ROUTES: &[Route] = routes! {
     get    RECORDS,                 Subscribe => read::read;
     delete RECORDS,                 Manage    => topics::trim;
     get    "/v1/stream",            Subscribe => live::stream;
+    put    STREAM,                  Manage    => streams::put;
+    post   STREAM,                  Publish   => streams::post;
+    get    STREAM,                  Subscribe => streams::get;
+    head   STREAM,                  View      => streams::head;
+    delete STREAM,                  Manage    => streams::remove;
+    options STREAM,                 Nothing   => streams::options;
     get    SOCKET,                  Tenant    => ws::upgrade;
     get    "/v1/quotas",            Tenant    => quotas::view;
     post   "/v1/tenants",           Operator  => tenants::create;
@@ -121,7 +133,8 @@ pub const ROUTES: &[Route] = routes! {
 pub fn router(front: Front) -> Router {
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, route.serve(&front)))
+        .flat_map(|route| route.served_at().into_iter().map(move |path| (path, route)))
+        .fold(Router::new(), |router, (path, route)| router.route(path, route.serve(&front)))
         .route("/", get(|| async { Redirect::temporary("/console") }))
         .route(reports::PATH, post(reports::take))
         .route("/docs", get(docs::root))
@@ -139,12 +152,19 @@ pub fn router(front: Front) -> Router {
         .layer(from_fn_with_state(front, layers::edge))
 }
 
+/// A route as it is shown: the router knows some by another path.
+pub(super) fn shown(matched: &str) -> &str {
+    if streams::SERVED_AT.contains(&matched) { STREAM } else { matched }
+}
+
 const fn method_name(constructor: &'static str) -> &'static str {
     match constructor.as_bytes() {
         b"get" => "GET",
         b"put" => "PUT",
         b"patch" => "PATCH",
         b"delete" => "DELETE",
+        b"head" => "HEAD",
+        b"options" => "OPTIONS",
         _ => "POST",
     }
 }

@@ -41,6 +41,7 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Watch {
     began: Instant,
     address: ClientAddress,
+    secure: bool,
     requests: AtomicUsize,
     /// Requests under way whose answer has begun.
     answers: AtomicUsize,
@@ -64,17 +65,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A watch of a connection from `address` that begins now, with a handshake or without one.
-    pub(super) fn new(address: ClientAddress, handshake: bool) -> Arc<Self> {
+    /// A watch of a connection from `address` that begins now; a secure one with a handshake.
+    pub(super) fn new(address: ClientAddress, secure: bool) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             address,
+            secure,
             requests: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             owed: Owed::default(),
             pinned: Pinned::default(),
             multiplexed: AtomicBool::new(false),
-            established: AtomicU64::new(if handshake { NEVER } else { 0 }),
+            established: AtomicU64::new(if secure { NEVER } else { 0 }),
             first_byte: AtomicU64::new(NEVER),
             head: AtomicU64::new(NEVER),
             resting: AtomicU64::new(0),
@@ -236,6 +238,12 @@ impl Connection {
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.watch.secure
     }
 
     /// Where it comes from.

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::*;
 use crate::auth::Auth;
 use crate::broker::{Broker, BrokerOptions};
-use crate::http::{Front, router};
+use crate::http::{Front, StreamOptions, router};
 use crate::server::{Connection, ServerLimits};
 use crate::telemetry::Metrics;
 
@@ -36,7 +36,13 @@ async fn world() -> World {
     let log = Log::open(LogOptions::new(store::open("memory://").expect("a store"))).await.expect("a log");
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     let broker = Broker::open(log, BrokerOptions::default()).await.expect("a broker");
-    let front = Front::new(auth, broker, (Arc::new(Metrics::new([], |_| {})), None), ServerLimits::default());
+    let front = Front::new(
+        auth,
+        broker,
+        (Arc::new(Metrics::new([], |_| {})), None),
+        ServerLimits::default(),
+        StreamOptions::default(),
+    );
     let router = router(front).layer(Extension(Connection::without_socket()));
     World { router, key: made.default_key.expect("made"), connections: JoinSet::new() }
 }

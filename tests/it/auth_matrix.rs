@@ -46,13 +46,15 @@ struct Seen {
     body: String,
 }
 
+// An answer to HEAD has no body to be compared; `streams::about` looks at those.
 fn guarded() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| route.needs != Needs::Nothing)
+    ROUTES.iter().filter(|route| route.needs != Needs::Nothing && route.method != "HEAD")
 }
 
 /// A complete, valid request of the route.
 fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
     let path = route.path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
+    let path = path.replace("{path}", &escape(&names.topic));
     let path = path.replace("{id}", &names.id).replace("{name}", &names.issuer);
     let path = match (route.method, route.path) {
         (_, "/v1/stream") => format!("{path}?topic={}", escape(&names.topic)),
@@ -64,6 +66,8 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
         ("PUT", "/v1/issuers/{name}") => request.json(&tokens::issuer("https://matrix.example", &[])),
         ("POST", "/v1/revocations") => request.json(&json!({"subject": "nobody"})),
         ("POST", "/v1/tokens") => request.json(&json!({"scopes": ["subscribe:zz-here"]})),
+        ("PUT", "/v1/streams/{path}") => request,
+        ("POST", "/v1/streams/{path}") => request.header("Content-Type", "application/octet-stream").body("x"),
         ("PUT", _) => request.json(&json!({})),
         ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),
         ("PATCH", "/v1/keys/{id}") => request.json(&json!({"name": "another"})),
@@ -382,7 +386,7 @@ fn the_routes_and_the_document_name_the_same_operations() {
             .as_object()
             .unwrap()
             .keys()
-            .filter(|key| ["get", "put", "post", "patch", "delete"].contains(&key.as_str()))
+            .filter(|key| ["get", "put", "post", "patch", "delete", "head", "options"].contains(&key.as_str()))
         {
             documented.insert(format!("{} {path}", method.to_uppercase()));
         }

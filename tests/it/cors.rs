@@ -55,7 +55,7 @@ async fn a_browser_is_let_ask_for_as_long_as_some_tenant_lists_the_page() {
         let told = preflight(&server, PAGE, RECORDS).await;
         assert_eq!((told.status, readable_by(&told)), (204, Some(PAGE)));
         assert_eq!(header(&told.headers, "access-control-allow-headers"), Some("Authorization, *"));
-        assert_eq!(header(&told.headers, "access-control-allow-methods"), Some("GET, POST, PUT, PATCH, DELETE"));
+        assert_eq!(header(&told.headers, "access-control-allow-methods"), Some("GET, HEAD, POST, PUT, PATCH, DELETE"));
         assert_eq!(header(&told.headers, "access-control-max-age"), Some("600"));
         assert_eq!(header(&told.headers, "vary"), Some("Origin"));
         for near in

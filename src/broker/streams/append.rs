@@ -27,15 +27,15 @@ impl Broker {
     /// `Invalid` for neither body nor closing, a body without a media type, one that is not JSON where it has to be, or
     /// without a message; `TooLarge`; `NotFound`; `Closed`; `ContentType`; `Refused` by the producer's or the stream's
     /// sequence; `Conflict` for a topic that is no stream; `QuotaExceeded`; those of the log.
-    pub async fn append_to_stream(&self, topic: &TopicRef, append: StreamAppend) -> Result<StreamAppended, Error> {
+    pub async fn append_to_stream(&self, topic: &TopicRef, append: &StreamAppend) -> Result<StreamAppended, Error> {
         proved(topic.action(), Action::Publish)?;
-        check(&append)?;
-        let terms = terms_of(&append);
-        match self.append_to_found(topic, &append, &terms).await {
+        check(append)?;
+        let terms = terms_of(append);
+        match self.append_to_found(topic, append, &terms).await {
             // Deleted, or deleted and made again, since it was looked up.
             Err(Error::NotFound(_)) => {
                 self.catalog().forget(topic);
-                self.append_to_found(topic, &append, &terms).await
+                self.append_to_found(topic, append, &terms).await
             }
             outcome => outcome,
         }
@@ -99,7 +99,7 @@ fn appended(topic: &Topic, terms: &StreamTerms, stepped: Stepped) -> StreamAppen
     let Stepped { tail, count, closed, duplicate, highest, .. } = stepped;
     let epoch = terms.producer.as_ref().map(|producer| producer.epoch.0);
     let producer = epoch.zip(highest.map(|seq| seq.0));
-    StreamAppended { next: topic.token(tail), closed, duplicate, stored: count > 0, producer }
+    StreamAppended { next: topic.token(tail), closed, duplicate, records: count, producer }
 }
 
 fn failed(topic: &Topic, error: plinth_storage::Error) -> Error {

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use plinth_storage::feed::Follow;
 
-use super::read::Reading;
+use super::read::{Reading, pieces};
 use super::{StreamFrom, StreamView, Token, check_is_stream};
 use crate::auth::{Account, Action, TopicRef};
 use crate::broker::batch::FollowedBatch;
@@ -133,6 +134,18 @@ impl StreamFollower {
 }
 
 impl StreamMoved {
+    /// What was appended, to be sent one after the other: of a JSON stream one array, else the bytes as they were appended.
+    #[must_use]
+    pub fn pieces(&self) -> Vec<Bytes> {
+        pieces(self.topic.media().is_json(), &self.batches)
+    }
+
+    /// How many records were.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.batches.iter().map(|batch| u64::from(batch.count())).sum()
+    }
+
     /// The position after one of the batches.
     ///
     /// # Panics

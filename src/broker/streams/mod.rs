@@ -54,6 +54,8 @@ pub struct StreamView {
     pub content_type: Arc<str>,
     /// Whether it is a list of JSON messages.
     pub is_json: bool,
+    /// Whether it is text otherwise.
+    pub is_text: bool,
     /// Its end.
     pub next: Token,
     /// Whether nothing is appended to it any more.
@@ -97,8 +99,8 @@ pub struct StreamAppended {
     pub closed: bool,
     /// Whether it had been done before: nothing was changed by this one.
     pub duplicate: bool,
-    /// Whether it had a body.
-    pub stored: bool,
+    /// How many records were stored.
+    pub records: u32,
     /// The producer's epoch, and its highest sequence that was accepted in it.
     pub producer: Option<(u64, u64)>,
 }
@@ -121,6 +123,7 @@ impl StreamView {
             id: topic.id,
             content_type: Arc::clone(media.text()),
             is_json: media.is_json(),
+            is_text: media.is_text(),
             next: topic.token(bounds.tail),
             closed: bounds.closed,
             expiry: topic.expiry().cloned(),

@@ -49,6 +49,10 @@ pub struct StreamPage {
     pub closed: bool,
     /// Where records are missing in it.
     pub gaps: Vec<PageGap>,
+    /// How many records are in it.
+    pub records: u64,
+    /// How many bytes are held for it while it is sent.
+    pub held_bytes: u64,
 }
 
 /// A place in a stream from which is read in order.
@@ -105,11 +109,12 @@ impl Broker {
         let (next, up_to_date) = (reading.topic.token(reading.next), reading.next >= bounds.tail);
         let (to, closed) = (reading.next, up_to_date && bounds.closed);
         let pieces = pieces(view.is_json, &found.batches);
+        let held_bytes = found.batches.iter().map(FollowedBatch::pinned_bytes).sum();
         if !up_to_date {
             // The client will likely come back for the next page.
             self.log().park(reading.scan, reading.next, reading.rest);
         }
-        Ok(StreamPage { view, from, pieces, to, next, up_to_date, closed, gaps: found.gaps })
+        Ok(StreamPage { view, from, pieces, to, next, up_to_date, closed, gaps: found.gaps, records, held_bytes })
     }
 
     pub(super) fn bounds_of(&self, topic: &Topic) -> Result<Bounds, Error> {
@@ -246,7 +251,7 @@ impl Reading {
 }
 
 /// The payloads, to be sent one after the other.
-fn pieces(is_json: bool, batches: &[FollowedBatch]) -> Vec<Bytes> {
+pub(super) fn pieces(is_json: bool, batches: &[FollowedBatch]) -> Vec<Bytes> {
     let (mut pieces, mut open) = (Vec::new(), BytesMut::new());
     let mut before: &[u8] = if is_json { b"[" } else { b"" };
     for payload in batches.iter().flat_map(FollowedBatch::payloads) {

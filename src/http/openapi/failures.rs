@@ -12,6 +12,14 @@ use super::super::routes::{Needs, Route};
 /// What an operation may answer besides what its kind may: by operation id.
 const OWN: &[(&str, &[Code])] = &[
     ("ensure_topic", &[Code::Conflict]),
+    ("ensure_stream", &[Code::Conflict]),
+    (
+        "append_to_stream",
+        &[Code::Conflict, Code::SequenceMismatch, Code::ProducerFenced, Code::Closed, Code::ContentTypeMismatch],
+    ),
+    ("read_stream", &[Code::Conflict, Code::Gone]),
+    ("view_stream", &[Code::Conflict]),
+    ("delete_stream", &[Code::Conflict]),
     (
         "publish_records",
         &[Code::TailMismatch, Code::SequenceMismatch, Code::Fenced, Code::Closed, Code::IdempotencyKeyReused],
@@ -28,7 +36,8 @@ const OWN: &[(&str, &[Code])] = &[
     ("readyz", &[Code::StoreUnavailable, Code::ShuttingDown]),
 ];
 
-/// Parameters that hold a cursor, but for the `from` of a report of use, which is a time.
+/// Parameters that hold a cursor, but for the `from` of a report of use, which is a time, and the `cursor` of a stream, which is
+/// a number.
 const CURSORS: [&str; 3] = ["cursor", "from", "last_event_id"];
 
 /// The codes that an operation may answer, in the order of the closed list.
@@ -48,14 +57,14 @@ fn codes(route: &Route, operation: &Operation) -> Vec<Code> {
             Code::NotFound,
         ]);
         codes.extend([Code::QuotaExceeded, Code::Overloaded, Code::StoreUnavailable, Code::ShuttingDown]);
-        if route.method != "GET" {
+        if !matches!(route.method, "GET" | "HEAD") {
             codes.push(Code::OutcomeUnknown);
         }
     }
-    if has_parameter("topic") {
+    if (has_parameter("topic") || has_parameter("path")) && route.needs != Needs::Nothing {
         codes.push(Code::InvalidTopicName);
     }
-    if CURSORS.into_iter().any(has_parameter) && id != "view_usage" {
+    if CURSORS.into_iter().any(has_parameter) && !matches!(id, "view_usage" | "read_stream") {
         codes.push(Code::InvalidCursor);
     }
     if operation.request_body.is_some() {

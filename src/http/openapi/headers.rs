@@ -6,12 +6,16 @@ use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::{Components, Ref, RefOr};
 
 use super::super::routes::{JWKS, Needs, Route, SOCKET};
+use super::streams_headers;
 
 /// Whether a header comes with a status of a route.
-type Comes = fn(&str, &Route) -> bool;
+pub(super) type Comes = fn(&str, &Route) -> bool;
 
-/// Every header that the edge or a common helper sets: name, type, what it says, and where it comes.
-const HEADERS: &[(&str, Type, &str, Comes)] = &[
+/// A header: name, type, what it says, and where it comes.
+pub(super) type Header = (&'static str, Type, &'static str, Comes);
+
+/// Every header that the edge or a common helper sets.
+const HEADERS: &[Header] = &[
     (
         "X-Request-Id",
         Type::String,
@@ -40,7 +44,8 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
     (
         "Cache-Control",
         Type::String,
-        "`private, no-store`; of a stream that goes on `no-cache, no-transform`; of published keys `public, max-age=300`",
+        "`private, no-store`; of what goes on `no-cache`; of a stream by its part: what cannot change may be kept for a minute; of published \
+         keys `public, max-age=300`",
         |_, route| route.path.starts_with("/v1/") || route.path == JWKS,
     ),
     ("Retry-After", Type::Integer, "Seconds after which to try again; each answer draws its own", |status, _| {
@@ -76,8 +81,12 @@ const HEADERS: &[(&str, Type, &str, Comes)] = &[
     ("Upgrade", Type::String, "`websocket`", |status, _| status == "101"),
 ];
 
+fn all() -> impl Iterator<Item = &'static Header> {
+    HEADERS.iter().chain(streams_headers::HEADERS)
+}
+
 pub(super) fn add(components: &mut Components) {
-    for (name, kind, description, _) in HEADERS {
+    for (name, kind, description, _) in all() {
         let header =
             HeaderBuilder::new().schema(Some(Object::with_type(kind.clone()))).description(Some(*description)).build();
         components.headers.insert((*name).to_owned(), header.into());
@@ -88,7 +97,7 @@ pub(super) fn add(components: &mut Components) {
 pub(super) fn describe(operation: &mut Operation, route: &Route) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
-        for (name, _, _, _) in HEADERS.iter().filter(|(_, _, _, comes)| comes(status, route)) {
+        for (name, _, _, _) in all().filter(|(_, _, _, comes)| comes(status, route)) {
             let header = RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
             response.headers.entry((*name).to_owned()).or_insert(header);
         }

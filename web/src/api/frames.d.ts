@@ -53,7 +53,7 @@ export interface components {
          * @description Why a request failed. The list is closed and its names are stable.
          * @enum {string}
          */
-        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "tenant_suspended" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "closed" | "content_type_mismatch" | "offset_trimmed" | "gone" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "quota_exceeded" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
+        ErrorCode: "invalid_request" | "unknown_field" | "invalid_topic_name" | "invalid_cursor" | "unauthenticated" | "forbidden" | "tenant_suspended" | "not_found" | "method_not_allowed" | "not_acceptable" | "conflict" | "tail_mismatch" | "sequence_mismatch" | "fenced" | "producer_fenced" | "closed" | "content_type_mismatch" | "offset_trimmed" | "gone" | "offset_above_tail" | "too_large" | "unsupported_media_type" | "unprocessable" | "idempotency_key_reused" | "request_timeout" | "quota_exceeded" | "overloaded" | "store_unavailable" | "shutting_down" | "outcome_unknown" | "internal";
         /** @description A place where reading could not continue and where it went on. */
         Gap: {
             /**

@@ -1,0 +1,28 @@
+//! Durable Streams over HTTP: the protocol's methods, headers and live modes, over the broker's streams.
+//!
+//! A stream is at `/v1/streams/{path}` and, as the protocol's clients write it, at `/v1/stream/{path}`; its path is the name
+//! of a topic. What is read from a request is in [`headers`], what the broker refuses becomes an answer in [`fail`], the
+//! frames of a live stream are made in [`frames`]. Unlike the rest of the API, parameters and headers that are not known
+//! are passed over here: the protocol wants it so.
+
+mod about;
+mod cursor;
+mod etag;
+mod fail;
+mod frames;
+mod get;
+mod headers;
+mod poll;
+mod post;
+mod put;
+mod sse;
+
+pub(crate) use about::{__path_head, __path_options, __path_remove, head, options, remove};
+pub(crate) use get::{__path_get, get};
+pub(crate) use post::{__path_post, post};
+pub(crate) use put::{__path_put, put};
+
+/// Where streams are, by the name that their documents and measurements use.
+pub(crate) const STREAM: &str = "/v1/streams/{path}";
+/// What the router knows instead: a name may have slashes.
+pub(crate) const SERVED_AT: [&str; 2] = ["/v1/streams/{*path}", "/v1/stream/{*path}"];

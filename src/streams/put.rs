@@ -1,0 +1,84 @@
+//! Create a stream, or make sure that it is there.
+
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::header::LOCATION;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use plinth_api::limits::BATCH_BYTES_MAX;
+use plinth_api::topics::TopicName;
+
+use super::{fail, headers};
+use crate::auth::Action;
+use crate::http::Front;
+use crate::http::access::base_url;
+use crate::http::error::ApiError;
+use crate::http::extract::{self, Authed, Bound, Name};
+
+/// Create a stream, or make sure that it is there and is so.
+///
+/// The body is its first content, and is left out of account when the stream is there. A stream is a topic of one partition
+/// whose name is the path; what the protocol of Durable Streams says of it holds here. The same under `/v1/stream/{path}`.
+///
+/// With a body, or closed from the beginning with one, the credential needs the scope `publish` as well.
+#[utoipa::path(
+    put,
+    path = "/v1/streams/{path}",
+    operation_id = "ensure_stream",
+    tag = "streams",
+    params(
+        ("path" = TopicName, Path, description = "The name; a `/` in it may be written as it is"),
+        ("Content-Type" = Option<String>, Header, description = "The media type of all that is in the stream; default \
+            `application/octet-stream`. A stream of `application/json` is a list of messages: one array per body is taken apart"),
+        ("Stream-TTL" = Option<u64>, Header, maximum = 9_007_199_254_740_u64, description = "Seconds after the last append or \
+            read at which the stream ends by itself"),
+        ("Stream-Expires-At" = Option<String>, Header, format = DateTime, description = "The time at which it ends by itself, by RFC 3339; \
+            not with `Stream-TTL`"),
+        ("Stream-Closed" = Option<String>, Header, description = "`true`: nothing can be appended after the body"),
+    ),
+    request_body(description = "The first content; may be empty", content(
+        (plinth_api::records::Payload = "application/octet-stream"),
+        (plinth_api::records::TextPayload = "text/plain"),
+        (serde_json::Value = "application/json"),
+        (serde_json::Value = "*/*"),
+    )),
+    responses(
+        (status = 201, description = "The stream was made"),
+        (status = 200, description = "The stream was there and is so"),
+    )
+)]
+pub(crate) async fn put(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let topic = caller.authorize(Action::Manage, &name)?;
+    let config = headers::config(&parts.headers)?;
+    let mut room = front.broker.room(topic.account(), body.size_hint().lower().min(BATCH_BYTES_MAX as u64))?;
+    let bound = Bound { max: BATCH_BYTES_MAX, what: "the body", room: Some(&mut room) };
+    let body = extract::body(&front, &parts.headers, body, bound).await?;
+    room.shrink(body.len() as u64);
+    if !body.is_empty() {
+        caller.authorize(Action::Publish, &name)?;
+    }
+    let (view, made) = match front.broker.ensure_stream(&topic, config, body).await {
+        Ok(ensured) => ensured,
+        Err(error) => return Ok(fail::failed(error, None)),
+    };
+    let mut response = Response::default();
+    headers::write_view(response.headers_mut(), &view);
+    if made {
+        *response.status_mut() = StatusCode::CREATED;
+        response.headers_mut().insert(LOCATION, location(&front, &parts)?);
+    }
+    Ok(response)
+}
+
+/// The address of the stream as the client wrote it.
+fn location(front: &Front, parts: &Parts) -> Result<HeaderValue, ApiError> {
+    let url = format!("{}{}", base_url(front, parts)?, parts.uri.path());
+    HeaderValue::try_from(url).map_err(ApiError::internal)
+}
