@@ -48,7 +48,7 @@ streams: setup ## the public conformance suite of Durable Streams against three 
 breaking: setup ## whether clients of the document that was promised last still work; `.ci/breaking accept` promises the one of now
 	$(E) .ci/breaking
 
-e2e: setup web ## the console in a real browser
+e2e: setup web ## the console and the chats of examples/chat in a real browser
 	$(E) cargo build --locked --bin plinth
 	$(E) npm --prefix web run e2e
 
