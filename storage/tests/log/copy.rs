@@ -12,6 +12,7 @@ use plinth_storage::ids::Timestamp;
 use plinth_storage::inspect::{Copied, CopyEvent, CopyOptions, Scratch, restore};
 use plinth_storage::log::{Bounds, Change, DocOp, Log, LogOptions, TopicOp};
 use plinth_storage::store::ObjectStores;
+use plinth_storage::terms::StreamTerms;
 use plinth_storage::testing::fault::{FaultStore, PutFault};
 
 use crate::common::{append, batch, make_topic, options, partition, read_all, topic};
@@ -84,7 +85,8 @@ async fn history(store: &FaultStore) -> BTreeMap<u64, Shown> {
                 }
                 3 => {
                     let terms = key(u128::from(life));
-                    log.append_if(partition(1), batch(&[Bytes::from_static(b"key")]), &terms, Durability::Object)
+                    let open = partition(u32::from(life < 2));
+                    log.append_if(open, batch(&[Bytes::from_static(b"key")]), &terms, Durability::Object)
                         .await
                         .expect("stored");
                 }
@@ -92,7 +94,11 @@ async fn history(store: &FaultStore) -> BTreeMap<u64, Shown> {
                     let docs = vec![DocOp::Put(Bytes::from_static(b"doc/x"), Bytes::from(life.to_string()))];
                     log.commit(Change { docs, ..Change::default() }).await.expect("stored");
                 }
-                6 if life != 1 => checkpoint(&log, store).await,
+                6 if life == 1 => {
+                    let closing = StreamTerms { close: true, ..StreamTerms::default() };
+                    log.step(partition(1), None, &closing, Durability::Object).await.expect("closed");
+                }
+                6 => checkpoint(&log, store).await,
                 7 if life == 2 => {
                     let topics = vec![TopicOp::Delete { topic: topic() }];
                     log.commit(Change { topics, ..Change::default() }).await.expect("deleted");

@@ -14,6 +14,7 @@ use plinth_storage::env::Clock;
 use plinth_storage::ids::{Timestamp, TopicId};
 use plinth_storage::log::{Change, DocOp, Log, LogOptions, TopicOp};
 use plinth_storage::store::ObjectStores;
+use plinth_storage::terms::StreamTerms;
 use plinth_storage::testing::fault::{FaultStore, Op};
 use ulid::Ulid;
 
@@ -46,7 +47,7 @@ impl Clock for Hand {
 pub(crate) type Bucket = BTreeMap<String, Bytes>;
 
 /// A bucket of three sessions: the first two ended, with checkpoints, the last one open, with slots after its checkpoint.
-/// Two topics, one of them deleted; a segment; batches of producers and idempotency keys, documents.
+/// Two topics, one of them deleted; a partition that is closed as a stream; a segment; batches of producers and idempotency keys, documents.
 pub(crate) async fn bucket() -> Bucket {
     let store = FaultStore::in_memory();
     let clock = Hand::at(1000);
@@ -54,7 +55,7 @@ pub(crate) async fn bucket() -> Bucket {
     for life in 0..3_u64 {
         let log = open(&store, &clock).await;
         if life == 0 {
-            make_topic(&log, 3).await;
+            make_topic(&log, 4).await;
             let topics = vec![TopicOp::Create { topic: other(), partitions: 1 }];
             log.commit(Change { topics, ..Change::default() }).await.expect("made");
         }
@@ -72,6 +73,11 @@ pub(crate) async fn bucket() -> Bucket {
             }
             let docs = vec![DocOp::Put(Bytes::from(format!("doc/{round}")), Bytes::from(life.to_string()))];
             log.commit(Change { docs, ..Change::default() }).await.expect("stored");
+            if (life, round) == (0, 1) {
+                let closing = StreamTerms { seq: Some("7".into()), close: true, ..StreamTerms::default() };
+                let last = Some(batch(&[Bytes::from_static(b"last")]));
+                log.step(partition(3), last, &closing, Durability::Object).await.expect("closed");
+            }
             if round == 2 {
                 checkpoint(&log, &store).await;
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use object_store::path::Path as ObjectPath;
 use plinth_storage::error::{Kind, Refusal};
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, ProducerEpoch, ProducerSeq, Timestamp, TopicId};
-use plinth_storage::log::{Appended, Change, Log, LogOptions, TopicOp};
+use plinth_storage::log::{Appended, Change, Log, LogOptions, Stepped, TopicOp};
 use plinth_storage::terms::{Once, Producer, StreamTerms, Terms};
 use plinth_storage::testing::fault::{FaultStore, Op, PutFault};
 use plinth_storage::{Durability, Gap, GapReason};
@@ -489,6 +489,53 @@ async fn a_producers_sequence_is_kept_with_its_record_and_lost_with_it() {
             assert_eq!(refused, Kind::Refused(Refusal::Sequence { expected: ProducerSeq(1), new_epoch: false }));
             let again = produce(&log, 1, class).await.expect("stored");
             assert_eq!((again.base.0, again.duplicate), (1 + STRIDE, false), "a retry has a new offset");
+        }
+    }
+}
+
+async fn step(log: &Log, number: u64, class: Durability) -> plinth_storage::Result<Stepped> {
+    let producer = Producer { id: Bytes::from_static(b"p"), epoch: ProducerEpoch(0), seq: ProducerSeq(number) };
+    let terms = StreamTerms { producer: Some(producer), seq: Some(number.to_string().into()), close: false };
+    log.step(partition(0), Some(batch(&[Bytes::from(number.to_string())])), &terms, class).await
+}
+
+// Fails when what a step remembers is committed apart from its batch, or is not in the journal; or when a closing is
+// acknowledged before it is stored.
+#[tokio::test]
+async fn steps_of_a_stream_are_kept_or_lost_whole_and_a_closing_is_not_lost_once_it_is_told() {
+    for (class, same_disk) in [(Memory, true), (Local, false), (Local, true)] {
+        let (store, dir) = (FaultStore::in_memory(), tempfile::tempdir().expect("dir"));
+        let log = open(&store, Some(dir.path())).await;
+        make_topic(&log, 1).await;
+        step(&log, 0, class).await.expect("stored");
+        store.on_put(is_wal, PutFault::Hang);
+        for number in 1..4 {
+            let first = step(&log, number, class).await.expect("acknowledged");
+            let again = step(&log, number, class).await.expect("acknowledged");
+            assert_eq!((first.durability, first.duplicate, first.tail), (class, false, Offset(number + 1)));
+            assert_eq!((again.durability, again.duplicate, again.tail), (class, true, first.tail));
+        }
+        until_hanging(&store).await;
+        let end = StreamTerms { close: true, ..StreamTerms::default() };
+        let last = Some(batch(&["last".into()]));
+        let closing = tokio::time::timeout(Duration::from_millis(50), log.step(partition(0), last, &end, class));
+        assert!(closing.await.is_err(), "nothing is stored");
+        assert!(!log.bounds(partition(0)).expect("bounds").closed);
+        drop(log);
+        let dir = if same_disk { dir } else { tempfile::tempdir().expect("dir") };
+        let log = open(&store, Some(dir.path())).await;
+        assert!(!log.bounds(partition(0)).expect("bounds").closed, "it was not stored, nor told");
+        if class == Local && same_disk {
+            assert!(step(&log, 3, class).await.expect("known").duplicate);
+            let low = StreamTerms { seq: Some("3".into()), ..StreamTerms::default() };
+            let refused = log.step(partition(0), Some(batch(&["x".into()])), &low, class).await.expect_err("not above");
+            assert_eq!(refused.kind(), Kind::Refused(Refusal::StreamSeq));
+            assert_eq!(step(&log, 4, class).await.expect("stored").tail, Offset(5));
+        } else {
+            let refused = step(&log, 4, class).await.expect_err("lost").kind();
+            assert_eq!(refused, Kind::Refused(Refusal::Sequence { expected: ProducerSeq(1), new_epoch: false }));
+            let again = step(&log, 1, class).await.expect("stored, with the sequence of what was lost");
+            assert_eq!((again.tail.0, again.duplicate), (2 + STRIDE, false));
         }
     }
 }

@@ -53,7 +53,7 @@ async fn a_whole_bucket_has_no_fault_and_is_not_written_to() {
         assert_eq!((totals.sessions, totals.claims, totals.checkpoints, totals.compared), (3, 48, 4, 4));
         assert_eq!((totals.objects, totals.unreplayed, totals.deleted), (bucket.len() as u64, 0, 0));
         assert_eq!(totals.bytes, bucket.values().map(|bytes| bytes.len() as u64).sum::<u64>());
-        assert_eq!((totals.records, totals.batches), (3 * 4 * 5 + 1, 3 * 4 * 4 + 1));
+        assert_eq!((totals.records, totals.batches), (3 * 4 * 5 + 2, 3 * 4 * 4 + 2));
         let looked = inspect::Bucket::open(&store.stores(), 4).await.expect("a cluster");
         looked.overview().await.expect("readable");
         looked.state(&scratch).await.expect("restored");
@@ -83,8 +83,10 @@ async fn the_overview_and_the_state_are_those_of_the_log() {
     let state = looked.state(&Scratch::memory()).await.expect("restored");
     let log = Log::open(options(&stores, None)).await.expect("opens");
     assert_eq!(state.topics(None, 10).expect("readable").len(), 1, "one is deleted");
-    for index in 0..3 {
-        assert_eq!(state.bounds(partition(index)).expect("known"), log.bounds(partition(index)).expect("known"));
+    for index in 0..4 {
+        let bounds = state.bounds(partition(index)).expect("known");
+        assert_eq!(bounds, log.bounds(partition(index)).expect("known"));
+        assert_eq!(bounds.closed, index == 3);
     }
     assert_eq!(state.documents(b"doc/", None, 10).expect("readable"), log.scan(b"doc/", None, 10).expect("readable"));
     assert_eq!(state.bounds(partition(0)).expect("known").start, Offset(0));

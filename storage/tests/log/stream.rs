@@ -272,6 +272,28 @@ async fn what_a_topic_begins_with_is_of_the_topic_that_is_made() {
     append(&log, "open still").await.expect("stored");
 }
 
+// Fails when only rows that move wake those who follow.
+#[tokio::test]
+async fn those_who_follow_a_stream_are_woken_by_its_closing_alone() {
+    let store = FaultStore::in_memory();
+    let log = open(&store).await;
+    make_topic(&log, 1).await;
+    append(&log, "a").await.expect("stored");
+    let mut follow = log.follow();
+    follow.add(partition(0));
+    assert_eq!(follow.changed().await, [0]);
+    let end = closing(StreamTerms::default());
+    let (woken, stepped) = tokio::join!(
+        async {
+            let woken = tokio::time::timeout(Duration::from_secs(10), follow.changed()).await.expect("woken").to_vec();
+            (woken, log.bounds(partition(0)).expect("it is there").closed)
+        },
+        step(&log, None, &end)
+    );
+    assert!(stepped.expect("closed").closed);
+    assert_eq!(woken, (vec![0], true));
+}
+
 /// Waits until what was begun before is under way.
 async fn behind<T>(call: impl Future<Output = T>) -> T {
     for _ in 0..10 {

@@ -8,6 +8,7 @@ use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::gaps;
 use crate::shard::machine::{self, SlotSummary};
+use crate::shard::stream::stream_row;
 use crate::state::StateOp;
 
 /// The state so far.
@@ -96,6 +97,10 @@ impl Replay {
             let tail = gaps.get(&(partition, row.tail)).map_or(row.tail, |gap| gap.to);
             if tail != run.base {
                 faults.push(format!("puts offset {} after {tail} of partition {partition}", run.base));
+            }
+            if stream_row(&*self.state, partition)?.closed.is_some() {
+                faults
+                    .push(format!("puts offset {} behind the end of partition {partition}, which is closed", run.base));
             }
             if run.first_timestamp < row.last_timestamp {
                 faults.push(format!("goes back in time in partition {partition}"));

@@ -16,6 +16,7 @@ use crate::segment::link::{Link, SegmentRun};
 use crate::shard::changes::Entry;
 use crate::shard::clean::CleanRow;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Row, Span, TopicRow};
+use crate::shard::stream::{Closing, StreamRow};
 use crate::slot::Object;
 use crate::wal::blocks::BodyBuilder;
 use crate::wal::format::{Header, ObjectKind};
@@ -228,6 +229,11 @@ async fn records_that_do_not_continue_their_partition_are_named() {
         forge.slot(&[], records).await;
         forge.assert_fault(ObjectName::Slot(ONE, Slot(2)), what).await;
     }
+    let mut forge = Forge::begin(1).await;
+    let step = StreamRow { seq: None, closed: Some(Closing::Nobody) };
+    forge.slot(&[Entry::StreamStep { partition: partition(0), step }], &[Record(0, 0, 10)]).await;
+    forge.slot(&[], &[Record(0, 1, 10)]).await;
+    forge.assert_fault(ObjectName::Slot(ONE, Slot(2)), "puts offset 1 behind the end").await;
     let mut forge = Forge::begin(1).await;
     forge.slot(&[Entry::DeleteTopic { topic: TOPIC }], &[]).await;
     forge.slot(&[], &[Record(0, 0, 10)]).await;
