@@ -48,11 +48,8 @@ pub(super) async fn answer(
 async fn wait(front: &Front, caller: &Caller, follower: &mut StreamFollower) -> Result<StreamMoved, Failed> {
     let mut moved = follower.next().await?;
     tokio::select! {
-        waited = timeout(front.streams.long_poll, until_more(follower, &mut moved)) => match waited {
-            Ok(more) => more?,
-            // What there was is the answer.
-            Err(_) => {}
-        },
+        // When the time is over, what there was is the answer.
+        waited = timeout(front.streams.long_poll, until_more(follower, &mut moved)) => waited.unwrap_or(Ok(()))?,
         denied = refused(front, caller) => return Err(Failed::Api(denied.into())),
         // A node that ends answers its long-polls with what there is.
         () = front.shutdown.cancelled() => {}
