@@ -27,6 +27,8 @@ const READ_BYTES: usize = 1024 * 1024;
 const GAPS_MAX: usize = 100;
 /// About how many bytes of expired records one answer passes over.
 const EXPIRED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What stands between two messages in an array.
+const SEPARATOR_BYTES: usize = 1;
 /// Payloads from this size on are pieces of their own, shared with who else reads them.
 const OWN_PIECE_BYTES: usize = 4 * 1024;
 
@@ -73,6 +75,7 @@ pub(super) struct Found {
     pub(super) batches: Vec<FollowedBatch>,
     pub(super) gaps: Vec<PageGap>,
     bytes: usize,
+    records: usize,
     expired: usize,
 }
 
@@ -142,15 +145,16 @@ impl Found {
 
     /// As much of a run as fits, at least one record of the first.
     fn admit(&mut self, mut run: FollowedBatch, bytes_max: usize) -> FollowedBatch {
-        let mut bytes = self.bytes;
+        let mut filled = self.filled();
         let fits = |payload: &Bytes| {
-            bytes += payload.len();
-            bytes <= bytes_max
+            filled += payload.len() + SEPARATOR_BYTES;
+            filled <= bytes_max
         };
         let fitting = run.payloads().take_while(fits).count();
-        let fitting = if self.bytes == 0 { fitting.max(1) } else { fitting };
+        let fitting = if self.records == 0 { fitting.max(1) } else { fitting };
         let taken = run.split_to(u32::try_from(fitting).expect("not more than the run has"));
         self.bytes += taken.payloads().map(|payload| payload.len()).sum::<usize>();
+        self.records += taken.count() as usize;
         taken
     }
 
@@ -165,8 +169,13 @@ impl Found {
         }
     }
 
+    /// About how many bytes an answer with it has.
+    fn filled(&self) -> usize {
+        self.bytes + self.records * SEPARATOR_BYTES
+    }
+
     fn is_full(&self, bytes_max: usize) -> bool {
-        self.bytes >= bytes_max.max(1) || self.gaps.len() >= GAPS_MAX || self.expired >= EXPIRED_BYTES_MAX
+        self.filled() >= bytes_max.max(1) || self.gaps.len() >= GAPS_MAX || self.expired >= EXPIRED_BYTES_MAX
     }
 }
 
