@@ -167,8 +167,8 @@ impl Events {
         let cursor = next_cursor(self.cursor.as_deref(), now, |below| self.front.random(below));
         let mut text = String::new();
         let last = moved.batches.len().saturating_sub(1);
-        for (index, batch) in moved.batches.iter().enumerate() {
-            self.encoding.push(&mut text, batch.payloads());
+        for index in 0..moved.batches.len() {
+            self.encoding.push(&mut text, moved.payloads(index));
             if index < last {
                 let (next, cursor) = (moved.token_after(index), Some(cursor));
                 Control { next, cursor, up_to_date: false, closed: false, gaps: &[] }.push(&mut text);

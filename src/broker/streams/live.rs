@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plinth_storage::feed::Follow;
 
-use super::read::{Reading, pieces};
+use super::read::{Reading, payloads, pieces};
 use super::{StreamFrom, StreamView, Token, check_is_stream};
 use crate::auth::{Account, Action, TopicRef};
 use crate::broker::batch::FollowedBatch;
@@ -137,7 +137,15 @@ impl StreamMoved {
     /// What was appended, to be sent one after the other: of a JSON stream one array, else the bytes as they were appended.
     #[must_use]
     pub fn pieces(&self) -> Vec<Bytes> {
-        pieces(self.topic.media().is_json(), &self.batches)
+        pieces(&self.topic, &self.batches)
+    }
+
+    /// The payloads of one of the batches, as readers of the stream get them.
+    ///
+    /// # Panics
+    /// When there is no such batch.
+    pub fn payloads(&self, batch: usize) -> impl Iterator<Item = Bytes> {
+        payloads(&self.topic, &self.batches[batch])
     }
 
     /// How many records were.

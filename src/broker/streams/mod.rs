@@ -12,6 +12,7 @@ mod keep;
 mod live;
 mod media;
 mod read;
+mod state;
 mod token;
 mod touches;
 

@@ -13,7 +13,7 @@ use plinth_storage::log::Bounds;
 use plinth_storage::record::StoredBatch;
 use plinth_storage::{Gap, GapReason, Kind};
 
-use super::{Readable, StreamFrom, StreamView, Token, check_is_stream};
+use super::{Readable, StreamFrom, StreamView, Token, check_is_stream, state};
 use crate::auth::{Action, TopicRef};
 use crate::broker::batch::FollowedBatch;
 use crate::broker::catalog::{Topic, gone};
@@ -111,7 +111,7 @@ impl Broker {
         charge.settle(records, bytes);
         let (next, up_to_date) = (reading.topic.token(reading.next), reading.next >= bounds.tail);
         let (to, closed) = (reading.next, up_to_date && bounds.closed);
-        let pieces = pieces(view.is_json, &found.batches);
+        let pieces = pieces(&reading.topic, &found.batches);
         let held_bytes = found.batches.iter().map(FollowedBatch::pinned_bytes).sum();
         if !up_to_date {
             // The client will likely come back for the next page.
@@ -260,10 +260,11 @@ impl Reading {
 }
 
 /// The payloads, to be sent one after the other.
-pub(super) fn pieces(is_json: bool, batches: &[FollowedBatch]) -> Vec<Bytes> {
+pub(super) fn pieces(topic: &Topic, batches: &[FollowedBatch]) -> Vec<Bytes> {
     let (mut pieces, mut open) = (Vec::new(), BytesMut::new());
+    let is_json = topic.media().is_json();
     let mut before: &[u8] = if is_json { b"[" } else { b"" };
-    for payload in batches.iter().flat_map(FollowedBatch::payloads) {
+    for payload in batches.iter().flat_map(|batch| payloads(topic, batch)) {
         open.extend_from_slice(before);
         if payload.len() < OWN_PIECE_BYTES {
             open.extend_from_slice(&payload);
@@ -282,4 +283,12 @@ pub(super) fn pieces(is_json: bool, batches: &[FollowedBatch]) -> Vec<Bytes> {
         pieces.push(open.freeze());
     }
     pieces
+}
+
+/// The payloads of a batch, as readers of the stream get them.
+pub(super) fn payloads(topic: &Topic, batch: &FollowedBatch) -> impl Iterator<Item = Bytes> {
+    let is_json = topic.media().is_json();
+    (1..).zip(batch.payloads()).map(move |(taken, payload)| {
+        if is_json { state::with_offset(payload, || topic.token(batch.next_after(taken))) } else { payload }
+    })
 }
