@@ -12,8 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, redirect};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Certificate, Client, StatusCode, redirect};
 use tokio::time::timeout;
 use url::{Host, Url};
 
@@ -61,6 +63,23 @@ impl fmt::Display for EgressError {
 }
 
 impl std::error::Error for EgressError {}
+
+/// What is sent to an address.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// The address.
+    pub url: &'a str,
+    /// The media type of the body.
+    pub media_type: &'static str,
+    /// A header of its own.
+    pub header: (&'static str, String),
+    /// The body.
+    pub body: Bytes,
+    /// The most that is read of the answer.
+    pub bytes_max: usize,
+    /// How long all of it may take.
+    pub within: Duration,
+}
 
 /// Makes requests. Cheap to clone.
 #[derive(Clone)]
@@ -117,11 +136,24 @@ impl Egress {
     /// # Errors
     /// `Refused` for an address, `Failed` for the rest.
     pub async fn fetch(&self, text: &str, bytes_max: usize) -> Result<Vec<u8>, EgressError> {
-        let url = self.check(text)?;
+        let request = self.made()?.get(self.check(text)?);
+        within(ANSWER_WITHIN, read(request, bytes_max, |status| status == StatusCode::OK)).await
+    }
+
+    /// The body of the answer to a POST, if it is of success and of at most `bytes_max`. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Egress::fetch`].
+    pub async fn post(&self, post: Post<'_>) -> Result<Vec<u8>, EgressError> {
+        let (name, value) = post.header;
+        let request = self.made()?.post(self.check(post.url)?).header(CONTENT_TYPE, post.media_type);
+        let request = request.header(name, value).body(post.body);
+        within(post.within, read(request, post.bytes_max, |status| status.is_success())).await
+    }
+
+    fn made(&self) -> Result<&Client, EgressError> {
         let client = self.0.client.get_or_init(|| self.client()).as_ref();
-        let client = client.map_err(|why| EgressError::Failed(why.clone()))?;
-        let answer = timeout(ANSWER_WITHIN, read(client.get(url), bytes_max)).await;
-        answer.map_err(|_| EgressError::Failed(format!("no answer within {} s", ANSWER_WITHIN.as_secs())))?
+        client.map_err(|why| EgressError::Failed(why.clone()))
     }
 
     fn client(&self) -> Result<Client, String> {
@@ -147,10 +179,22 @@ impl Egress {
 
 const NOT_PUBLIC: EgressError = EgressError::Refused("the host does not have public addresses alone");
 
-async fn read(request: reqwest::RequestBuilder, bytes_max: usize) -> Result<Vec<u8>, EgressError> {
+async fn within(
+    time: Duration,
+    answer: impl Future<Output = Result<Vec<u8>, EgressError>>,
+) -> Result<Vec<u8>, EgressError> {
+    let answer = timeout(time, answer).await;
+    answer.map_err(|_| EgressError::Failed(format!("no answer within {} ms", time.as_millis())))?
+}
+
+async fn read(
+    request: reqwest::RequestBuilder,
+    bytes_max: usize,
+    is_good: impl Fn(StatusCode) -> bool,
+) -> Result<Vec<u8>, EgressError> {
     let failed = |error: reqwest::Error| if refused(&error) { NOT_PUBLIC } else { EgressError::Failed(kind(&error)) };
     let mut response = request.send().await.map_err(failed)?;
-    if response.status() != reqwest::StatusCode::OK {
+    if !is_good(response.status()) {
         return Err(EgressError::Failed(format!("the answer is {}", response.status().as_u16())));
     }
     let too_large = || EgressError::Failed(format!("the answer has more than {bytes_max} bytes"));

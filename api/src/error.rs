@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::wakes::SubscriptionFailure;
+
 /// What is known about the records of a failed publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -352,6 +354,9 @@ pub struct Problem {
     /// For `quota_exceeded`: the quotas that are used up, by their names in `RateLimit-Policy`.
     #[serde(default, rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     pub violated_policies: Option<Vec<String>>,
+    /// About a subscription of streams: the same failure in the words of their protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<SubscriptionFailure>>,
 }
 
 impl Problem {
@@ -374,6 +379,7 @@ impl Problem {
             fencing_token: None,
             retry_after_ms: None,
             violated_policies: None,
+            error: None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod system;
 pub mod tenants;
 pub mod tokens;
 pub mod topics;
+pub mod wakes;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

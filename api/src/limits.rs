@@ -161,7 +161,7 @@ macro_rules! setting {
 
 use Beyond::{Close, Continued, Ended, Queued, Refused, Reset, Status};
 use ErrorCode::{
-    InvalidRequest, InvalidTopicName, Overloaded, QuotaExceeded, RequestTimeout, TooLarge, Unauthenticated,
+    Conflict, InvalidRequest, InvalidTopicName, Overloaded, QuotaExceeded, RequestTimeout, TooLarge, Unauthenticated,
     Unprocessable,
 };
 
@@ -277,6 +277,28 @@ limits! {
     ISSUER_KEYS_MAX: usize = 100; Count, Refused(Unprocessable);
     /// Longest secret of an issuer, in bytes.
     ISSUER_SECRET_BYTES_MAX: usize = 1024; Bytes, Refused(Unprocessable);
+    /// Longest id of a subscription of streams, in bytes.
+    SUBSCRIPTION_ID_BYTES_MAX: usize = 128; Bytes, Refused(InvalidRequest);
+    /// Most subscriptions of streams of one tenant.
+    TENANT_SUBSCRIPTIONS_MAX: usize = 1000; Count, Refused(Conflict);
+    /// Most streams that one subscription is linked with. Of those that come later by its glob, more are not linked.
+    SUBSCRIPTION_LINKS_MAX: usize = 10_000; Count, Refused(Conflict);
+    /// Most levels `**` of the glob of a subscription.
+    GLOBSTARS_MAX: usize = 4; Count, Refused(InvalidRequest);
+    /// Shortest lease of a subscription, in milliseconds.
+    SUBSCRIPTION_LEASE_MS_MIN: u64 = 1000; Milliseconds, Refused(InvalidRequest);
+    /// Longest lease of a subscription, in milliseconds.
+    SUBSCRIPTION_LEASE_MS_MAX: u64 = 10 * 60 * 1000; Milliseconds, Refused(InvalidRequest);
+    /// Longest description of a subscription and longest name of a worker, in bytes.
+    SUBSCRIPTION_TEXT_BYTES_MAX: usize = 1024; Bytes, Refused(InvalidRequest);
+    /// Largest body of a request about a subscription, in bytes. What is more goes in several requests.
+    SUBSCRIPTION_BODY_BYTES_MAX: usize = 1024 * 1024; Bytes, Refused(TooLarge);
+    /// Life of the token of a wake, in milliseconds, if the wake does not end before.
+    WAKE_TOKEN_TTL_MS: u64 = 24 * 60 * 60 * 1000; Milliseconds, Refused(Unauthenticated);
+    /// Most webhooks of a node that are called at once.
+    WEBHOOKS_MAX: usize = 64; Count, Queued;
+    /// Most webhooks of one tenant that are called at once.
+    TENANT_WEBHOOKS_MAX: usize = 8; Count, Queued;
     /// Largest body of a request that is no publish, in bytes.
     SETTINGS_BYTES_MAX: usize = 64 * 1024; Bytes, Refused(TooLarge);
     /// Most reports of broken content security policies that are taken from one client address in a minute.
@@ -326,6 +348,8 @@ limits! {
 pub const PAGE_RECORDS_DEFAULT: usize = 1000;
 /// Longest life of an issuer's tokens when it does not say it, in milliseconds.
 pub const TOKEN_LIFETIME_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
+/// Lease of a subscription when it names none, in milliseconds.
+pub const SUBSCRIPTION_LEASE_MS_DEFAULT: u64 = 30_000;
 /// Life of a minted token when the request names none, in milliseconds.
 pub const TOKEN_TTL_MS_DEFAULT: u64 = 60 * 60 * 1000;
 /// Items in a page of a list when the request names no limit.

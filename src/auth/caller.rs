@@ -250,6 +250,14 @@ impl Caller {
         }
     }
 
+    /// Whether it is proven that the caller may do `action` on whatever `pattern` matches.
+    pub(super) fn covers_pattern(&self, action: Action, pattern: &Pattern) -> bool {
+        match &self.0.grant {
+            Grant::Everything => !self.tenant().is_some_and(TenantRef::is_reserved),
+            Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| scope.allows_all(action, pattern)),
+        }
+    }
+
     /// Whether it is proven that the caller may do whatever `other` may, in the name of the same holder.
     #[must_use]
     pub fn succeeds(&self, other: &Self) -> bool {
@@ -350,7 +358,7 @@ impl Caller {
         })
     }
 
-    fn may_somewhere(&self, action: Action) -> bool {
+    pub(super) fn may_somewhere(&self, action: Action) -> bool {
         match &self.0.grant {
             Grant::Everything => true,
             Grant::Scopes { scopes, .. } => scopes.iter().any(|scope| scope.concerns(action)),

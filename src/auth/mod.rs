@@ -7,6 +7,7 @@ mod account;
 mod caller;
 mod ended;
 mod explain;
+mod glob;
 mod jwt;
 mod key;
 mod known;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::account::Account;
 pub use self::caller::{Admin, Caller, Denied, Operator, TopicPattern, TopicRef};
 pub use self::explain::{CredentialKind, Identity, Verdict};
+pub(crate) use self::glob::Glob;
 pub use self::jwt::{Fault, IssuerRequest, IssuerView, MintedToken, RevocationView, Revoked, TokenFault, TokenRequest};
 use self::jwt::{Halt, Jwt};
 pub(crate) use self::jwt::{Jwk, claim_deletions};
@@ -52,7 +54,7 @@ pub use self::registry::{TenantRef, TenantSettings};
 pub use self::revoked::Revocations;
 pub use self::scope::Action;
 use self::secret::SecretHash;
-pub(crate) use self::secret::random_bytes;
+pub(crate) use self::secret::{WAKE_PREFIX, random_bytes};
 pub use self::start::{FirstStart, RootKeys};
 pub use self::system::{Claim, SYSTEM_TENANT, SystemTopic, SystemWriter};
 pub use self::tenant::{TenantChange, TenantView};
@@ -61,6 +63,7 @@ use self::ticket::Tickets;
 use self::uses::Uses;
 use crate::broker::Error;
 use crate::broker::changes::Changes;
+use crate::broker::cursor::CursorKey;
 use crate::broker::documents::{self, TenantDoc};
 
 /// API keys held in memory.
@@ -205,6 +208,13 @@ impl Auth {
     #[must_use]
     pub fn some_tenant_allows(&self, origin: &str) -> Option<Allowed> {
         self.0.tenants.some_allows(origin)
+    }
+
+    /// Keys for `purpose`, made of the cluster's and the root key: that of the root key first, then that of the one from
+    /// before while that is accepted.
+    pub(crate) fn derived(&self, cursors: &CursorKey, purpose: &'static str) -> Vec<[u8; 32]> {
+        let roots = [&self.0.root].into_iter().chain(&self.0.previous_root);
+        roots.map(|root| cursors.derive(purpose, root)).collect()
     }
 
     /// Stores what waits to be, and waits for the changes under way; before the log is closed. Cancel safe.

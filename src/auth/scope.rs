@@ -79,6 +79,14 @@ impl Scope {
         }
     }
 
+    /// Whether it is proven that the scope allows `action` on whatever `pattern` matches.
+    pub(super) fn allows_all(&self, action: Action, pattern: &Pattern) -> bool {
+        match self {
+            Self::Topics(of, own) => (action == Action::View || *of == action) && pattern.is_within(own),
+            Self::Admin | Self::ReadSystemTopics => false,
+        }
+    }
+
     /// Whether it is proven that it allows nothing that `other` does not.
     pub(super) fn is_within(&self, other: &Self) -> bool {
         match (self, other) {

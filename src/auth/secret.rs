@@ -21,6 +21,8 @@ const CHECKSUM_CHARS: usize = 6;
 const API_KEY_PREFIX: &str = "plk_";
 const ROOT_KEY_PREFIX: &str = "plr_";
 const TICKET_PREFIX: &str = "plt_";
+/// What the token of a wake begins with.
+pub(crate) const WAKE_PREFIX: &str = "plw_";
 /// What `{"` is in base64: so begins each part of a JWT.
 const TOKEN_PREFIX: &str = "eyJ";
 
@@ -51,7 +53,9 @@ pub(super) fn is_api_key(credential: &str) -> bool {
 
 /// Whether the beginning of a secret is in the text, of ours or of a signed token.
 pub(super) fn has_prefix(text: &str) -> bool {
-    [API_KEY_PREFIX, ROOT_KEY_PREFIX, TICKET_PREFIX, TOKEN_PREFIX].iter().any(|prefix| text.contains(prefix))
+    [API_KEY_PREFIX, ROOT_KEY_PREFIX, TICKET_PREFIX, WAKE_PREFIX, TOKEN_PREFIX]
+        .iter()
+        .any(|prefix| text.contains(prefix))
 }
 
 /// The id in an API key, if the key has the right form and checksum.

@@ -286,6 +286,8 @@ pub(super) async fn finish_deletion(log: &Log, tenant: TenantId, name: &str) -> 
     .await?;
     delete_all(log, &documents::revocations(tenant), |_, _, _| Ok(())).await?;
     delete_all(log, &documents::stream_ttls(tenant), |_, _, _| Ok(())).await?;
+    delete_all(log, &documents::wakes(tenant), |_, _, _| Ok(())).await?;
+    delete_all(log, &documents::wake_links_of(tenant), |_, _, _| Ok(())).await?;
     delete_all(log, &documents::topics(tenant, ""), |row, stored, change| {
         let doc: TopicDoc = documents::decode(row, stored)?;
         change.topics.push(TopicOp::Delete { topic: doc.id() });

@@ -7,6 +7,7 @@ mod change;
 mod ending;
 pub(super) mod kept;
 mod list;
+mod tails;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use self::change::Deleted;
 pub(super) use self::change::StreamBegin;
 pub(super) use self::ending::Open;
-use self::kept::apart;
+pub(super) use self::kept::apart;
 pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Retention, TopicBounds};
@@ -30,6 +31,7 @@ use super::retention;
 use super::settings::TopicSettings;
 use super::streams::{Expiry, Media, Stream, Token, Touches};
 use super::system::{self, Events};
+use super::wakes::moved::Moved;
 use crate::auth::{SystemTopic, TopicPattern, TopicRef};
 
 /// Announcements of new topics that a follower may be behind before it looks through the list again.
@@ -85,6 +87,7 @@ pub(crate) struct Catalog {
     locks: Vec<Mutex<Deleted>>,
     changes: Changes,
     touches: Touches,
+    moved: Moved,
     pub(super) events: Events,
 }
 
@@ -186,6 +189,7 @@ impl Catalog {
             made: broadcast::Sender::new(ANNOUNCEMENTS_MAX),
             locks: (0..LOCKS).map(|place| Mutex::new(Deleted { place, newest })).collect(),
             changes: Changes::default(),
+            moved: Moved::default(),
             events: Events::default(),
         })
     }

@@ -17,12 +17,17 @@ use ulid::Ulid;
 mod issuer;
 mod revocation;
 mod stream;
+mod wake;
 
 pub(crate) use self::issuer::{ISSUERS, IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
 pub(crate) use self::stream::{
     ExpiryDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, newest_deleted, of_stream_ttl, put_newest_deleted, stream_ttl,
     stream_ttls,
+};
+pub(crate) use self::wake::{
+    WAKES, WakeBy, WakeDoc, WakeLinkDoc, WakePhase, WakeUnderWay, of_wake, wake, wake_link, wake_links, wake_links_of,
+    wakes,
 };
 use super::error::Error;
 

@@ -19,6 +19,7 @@ mod settings;
 mod streams;
 mod system;
 mod terms;
+mod wakes;
 
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub use self::streams::{
 use self::system::Events;
 pub use self::system::{Note, SYSTEM_RETENTION_MS, System, UsageRange};
 pub use self::terms::{ProducerTerm, Terms};
+pub use self::wakes::{
+    Ack, Acked, Claimed, LinkView, TokenKind, WakeBearer, WakeCode, WakeError, WakeRef, WakeRequest, WakeView, Wakes,
+};
 use crate::auth::{Account, Action, Caller, TenantRef, TopicRef};
 use crate::render::RenderCache;
 

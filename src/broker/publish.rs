@@ -193,6 +193,15 @@ impl Broker {
             None => self.log().append_as(partition, batch, how.class).await,
             Some(terms) => self.log().append_if(partition, batch, terms, how.class).await,
         };
+        if topic.partitions == 1 {
+            match &stored {
+                Ok(_) => self.catalog().moved().note(topic.tenant, &topic.name),
+                Err(error) if error.kind() == Kind::Unknown => {
+                    self.catalog().moved().note_late(topic.tenant, &topic.name);
+                }
+                Err(_) => {}
+            }
+        }
         match stored {
             Ok(stored) => Ok(PublishedPart {
                 partition: index,

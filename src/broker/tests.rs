@@ -3,6 +3,7 @@ mod streams;
 mod system;
 mod ttl;
 mod usage;
+mod wakes;
 
 use std::future::Future;
 use std::time::Duration;

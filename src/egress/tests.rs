@@ -77,6 +77,12 @@ fn egress(resolver: Arc<Written>, private_hosts: &[&str]) -> Egress {
     Egress::new(EgressOptions { private_hosts, resolver, roots: None })
 }
 
+fn post(url: &str) -> Post<'_> {
+    let header = ("x-signature", "s".to_owned());
+    let within = Duration::from_secs(5);
+    Post { url, media_type: "application/json", header, body: Bytes::from_static(b"{}"), bytes_max: 1000, within }
+}
+
 /// Fails when `Guard` lets an address through, or `check` a literal: then the trap is hit.
 #[tokio::test]
 async fn nothing_private_is_ever_connected_to() {
@@ -98,8 +104,9 @@ async fn nothing_private_is_ever_connected_to() {
         &["127.0.0.1", "1.1.1.1"],
     ] {
         let egress = egress(Written::new(&[answer]), &[]);
-        let refused = egress.fetch(&format!("https://evil.example:{}/keys", trap.port), 1000).await;
-        assert_eq!(refused, Err(NOT_PUBLIC), "{answer:?}");
+        let url = format!("https://evil.example:{}/keys", trap.port);
+        assert_eq!(egress.fetch(&url, 1000).await, Err(NOT_PUBLIC), "{answer:?}");
+        assert_eq!(egress.post(post(&url)).await, Err(NOT_PUBLIC), "{answer:?}");
     }
     let egress = egress(Written::new(&[&["127.0.0.1"]]), &[]);
     for host in [

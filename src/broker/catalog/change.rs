@@ -158,6 +158,7 @@ impl Catalog {
             self.note_deletion(topic.tenant(), topic.name(), None);
             self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         }
+        self.moved.note(tenant, &made.name);
         // Without a follower of patterns nobody listens.
         let _ = self.made.send(Arc::clone(&made));
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicMade { topic });
@@ -242,6 +243,7 @@ impl Catalog {
         self.forget(topic);
         self.touches.forget(doc.id());
         self.note_deletion(topic.tenant(), topic.name(), committed.as_ref().err());
+        self.moved.note(topic.tenant().id(), topic.shared_name());
         committed.map_err(|error| changed_meanwhile(topic, error))?;
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         Ok(())

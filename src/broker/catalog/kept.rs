@@ -143,7 +143,7 @@ pub(in crate::broker) fn is_reserved(name: &str) -> bool {
 }
 
 /// Looks at what may be much of the local state, on a thread that holds up nothing else.
-pub(super) async fn apart<T: Send + 'static>(
+pub(in crate::broker) async fn apart<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let looked = tokio::task::spawn_blocking(look).await;

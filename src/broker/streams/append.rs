@@ -68,13 +68,18 @@ impl Broker {
                 charge.settle(records, bytes);
             }
             // It may be stored: dropped, it counts whole.
-            Err(error) if error.kind() == Kind::Unknown => drop(charge),
+            Err(error) if error.kind() == Kind::Unknown => {
+                self.catalog().moved().note_late(topic.tenant, &topic.name);
+                drop(charge);
+            }
             Err(_) => charge.give_back(),
         }
         let stepped = stepped.map_err(|error| failed(&topic, error))?;
         if stepped.count == 0 {
             // What stores no record is a use too.
             self.catalog().touch(&topic).await?;
+        } else {
+            self.catalog().moved().note(topic.tenant, &topic.name);
         }
         Ok(appended(&topic, terms, stepped))
     }

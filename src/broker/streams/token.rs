@@ -59,6 +59,14 @@ impl Token {
         Self { tag, offset: offset.0 }
     }
 
+    /// What is before every position of every stream.
+    pub(in crate::broker) const ZERO: Self = Self { tag: 0, offset: 0 };
+
+    /// The tag, and the offset.
+    pub(in crate::broker) fn parts(self) -> (u64, Offset) {
+        (self.tag, Offset(self.offset))
+    }
+
     /// Its text, which is ASCII.
     #[must_use]
     pub fn encode(&self) -> [u8; TOKEN_BYTES] {
@@ -93,6 +101,11 @@ impl GivenToken {
         let tag = read_digits(&digits[..TAG_DIGITS])?;
         let offset = read_digits(&digits[TAG_DIGITS..TAG_DIGITS + OFFSET_DIGITS])?;
         Some(Self { tag, offset })
+    }
+
+    /// The position that it says, of whichever stream.
+    pub(in crate::broker) fn token(self) -> Token {
+        Token { tag: self.tag, offset: self.offset }
     }
 
     /// The offset that it names in a stream. All zeros are the start of any stream.

@@ -8,14 +8,14 @@ use plinth_storage::testing::fault::FaultStore;
 
 use super::*;
 
-const TEXT: &str = "text/plain";
-const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain";
+pub(super) const JSON: &str = "application/json";
 
-fn config(content_type: &str) -> StreamConfig {
+pub(super) fn config(content_type: &str) -> StreamConfig {
     StreamConfig { content_type: Some(content_type.to_owned()), ..StreamConfig::default() }
 }
 
-fn body(content_type: &str, text: &str) -> StreamAppend {
+pub(super) fn body(content_type: &str, text: &str) -> StreamAppend {
     let body = Bytes::copy_from_slice(text.as_bytes());
     StreamAppend { content_type: Some(content_type.to_owned()), body, ..StreamAppend::default() }
 }
@@ -37,20 +37,20 @@ fn text(page: &StreamPage) -> String {
 }
 
 impl World {
-    async fn put(&self, name: &str, config: StreamConfig, body: &str) -> Result<(StreamView, bool), Error> {
+    pub(super) async fn put(&self, name: &str, config: StreamConfig, body: &str) -> Result<(StreamView, bool), Error> {
         let topic = self.to(Action::Manage, name);
         self.broker.ensure_stream(&topic, config, Bytes::copy_from_slice(body.as_bytes())).await
     }
 
-    async fn stream(&self, name: &str, content_type: &str) -> StreamView {
+    pub(super) async fn stream(&self, name: &str, content_type: &str) -> StreamView {
         self.put(name, config(content_type), "").await.expect("a stream").0
     }
 
-    async fn append(&self, name: &str, append: StreamAppend) -> Result<StreamAppended, Error> {
+    pub(super) async fn append(&self, name: &str, append: StreamAppend) -> Result<StreamAppended, Error> {
         self.broker.append_to_stream(&self.to(Action::Publish, name), &append).await
     }
 
-    async fn read(&self, name: &str, from: StreamFrom) -> Result<StreamPage, Error> {
+    pub(super) async fn read(&self, name: &str, from: StreamFrom) -> Result<StreamPage, Error> {
         self.broker.read_stream(&self.to(Action::Subscribe, name), from, 1 << 20).await
     }
 
@@ -59,11 +59,11 @@ impl World {
         self.broker.follow_stream(&topic, from, 1 << 20).await.expect("a follower")
     }
 
-    fn head(&self, name: &str) -> Result<StreamView, Error> {
+    pub(super) fn head(&self, name: &str) -> Result<StreamView, Error> {
         self.broker.stream(&self.to(Action::View, name))
     }
 
-    async fn delete_stream(&self, name: &str) {
+    pub(super) async fn delete_stream(&self, name: &str) {
         self.broker.delete_stream(&self.to(Action::Manage, name)).await.expect("deleted");
     }
 }
