@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, FirstStart, RootKeys};
-use crate::broker::{Broker, BrokerOptions};
+use crate::broker::{Broker, BrokerOptions, Wakes};
 use crate::egress::{Egress, EgressOptions};
 use crate::http::{self, Front, ROUTES, StreamOptions};
 use crate::server::{self, ServerLimits, Service, Tls};
@@ -84,10 +84,12 @@ impl App {
         let local_addr = listener.local_addr().map_err(AppError::Listener)?;
         let log = Log::open(log).await.map_err(AppError::Log)?;
         let egress = Egress::new(EgressOptions { private_hosts, ..EgressOptions::default() });
-        let (auth, first_start) = Auth::open_with(log.clone(), root_keys, egress).await.map_err(AppError::Start)?;
+        let (auth, first_start) =
+            Auth::open_with(log.clone(), root_keys, egress.clone()).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
         let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
-        let front = Front::new(auth, broker, (Arc::new(metrics), sampling), limits, streams);
+        let wakes = Wakes::new(auth.clone(), broker.clone(), egress);
+        let front = Front::new((auth, broker, wakes), (Arc::new(metrics), sampling), limits, streams);
         Ok(Self { listener, local_addr, log, front, tls, first_start })
     }
 
@@ -125,6 +127,7 @@ impl App {
         upkeep.spawn(front.auth.clone().free_what_is_left());
         upkeep.spawn(front.auth.clone().store_uses());
         upkeep.spawn(front.broker.clone().keep_streams(front.auth.clone()));
+        upkeep.spawn(front.wakes.clone().run());
         let mut writing = JoinSet::new();
         writing.spawn(front.system.clone().run());
         let mut serving = pin!(server::serve(listener, service));
@@ -138,6 +141,7 @@ impl App {
         let served = serving.await.map_err(AppError::Listener);
         upkeep.shutdown().await;
         front.auth.close().await;
+        front.wakes.close().await;
         front.broker.close().await;
         front.system.close();
         if timeout(LAST_RECORDS, writing.join_all()).await.is_err() {

@@ -159,7 +159,7 @@ pub struct Given {
     /// Shown in the start-up lines, and in addresses that the node tells.
     #[arg(long, env = "PLINTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Private hosts at which trusted issuers may publish keys, with commas between them [default: none]
+    /// Private hosts at which trusted issuers may publish keys and webhooks may be, with commas between them [default: none]
     ///
     /// They may be without TLS, too; any other host must have public addresses alone. For development.
     #[arg(long, env = "PLINTH_PRIVATE_HOSTS", value_name = "HOSTS")]

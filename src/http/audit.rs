@@ -74,10 +74,12 @@ struct Call {
 }
 
 impl Route {
-    /// Whether calls are written down one by one: all that may change something, but publishes, which `_usage` counts, and
-    /// tickets, which only repeat for half a minute what their maker may do.
+    /// Whether calls are written down one by one: all that may change something, but publishes, which `_usage` counts, what is
+    /// done with wakes, and tickets, which only repeat for half a minute what their maker may do.
     pub(super) fn is_audited(&self) -> bool {
-        !matches!(self.method, "GET" | "HEAD" | "OPTIONS") && self.needs != Needs::Publish && self.path != "/v1/tickets"
+        !matches!(self.method, "GET" | "HEAD" | "OPTIONS")
+            && self.path != "/v1/tickets"
+            && !matches!(self.needs, Needs::Publish | Needs::SubscribeAll | Needs::WakeToken)
     }
 }
 
@@ -141,7 +143,15 @@ impl Call {
     fn may_change(&self, target: Option<&str>) -> bool {
         match self.route.needs {
             // What needs no scope changes nothing: a token that is minted is stored nowhere.
-            Needs::Nothing | Needs::Tenant | Needs::View | Needs::Publish | Needs::Subscribe => false,
+            Needs::Nothing
+            | Needs::Tenant
+            | Needs::View
+            | Needs::Publish
+            | Needs::Subscribe
+            | Needs::ViewAll
+            | Needs::SubscribeAll
+            | Needs::WakeToken => false,
+            Needs::ManageAll => self.caller.authorize_some(Action::Manage).is_ok(),
             Needs::Manage => self.caller.authorize(Action::Manage, target.unwrap_or_default()).is_ok(),
             Needs::Admin => self.caller.admin().is_ok(),
             Needs::Operator => self.caller.operator().is_ok(),

@@ -20,7 +20,7 @@ use crate::broker::{TopicChange, TopicSettings, TopicView};
 use crate::{parse, receipt};
 
 /// An answer of `value` as JSON.
-pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     let mut text = Vec::with_capacity(256);
     serde_json::to_writer(&mut text, value).expect("the types of the API are plain strings and numbers");
     let mut response = Response::new(Body::from(text));
@@ -30,7 +30,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
 }
 
 /// An answer without content.
-pub(super) fn no_content() -> Response {
+pub(crate) fn no_content() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response

@@ -322,11 +322,40 @@ where
     T: DeserializeOwned,
 {
     let bound = Bound { max: SETTINGS_BYTES_MAX, what: "the body", room: None };
-    let bytes = body(front, &parts.headers, content, bound).await?;
+    optional_json_within(front, &parts.headers, content, bound).await
+}
+
+/// The same as [`json`] for a body of its own bound.
+///
+/// # Errors
+/// As [`json`].
+pub(crate) async fn json_within<T>(
+    front: &Front,
+    headers: &HeaderMap,
+    content: Body,
+    bound: Bound<'_>,
+) -> Result<T, ApiError>
+where
+    T: DeserializeOwned,
+{
+    let read = optional_json_within(front, headers, content, bound).await?;
+    read.ok_or_else(|| ApiError::invalid("the body is empty; send a JSON object"))
+}
+
+async fn optional_json_within<T>(
+    front: &Front,
+    headers: &HeaderMap,
+    content: Body,
+    bound: Bound<'_>,
+) -> Result<Option<T>, ApiError>
+where
+    T: DeserializeOwned,
+{
+    let bytes = body(front, headers, content, bound).await?;
     if bytes.is_empty() {
         return Ok(None);
     }
-    match media_type(&parts.headers)?.as_ref() {
+    match media_type(headers)?.as_ref() {
         "" | "application/json" => from_json(&bytes).map(Some),
         other => {
             let detail = format!("a body of {other} is not read here; send `Content-Type: application/json`");

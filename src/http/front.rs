@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::reports::Reports;
 use crate::auth::Auth;
-use crate::broker::{Broker, System};
+use crate::broker::{Broker, System, Wakes};
 use crate::server::ServerLimits;
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Sampling;
@@ -52,6 +52,8 @@ pub struct Inner {
     pub broker: Broker,
     /// What is written about tenants.
     pub system: System,
+    /// Who is woken by streams.
+    pub wakes: Wakes,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the node begins to end: live streams are sent away over the drain time.
@@ -83,11 +85,10 @@ impl Deref for Front {
 }
 
 impl Front {
-    /// A front over `auth` and `broker` of the same log.
+    /// A front over parts of the same log.
     #[must_use]
     pub fn new(
-        auth: Auth,
-        broker: Broker,
+        (auth, broker, wakes): (Auth, Broker, Wakes),
         (metrics, sampling): (Arc<Metrics>, Option<Arc<Sampling>>),
         limits: ServerLimits,
         streams: StreamOptions,
@@ -98,6 +99,7 @@ impl Front {
         Self(Arc::new(Inner {
             auth,
             system,
+            wakes,
             broker,
             metrics,
             shutdown: CancellationToken::new(),

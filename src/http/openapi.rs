@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::routes::{ROUTES, Route};
 use super::{docs, health, issuers, keys, live, publish, quotas, read, revocations, tenants, tokens, topics, usage};
+use crate::streams::control;
 use crate::{streams, ws};
 
 mod examples;
@@ -36,6 +37,7 @@ const TAGS: &[(&str, &str)] = &[
     ("topics", "Named sets of partitions of a tenant."),
     ("records", "Publish, read, follow, trim."),
     ("streams", "Topics by the protocol of Durable Streams."),
+    ("subscriptions", "Webhooks and workers that are woken by streams, by the same protocol."),
     ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
     ("keys", "Credentials of a tenant: API keys, trusted issuers of tokens, minted tokens, one-time tickets."),
     ("usage", "What tenants use."),
@@ -68,6 +70,16 @@ const BODY_OPTIONAL: [&str; 5] = ["ensure_topic", "create_ticket", "rotate_key",
         streams::head,
         streams::remove,
         streams::options,
+        control::keys,
+        control::ensure,
+        control::view,
+        control::remove,
+        control::link,
+        control::unlink,
+        control::claim,
+        control::callback,
+        control::ack,
+        control::release,
         ws::upgrade::upgrade,
         quotas::view,
         tenants::create,

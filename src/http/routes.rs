@@ -3,13 +3,16 @@
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
-use axum::routing::{MethodRouter, connect, delete, get, head, options, patch, post, put};
+use axum::routing::{MethodRouter, any, connect, delete, get, head, options, patch, post, put};
 
 use super::audit::Audited;
 use super::front::Front;
 use super::{
     audit, docs, health, issuers, keys, layers, live, publish, quotas, read, reports, revocations, tenants, tokens,
     topics, usage,
+};
+use crate::streams::control::{
+    self, ACK, CALLBACK, CLAIM, RELEASE, SUBSCRIPTION, SUBSCRIPTION_KEYS, SUBSCRIPTION_STREAM, SUBSCRIPTION_STREAMS,
 };
 use crate::streams::{self, STREAM};
 use crate::{console, ws};
@@ -33,6 +36,14 @@ pub enum Needs {
     View,
     /// The scope `manage` for the topic.
     Manage,
+    /// Any scope for all streams of the subscription.
+    ViewAll,
+    /// The scope `subscribe` for all streams of the subscription.
+    SubscribeAll,
+    /// The scope `manage` for all streams of the subscription.
+    ManageAll,
+    /// The token of a wake, and no other credential.
+    WakeToken,
     /// The scope `admin`.
     Admin,
     /// The root key.
@@ -54,7 +65,8 @@ pub struct Route {
 impl Route {
     /// What the router knows it by.
     fn served_at(&self) -> Vec<&'static str> {
-        if self.path == STREAM { streams::SERVED_AT.to_vec() } else { vec![self.path] }
+        let of_streams = streams::SERVED_AT.iter().find(|(path, _)| *path == self.path);
+        of_streams.map_or_else(|| vec![self.path], |(_, served)| served.to_vec())
     }
 
     fn serve(&'static self, front: &Front) -> MethodRouter<Front> {
@@ -95,6 +107,16 @@ pub const ROUTES: &[Route] = routes! {
     head   STREAM,                  View      => streams::head;
     delete STREAM,                  Manage    => streams::remove;
     options STREAM,                 Nothing   => streams::options;
+    get    SUBSCRIPTION_KEYS,       Nothing   => control::keys;
+    put    SUBSCRIPTION,            ManageAll => control::ensure;
+    get    SUBSCRIPTION,            ViewAll   => control::view;
+    delete SUBSCRIPTION,            ManageAll => control::remove;
+    post   SUBSCRIPTION_STREAMS,    ManageAll => control::link;
+    delete SUBSCRIPTION_STREAM,     ManageAll => control::unlink;
+    post   CLAIM,                   SubscribeAll => control::claim;
+    post   CALLBACK,                WakeToken => control::callback;
+    post   ACK,                     WakeToken => control::ack;
+    post   RELEASE,                 WakeToken => control::release;
     get    SOCKET,                  Tenant    => ws::upgrade;
     get    "/v1/quotas",            Tenant    => quotas::view;
     post   "/v1/tenants",           Operator  => tenants::create;
@@ -131,10 +153,12 @@ pub const ROUTES: &[Route] = routes! {
 
 /// Everything that is served, with its layers.
 pub fn router(front: Front) -> Router {
+    let reserved =
+        streams::RESERVED.iter().fold(Router::new(), |router, path| router.route(path, any(layers::no_route)));
     ROUTES
         .iter()
         .flat_map(|route| route.served_at().into_iter().map(move |path| (path, route)))
-        .fold(Router::new(), |router, (path, route)| router.route(path, route.serve(&front)))
+        .fold(reserved, |router, (path, route)| router.route(path, route.serve(&front)))
         .route("/", get(|| async { Redirect::temporary("/console") }))
         .route(reports::PATH, post(reports::take))
         .route("/docs", get(docs::root))
@@ -154,7 +178,8 @@ pub fn router(front: Front) -> Router {
 
 /// A route as it is shown: the router knows some by another path.
 pub(super) fn shown(matched: &str) -> &str {
-    if streams::SERVED_AT.contains(&matched) { STREAM } else { matched }
+    let of_streams = streams::SERVED_AT.iter().find(|(_, served)| served.contains(&matched));
+    of_streams.map_or(matched, |(path, _)| path)
 }
 
 const fn method_name(constructor: &'static str) -> &'static str {

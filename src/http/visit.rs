@@ -82,7 +82,14 @@ impl Visit {
     /// # Errors
     /// `QuotaExceeded` for the request or the connection.
     pub fn enter(&self, caller: &Caller) -> Result<(), ApiError> {
-        let Some(account) = caller.account() else { return Ok(()) };
+        caller.account().map_or(Ok(()), |account| self.enter_account(account))
+    }
+
+    /// The same for who has no credential of a caller, but acts on an account.
+    ///
+    /// # Errors
+    /// As [`Visit::enter`].
+    pub fn enter_account(&self, account: &Account) -> Result<(), ApiError> {
         // A request has one caller; a second look at the credential finds the same.
         let (Ok(()) | Err(_)) = self.account.set(account.clone());
         let meters = account.meters();

@@ -6,6 +6,7 @@
 //! are passed over here: the protocol wants it so.
 
 mod about;
+pub(crate) mod control;
 mod cursor;
 mod etag;
 mod fail;
@@ -24,5 +25,21 @@ pub(crate) use put::{__path_put, put};
 
 /// Where streams are, by the name that their documents and measurements use.
 pub(crate) const STREAM: &str = "/v1/streams/{path}";
-/// What the router knows instead: a name may have slashes.
-pub(crate) const SERVED_AT: [&str; 2] = ["/v1/streams/{*path}", "/v1/stream/{*path}"];
+/// What is of streams, and what the router knows instead: there are two roots, and a name may have slashes.
+pub(crate) const SERVED_AT: [(&str, [&str; 2]); 9] = [
+    (STREAM, ["/v1/streams/{*path}", "/v1/stream/{*path}"]),
+    (control::SUBSCRIPTION_KEYS, [control::SUBSCRIPTION_KEYS, "/v1/stream/__ds/jwks.json"]),
+    (control::SUBSCRIPTION, [control::SUBSCRIPTION, "/v1/stream/__ds/subscriptions/{id}"]),
+    (control::SUBSCRIPTION_STREAMS, [control::SUBSCRIPTION_STREAMS, "/v1/stream/__ds/subscriptions/{id}/streams"]),
+    (
+        control::SUBSCRIPTION_STREAM,
+        ["/v1/streams/__ds/subscriptions/{id}/streams/{*path}", "/v1/stream/__ds/subscriptions/{id}/streams/{*path}"],
+    ),
+    (control::CALLBACK, [control::CALLBACK, "/v1/stream/__ds/subscriptions/{id}/callback"]),
+    (control::CLAIM, [control::CLAIM, "/v1/stream/__ds/subscriptions/{id}/claim"]),
+    (control::ACK, [control::ACK, "/v1/stream/__ds/subscriptions/{id}/ack"]),
+    (control::RELEASE, [control::RELEASE, "/v1/stream/__ds/subscriptions/{id}/release"]),
+];
+/// What else is under the reserved name, at which there is no stream.
+pub(crate) const RESERVED: [&str; 4] =
+    ["/v1/streams/__ds", "/v1/streams/__ds/{*path}", "/v1/stream/__ds", "/v1/stream/__ds/{*path}"];

@@ -19,7 +19,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::*;
 use crate::auth::Auth;
-use crate::broker::{Broker, BrokerOptions};
+use crate::broker::{Broker, BrokerOptions, Wakes};
+use crate::egress::{Egress, EgressOptions};
 use crate::http::{Front, StreamOptions, router};
 use crate::server::{Connection, ServerLimits};
 use crate::telemetry::Metrics;
@@ -36,9 +37,9 @@ async fn world() -> World {
     let log = Log::open(LogOptions::new(store::open("memory://").expect("a store"))).await.expect("a log");
     let (auth, made) = Auth::open(log.clone(), None).await.expect("credentials");
     let broker = Broker::open(log, BrokerOptions::default()).await.expect("a broker");
+    let wakes = Wakes::new(auth.clone(), broker.clone(), Egress::new(EgressOptions::default()));
     let front = Front::new(
-        auth,
-        broker,
+        (auth, broker, wakes),
         (Arc::new(Metrics::new([], |_| {})), None),
         ServerLimits::default(),
         StreamOptions::default(),

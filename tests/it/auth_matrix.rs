@@ -47,8 +47,34 @@ struct Seen {
 }
 
 // An answer to HEAD has no body to be compared; `streams::about` looks at those.
+// And what takes the token of a wake takes none of these credentials; `cells` shows it.
 fn guarded() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| route.needs != Needs::Nothing && route.method != "HEAD")
+    let open = |route: &&Route| matches!(route.needs, Needs::Nothing | Needs::WakeToken);
+    ROUTES.iter().filter(move |route| !open(route) && route.method != "HEAD")
+}
+
+/// Whether a route is about a subscription of streams.
+fn is_of_subscription(route: &Route) -> bool {
+    route.path.contains("/__ds/subscriptions/")
+}
+
+/// What is answered to who may do it, where the thing is not there.
+fn of_what_is_missing(route: &Route) -> u16 {
+    if is_of_subscription(route) && route.method == "DELETE" && !route.path.ends_with("{path}") { 204 } else { 404 }
+}
+
+/// A subscription, as the matrix makes it.
+fn subscription() -> Value {
+    json!({"type": "pull-wake", "pattern": "zz-sub/*", "wake_stream": "zz-wake"})
+}
+
+/// A subscription of the client's tenant, with something new.
+async fn subscribe(client: &Client, id: &str) {
+    let path = format!("/v1/streams/__ds/subscriptions/{id}");
+    answer(client.delete(&path)).await;
+    let made = answer(client.put(&path).json(&subscription())).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    client.publish("zz-sub/a", "text/plain", "x").await;
 }
 
 /// A complete, valid request of the route.
@@ -67,6 +93,13 @@ fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
         ("POST", "/v1/revocations") => request.json(&json!({"subject": "nobody"})),
         ("POST", "/v1/tokens") => request.json(&json!({"scopes": ["subscribe:zz-here"]})),
         ("PUT", "/v1/streams/{path}") => request,
+        ("PUT", path) if path.ends_with("/subscriptions/{id}") => request.json(&subscription()),
+        ("POST", path) if path.ends_with("/{id}/streams") => request.json(&json!({"streams": ["zz-sub/b"]})),
+        ("POST", path) if path.ends_with("/{id}/claim") => request.json(&json!({"worker": "w"})),
+        ("POST", path) if path.ends_with("/{id}/release") => request.json(&json!({"wake_id": "w", "generation": 1})),
+        ("POST", path) if is_of_subscription(route) && path.contains("{id}") => {
+            request.json(&json!({"wake_id": "w", "generation": 1, "done": true}))
+        }
         ("POST", "/v1/streams/{path}") => request.header("Content-Type", "application/octet-stream").body("x"),
         ("PUT", _) => request.json(&json!({})),
         ("PATCH", "/v1/tenants/{tenant}") => request.json(&json!({"quotas": {}})),
@@ -127,7 +160,8 @@ async fn prepared(server: &Server) -> Names {
         answer(client.post("/v1/keys").json(&json!({"name": "victim", "scopes": ["subscribe:**"]}))).await.json();
     answer(server.root().post("/v1/tenants").json(&json!({"name": "victim"}))).await;
     answer(client.put("/v1/issuers/zz-issuer").json(&tokens::issuer("https://matrix.example", &[]))).await;
-    let id = made["id"].as_str().unwrap().into();
+    let id: String = made["id"].as_str().unwrap().into();
+    subscribe(&client, &id).await;
     Names { topic: "zz-here".into(), tenant: "victim".into(), id, issuer: "zz-issuer".into() }
 }
 
@@ -266,7 +300,11 @@ async fn list_is_empty(client: &Client) -> bool {
 async fn wrong_credentials(server: &Server, route: &Route) -> Vec<Client> {
     let elsewhere = ["publish:elsewhere.*", "subscribe:elsewhere.*", "manage:elsewhere.*", "admin"];
     let scopes: &[&[&str]] = match route.needs {
-        Needs::Nothing | Needs::Tenant => &[],
+        Needs::Nothing | Needs::Tenant | Needs::WakeToken => &[],
+        // One that may do it elsewhere is told that there is no such subscription, as if there were none.
+        Needs::ViewAll => &[&["admin"]],
+        Needs::SubscribeAll => &[&["publish:**", "manage:**", "admin"]],
+        Needs::ManageAll => &[&["publish:**", "subscribe:**", "admin"]],
         Needs::Publish => &[&["subscribe:**", "manage:**", "admin"], &elsewhere],
         Needs::Subscribe => &[&["publish:**", "manage:**", "admin"], &elsewhere],
         Needs::Manage => &[&["publish:**", "subscribe:**", "admin"], &elsewhere],
@@ -306,10 +344,10 @@ async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist(
     let absent = Names::missing();
     let named = |route: &&Route| route.path.contains('{') || route.path == "/v1/stream";
     for route in guarded().filter(named).filter(|route| route.method != "PUT") {
-        let client = if route.needs == Needs::Manage { &full } else { &careful };
+        let client = if matches!(route.needs, Needs::Manage | Needs::ManageAll) { &full } else { &careful };
         let theirs = send(request(client, route, &names)).await;
         let nobodys = send(request(client, route, &absent)).await;
-        let expected = if route.needs == Needs::Operator { 403 } else { 404 };
+        let expected = if route.needs == Needs::Operator { 403 } else { of_what_is_missing(route) };
         assert_eq!(theirs.status, expected, "{} {}: {theirs:?}", route.method, route.path);
         assert_eq!(theirs.anonymous(&names), nobodys.anonymous(&absent), "{} {}", route.method, route.path);
     }

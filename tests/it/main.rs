@@ -41,4 +41,5 @@ mod tls;
 mod tokens;
 mod traces;
 mod ttl;
+mod wakes;
 mod ws;

@@ -243,7 +243,6 @@ impl Catalog {
         self.forget(topic);
         self.touches.forget(doc.id());
         self.note_deletion(topic.tenant(), topic.name(), committed.as_ref().err());
-        self.moved.note(topic.tenant().id(), topic.shared_name());
         committed.map_err(|error| changed_meanwhile(topic, error))?;
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         Ok(())

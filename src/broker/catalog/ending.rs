@@ -185,7 +185,6 @@ impl Catalog {
         self.known.remove(&TopicKeyRef { tenant: over.tenant, name: &over.name });
         self.touches.forget(over.topic);
         self.note_deletion(tenant, &over.name, committed.as_ref().err());
-        self.moved.note(over.tenant, &over.name);
         match committed {
             Ok(()) => {
                 self.events.tell(tenant, self.log.now(), Happening::TopicDeleted { topic: over.name.to_string() });

@@ -67,6 +67,7 @@ impl Catalog {
 
     /// Notes what became of the deletion of a topic.
     pub(super) fn note_deletion(&self, tenant: &TenantRef, name: &str, error: Option<&plinth_storage::Error>) {
+        self.moved.note(tenant.id(), &name.into());
         let meter = tenant.meter();
         match error.map(plinth_storage::Error::kind) {
             None if !is_reserved(name) => meter.deleted(1),

@@ -149,8 +149,10 @@ async fn what_is_there_is_done_with_and_what_comes_wakes_by_every_transport() {
     assert!(awake.hook.calls().is_empty(), "nothing is new");
     assert_eq!(awake.acked("s").await, BTreeMap::from([("events/a".into(), before)]));
     let first = awake.append("events/a", "by the protocol of streams").await;
-    let calls = awake.hook.calls();
+    let calls = awake.hook.taken();
     let [call] = &calls[..] else { panic!("{calls:?}") };
+    assert!(call.signature.starts_with("t=1700000000,kid=ds_"), "{}", call.signature);
+    let call = call.json();
     assert_eq!((&call["subscription_id"], &call["generation"]), (&"s".into(), &1.into()));
     assert_eq!(call["callback_url"], format!("{ROOT}/__ds/subscriptions/s/callback"));
     assert_eq!(call["streams"][0]["tail_offset"], first);
@@ -183,7 +185,7 @@ async fn a_webhook_that_is_done_has_done_what_it_was_told_and_no_more() {
     awake.world.append("events/a", body(TEXT, "one")).await.expect("appended");
     let (during, ()) = tokio::join!(
         async {
-            awake.hook.called().await;
+            awake.hook.called(1).await;
             let during = awake.world.append("events/a", body(TEXT, "two")).await.expect("appended");
             awake.hook.release();
             during.next.to_string()
@@ -642,6 +644,6 @@ async fn an_append_whose_outcome_was_not_known_wakes_when_it_is_stored() {
     let unknown = world.append("events/a", body(TEXT, "x")).await;
     assert!(matches!(unknown, Err(Error::Unknown(_))), "{unknown:?}");
     store.release().await;
-    hook.called().await;
+    hook.called(1).await;
     task.abort();
 }

@@ -198,9 +198,10 @@ impl Wakes {
     /// as [`Wakes::ensure`].
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden`; those of the log.
+    /// `InvalidRequest`, `NotFound`; `Forbidden`; those of the log.
     pub async fn remove(&self, caller: &Caller, id: &str) -> Result<(), WakeError> {
         caller.authorize_some(Action::Manage)?;
+        check_id(id)?;
         let sub = match self.visible(caller, Action::Manage, id).await {
             Err(WakeError::Refused { code: WakeCode::NotFound, .. }) if may_all(caller, Action::Manage) => {
                 return Ok(());
@@ -286,7 +287,8 @@ impl Wakes {
                     if let Some(place) = place {
                         scene.links[place].explicit = false;
                         scene.changed.push(place);
-                        scene.doc.links -= u32::from(!scene.links[place].glob);
+                        let gone = u32::from(!scene.links[place].glob);
+                        scene.doc.links = scene.doc.links.saturating_sub(gone);
                     }
                     Ok(())
                 })

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use plinth_storage::ids::TenantId;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use self::act::{Acked, Claimed, WakeBearer};
 pub use self::ensure::WakeRequest;
@@ -50,6 +50,8 @@ use crate::egress::Egress;
 const SIGNING: &str = "plinth 2026-11-27 signing key of webhooks";
 /// What the key of tokens is derived for; never change it.
 const TOKENS: &str = "plinth 2026-11-27 mac of wake tokens";
+/// Subscriptions that the task looks at at once.
+const LOOKS_MAX: usize = 64;
 /// Locks over which subscriptions are spread.
 const LOCKS: usize = 256;
 
@@ -73,6 +75,8 @@ struct Inner {
     makers: Vec<tokio::sync::Mutex<()>>,
     changes: Changes,
     slots: Slots,
+    /// Subscriptions that are looked at by the task at once.
+    looks: Semaphore,
 }
 
 /// The subscriptions of each tenant, by id.
@@ -109,6 +113,7 @@ impl Wakes {
             makers: locks(),
             changes: Changes::default(),
             slots: Slots::default(),
+            looks: Semaphore::new(LOOKS_MAX),
         };
         Self(Arc::new(inner))
     }

@@ -13,7 +13,7 @@ use plinth_storage::ids::TenantId;
 use tokio::sync::Notify;
 
 /// Names of one tenant that are held; of more, all its streams count as moved.
-const NAMES_MAX: usize = 10_000;
+const NAMES_MAX: usize = 1_000;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg(test)]
 use futures::future::join_all;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::deliver::below;
 use super::moved::Names;
@@ -19,7 +19,7 @@ use crate::broker::error::Error;
 
 /// Subscriptions that are read in one step.
 const STEP: usize = 500;
-/// The longest rest: then tenants that were deleted are let go.
+/// The longest rest, after which tenants that were deleted are let go.
 const REST: Duration = Duration::from_secs(60);
 /// What fails is tried again after this.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ impl Wakes {
             tracing::warn!(%error, "subscriptions are looked at later");
             let _ = timeout(AGAIN, pending::<()>()).await;
         }
-        let mut jobs = JoinSet::new();
+        let (mut jobs, mut sweeps) = (JoinSet::new(), interval(REST));
         loop {
             self.settle_late(&mut jobs);
             self.take_moved();
@@ -56,7 +56,8 @@ impl Wakes {
                 () = self.0.news.notified() => {}
                 () = self.catalog().moved().news() => {}
                 Some(_) = jobs.join_next() => {}
-                _ = timeout(rest, pending::<()>()) => self.leave_deleted(),
+                _ = sweeps.tick() => self.leave_deleted(),
+                _ = timeout(rest, pending::<()>()) => {}
             }
         }
     }
@@ -180,9 +181,14 @@ impl Wakes {
 }
 
 impl Busy {
+    async fn look(&self, sub: &Arc<Sub>, names: &Names) -> Result<(), Error> {
+        let _one_of_a_few = self.wakes.0.looks.acquire().await.map_err(|_| Error::defect("looks have ended"))?;
+        self.wakes.look(sub, names).await
+    }
+
     async fn work(self, names: Names) {
         let Ok(Some(sub)) = self.wakes.sub(self.key.0, &self.key.1) else { return };
-        let looked = if names.is_empty() { Ok(()) } else { self.wakes.look(&sub, &names).await };
+        let looked = if names.is_empty() { Ok(()) } else { self.look(&sub, &names).await };
         let worked = match looked {
             Ok(()) => self.wakes.advance(&sub).await,
             Err(error) => Err(error),

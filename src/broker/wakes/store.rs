@@ -272,7 +272,7 @@ impl Wakes {
                 Some(place) if links[place].glob != matches => {
                     links[place].glob = matches;
                     changed.push(place);
-                    doc.links -= u32::from(!matches && !links[place].explicit);
+                    doc.links = doc.links.saturating_sub(u32::from(!matches && !links[place].explicit));
                 }
                 None if matches && has_room(doc, &sub.key) => {
                     doc.links += 1;

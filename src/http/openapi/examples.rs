@@ -1,5 +1,7 @@
 //! An example of each body, by the name of its schema; a test tells which one has none, and checks them all.
 
+mod subscriptions;
+
 use serde_json::{Value, json};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::content::Content;
@@ -114,7 +116,7 @@ fn of_token_schema(name: &str) -> Option<Value> {
             "decision": {"action": "subscribe", "topic": "users/u-8/inbox", "allowed": false,
                 "reason": "the credential does not allow subscribe on topic users/u-8/inbox"},
         }),
-        _ => return None,
+        _ => return subscriptions::of_schema(name),
     };
     Some(example)
 }

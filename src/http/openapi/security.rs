@@ -13,6 +13,7 @@ const ROOT: &str = "root_key";
 const TENANT: &str = "tenant";
 const TICKET: &str = "ticket";
 const COOKIE: &str = "cookie";
+const WAKE: &str = "wake_token";
 
 pub(super) fn add_schemes(components: &mut Components) {
     let bearer = |description: &str| {
@@ -26,6 +27,7 @@ pub(super) fn add_schemes(components: &mut Components) {
         bearer("An API key of a tenant, `plk_…`, or a token (JWT) of an issuer that it trusts or of its own."),
     );
     components.add_security_scheme(ROOT, bearer("The operator's key. It acts inside a tenant with `Plinth-Tenant`."));
+    components.add_security_scheme(WAKE, bearer("The token of one wake, `plw_…`, for what is done with that wake."));
     let tenant = value("Plinth-Tenant".to_owned(), "Beside the root key: the tenant in which it acts.".to_owned());
     components.add_security_scheme(TENANT, SecurityScheme::ApiKey(ApiKey::Header(tenant)));
     let ticket = "A one-time ticket of `POST /v1/tickets`, for clients that cannot set headers.";
@@ -51,6 +53,10 @@ pub(super) fn describe(operation: &mut Operation, route: &Route) {
         Needs::Subscribe => (Some("subscribe"), "the scope `subscribe` for the topic"),
         Needs::View => (None, "any scope for the topic"),
         Needs::Manage => (Some("manage"), "the scope `manage` for the topic"),
+        Needs::ViewAll => (None, "any scope for all streams of the subscription"),
+        Needs::SubscribeAll => (Some("subscribe"), "the scope `subscribe` for all streams of the subscription"),
+        Needs::ManageAll => (Some("manage"), "the scope `manage` for all streams of the subscription"),
+        Needs::WakeToken => (None, "the token of the wake, and takes no other credential"),
         Needs::Admin => (Some("admin"), "the scope `admin`"),
         Needs::Operator => (Some("operator"), "the root key"),
     };
@@ -67,6 +73,9 @@ fn credentials(route: &Route, scope: Option<&str>) -> Vec<SecurityRequirement> {
     let nothing = Vec::<String>::new;
     if route.needs == Needs::Operator {
         return vec![SecurityRequirement::new(ROOT, nothing())];
+    }
+    if route.needs == Needs::WakeToken {
+        return vec![SecurityRequirement::new(WAKE, nothing())];
     }
     let mut credentials = vec![
         SecurityRequirement::new(BEARER, scopes()),

@@ -11,7 +11,9 @@ use plinth_api::error::ErrorCode;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use super::{ALL, Names, Seen, guarded, prepared, request, send, wrong_credentials};
+use super::{
+    ALL, Names, ROUTES, Seen, guarded, of_what_is_missing, prepared, request, send, subscribe, wrong_credentials,
+};
 use crate::client::{Client, answer};
 use crate::harness::{ROOT_KEY, Server};
 use crate::tokens;
@@ -193,10 +195,16 @@ impl World {
     fn right(&self, route: &Route) -> Client {
         match route.needs {
             Needs::Operator => self.server.root(),
-            Needs::Manage => self.server.client(),
-            Needs::Nothing | Needs::Tenant | Needs::Publish | Needs::Subscribe | Needs::View | Needs::Admin => {
-                self.careful.clone()
-            }
+            Needs::Manage | Needs::ManageAll => self.server.client(),
+            Needs::Nothing
+            | Needs::Tenant
+            | Needs::Publish
+            | Needs::Subscribe
+            | Needs::View
+            | Needs::ViewAll
+            | Needs::SubscribeAll
+            | Needs::WakeToken
+            | Needs::Admin => self.careful.clone(),
         }
     }
 
@@ -205,6 +213,7 @@ impl World {
         let own = prepared(&self.server).await;
         let made = answer(self.foreign.post("/v1/keys").json(&json!({"name": "", "scopes": ["subscribe:**"]}))).await;
         let id = made.json()["id"].as_str().unwrap().to_owned();
+        subscribe(&self.foreign, &id).await;
         let issuer = json!({"issuer": "https://theirs.example", "algorithms": ["HS256"], "secret": "x".repeat(64)});
         let trusted = answer(self.foreign.put("/v1/issuers/zz-abroad").json(&issuer)).await;
         assert!([200, 201].contains(&trusted.status), "{}", trusted.text());
@@ -341,6 +350,32 @@ async fn a_refused_credential_is_refused_alike_whatever_it_asks_for() {
     nothing_happened(&world, &names).await;
 }
 
+// Fails when what takes the token of a wake takes the key of a tenant, or tells whether there is such a subscription.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_token_of_a_wake_is_asked_for_no_other_credential_counts() {
+    let world = World::new().await;
+    let names = world.names().await;
+    let mut routes = 0;
+    for route in ROUTES.iter().filter(|route| route.needs == Needs::WakeToken) {
+        routes += 1;
+        for names in &names {
+            let mut requests =
+                vec![request(&world.server.client(), route, names), request(&world.server.root(), route, names)];
+            for kind in BAD {
+                requests.push(world.shown(kind, route, names).await);
+            }
+            for shown in requests {
+                let seen = send(shown).await;
+                let problem: Value = serde_json::from_str(&seen.body).expect("a problem document");
+                let told = (seen.status, &problem["code"], &problem["error"]["code"]);
+                assert_eq!(told, (401, &json!("unauthenticated"), &json!("TOKEN_INVALID")), "{}", route.path);
+            }
+        }
+    }
+    assert_eq!(routes, 3);
+    nothing_happened(&world, &names).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_without_the_scope_cannot_tell_names_apart() {
     let world = World::new().await;
@@ -379,7 +414,7 @@ async fn the_right_credential_gets_its_own_things_and_no_others() {
         if route.needs != Needs::Operator && route.method != "PUT" {
             let theirs = send(request(&client, route, &foreign)).await;
             let nobodys = send(request(&client, route, &missing)).await;
-            assert_eq!(theirs.status, 404, "{at}: {theirs:?}");
+            assert_eq!(theirs.status, of_what_is_missing(route), "{at}: {theirs:?}");
             assert_eq!(theirs.anonymous(&foreign), nobodys.anonymous(&missing), "{at}");
         }
         nothing_happened(&world, &[own, foreign]).await;

@@ -101,6 +101,7 @@ export interface components {
              * @description For `fenced`: the producer's epoch that has written.
              */
             epoch?: number | null;
+            error?: components["schemas"]["SubscriptionFailure"] | null;
             /**
              * Format: int64
              * @description For `sequence_mismatch`: the sequence that is due. When it is above the one that was sent, that one is stored.
@@ -433,6 +434,25 @@ export interface components {
         };
         /** @enum {string} */
         SubscribeType: "subscribe";
+        /**
+         * @description Why a request about a subscription failed, in the words of the protocol of streams.
+         * @enum {string}
+         */
+        SubscriptionErrorCode: "INVALID_REQUEST" | "SUBSCRIPTION_NOT_FOUND" | "SUBSCRIPTION_ALREADY_EXISTS" | "LIMIT_EXCEEDED" | "WEBHOOK_URL_REJECTED" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "FENCED" | "ALREADY_CLAIMED" | "NO_PENDING_WORK" | "INVALID_OFFSET";
+        /** @description The same with what belongs to it. */
+        SubscriptionFailure: {
+            /** @description The code, stable. */
+            code: components["schemas"]["SubscriptionErrorCode"];
+            /** @description For `ALREADY_CLAIMED`: the worker. */
+            current_holder?: string | null;
+            /**
+             * Format: int64
+             * @description For `ALREADY_CLAIMED`: the number of the wake.
+             */
+            generation?: number | null;
+            /** @description What happened this time. */
+            message: string;
+        };
         /** @description Stop following. */
         UnsubscribeFrame: {
             /** @description The subscription. */

@@ -4,6 +4,27 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description The answer to `POST …/callback` and `POST …/ack`. */
+        Acknowledged: {
+            /** @description Whether the next wake has begun. */
+            next_wake: boolean;
+            /** @description True. */
+            ok: boolean;
+        };
+        /** @description What `POST …/callback` and `POST …/ack` ask for. */
+        AckRequest: {
+            /** @description What is done with; all of it is taken over, or nothing. */
+            acks?: components["schemas"]["StreamAck"][];
+            /** @description Whether the wake ends. Without it, its lease begins anew. */
+            done?: boolean;
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            generation: number;
+            /** @description The id of the wake. */
+            wake_id: string;
+        };
         /**
          * @description An origin as browsers send it, `https://app.example.com`, with the port where it is not the scheme's own; or `*` for every
          *     page.
@@ -69,6 +90,30 @@ export interface components {
         ByteNumber: number;
         /** @description A size with a unit. */
         ByteText: string;
+        /** @description A wake that a worker has claimed. */
+        Claimed: {
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            generation: number;
+            /**
+             * Format: int64
+             * @description How long it is the worker's, unless `ack` is called before, in milliseconds.
+             */
+            lease_ttl_ms: number;
+            /** @description All streams of the subscription. */
+            streams: components["schemas"]["WakeStream"][];
+            /** @description The credential for `ack` and `release`. */
+            token: string;
+            /** @description The id of the wake. */
+            wake_id: string;
+        };
+        /** @description What `POST …/claim` asks for. */
+        ClaimRequest: {
+            /** @description A name of the worker, for others that ask. */
+            worker: string;
+        };
         /**
          * @description What happens to the records of a topic besides retention.
          * @enum {string}
@@ -437,6 +482,11 @@ export interface components {
              */
             value: number;
         };
+        /**
+         * @description How a stream came to be linked.
+         * @enum {string}
+         */
+        LinkType: "glob" | "explicit";
         /** @description One page of a list. */
         ListPage_Issuer: {
             /** @description The items, in the list's own order. */
@@ -667,6 +717,7 @@ export interface components {
              * @description For `fenced`: the producer's epoch that has written.
              */
             epoch?: number | null;
+            error?: components["schemas"]["SubscriptionFailure"] | null;
             /**
              * Format: int64
              * @description For `sequence_mismatch`: the sequence that is due. When it is above the one that was sent, that one is stored.
@@ -942,6 +993,16 @@ export interface components {
         };
         /** @enum {string} */
         RefreshType: "refresh";
+        /** @description What `POST …/release` asks for. */
+        ReleaseRequest: {
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            generation: number;
+            /** @description The id of the wake. */
+            wake_id: string;
+        };
         /**
          * @description How much of a topic is kept; what is left out is not limited. Records that are no longer kept go within seconds to
          *     minutes.
@@ -1125,6 +1186,13 @@ export interface components {
          *     section 8. A publish is one of them.
          */
         StoredBatches: string;
+        /** @description What is done with in one stream. */
+        StreamAck: {
+            /** @description The last offset that is done with. */
+            offset: string;
+            /** @description The path of the stream. */
+            stream: components["schemas"]["TopicName"];
+        };
         /** @description Follow topics. */
         SubscribeFrame: {
             /**
@@ -1145,6 +1213,94 @@ export interface components {
         };
         /** @enum {string} */
         SubscribeType: "subscribe";
+        /** @description A subscription. */
+        Subscription: {
+            /** @description When it was made, RFC 3339. */
+            created_at: string;
+            /** @description For people. */
+            description?: string | null;
+            /** @description The id. */
+            id: string;
+            /**
+             * Format: int64
+             * @description How long a wake may take without a sign of life, in milliseconds.
+             */
+            lease_ttl_ms: number;
+            /** @description The streams that it is about, those that come later among them. */
+            pattern?: string | null;
+            /** @description Whether wakes are delivered. */
+            status: components["schemas"]["SubscriptionStatus"];
+            /** @description The streams that it is linked with. */
+            streams: components["schemas"]["SubscriptionStream"][];
+            /** @description The same. */
+            subscription_id: string;
+            /** @description How it wakes. */
+            type: components["schemas"]["SubscriptionType"];
+            /** @description For `pull-wake`. */
+            wake_stream?: string | null;
+            webhook?: components["schemas"]["Webhook"] | null;
+        };
+        /**
+         * @description Why a request about a subscription failed, in the words of the protocol of streams.
+         * @enum {string}
+         */
+        SubscriptionErrorCode: "INVALID_REQUEST" | "SUBSCRIPTION_NOT_FOUND" | "SUBSCRIPTION_ALREADY_EXISTS" | "LIMIT_EXCEEDED" | "WEBHOOK_URL_REJECTED" | "TOKEN_INVALID" | "TOKEN_EXPIRED" | "FENCED" | "ALREADY_CLAIMED" | "NO_PENDING_WORK" | "INVALID_OFFSET";
+        /** @description The same with what belongs to it. */
+        SubscriptionFailure: {
+            /** @description The code, stable. */
+            code: components["schemas"]["SubscriptionErrorCode"];
+            /** @description For `ALREADY_CLAIMED`: the worker. */
+            current_holder?: string | null;
+            /**
+             * Format: int64
+             * @description For `ALREADY_CLAIMED`: the number of the wake.
+             */
+            generation?: number | null;
+            /** @description What happened this time. */
+            message: string;
+        };
+        /** @description What `PUT …/__ds/subscriptions/{id}` asks for. */
+        SubscriptionRequest: {
+            /** @description For people. */
+            description?: string | null;
+            /**
+             * Format: int64
+             * @description How long a wake may take without a sign of life, in milliseconds; default 30,000.
+             */
+            lease_ttl_ms?: number | null;
+            /** @description The streams that it is about, those that come later among them: `*` is one level of a path, `**` any number. */
+            pattern?: string | null;
+            /** @description Further streams, which need not be there yet. */
+            streams?: components["schemas"]["TopicName"][];
+            /** @description How it wakes. */
+            type: components["schemas"]["SubscriptionType"];
+            wake_stream?: components["schemas"]["TopicName"] | null;
+            webhook?: components["schemas"]["WebhookRequest"] | null;
+        };
+        /**
+         * @description Whether wakes are delivered.
+         * @enum {string}
+         */
+        SubscriptionStatus: "active" | "failed";
+        /** @description A stream of a subscription. */
+        SubscriptionStream: {
+            /** @description The last offset that is done with; `-1` when nothing is. */
+            acked_offset: string;
+            /** @description How it came to be linked; `explicit` if it was named, though the pattern matches it, too. */
+            link_type: components["schemas"]["LinkType"];
+            /** @description Its path. */
+            path: string;
+        };
+        /** @description What `POST …/streams` asks for. */
+        SubscriptionStreams: {
+            /** @description The streams to be linked, from their ends on. */
+            streams: components["schemas"]["TopicName"][];
+        };
+        /**
+         * @description How a subscription wakes.
+         * @enum {string}
+         */
+        SubscriptionType: "webhook" | "pull-wake";
         /** @description A tenant. */
         Tenant: {
             /** @description The pages whose scripts may use the API with a credential of the tenant. */
@@ -1402,6 +1558,40 @@ export interface components {
         };
         /** @description A time such as `20s` or `500ms`, at most 60 s. */
         Wait: string;
+        /** @description A stream of a wake. */
+        WakeStream: {
+            /** @description The last offset that is done with; `-1` when nothing is. */
+            acked_offset: string;
+            /** @description Whether there is something between both. */
+            has_pending: boolean;
+            /** @description How it came to be linked. */
+            link_type: components["schemas"]["LinkType"];
+            /** @description Its path. */
+            path: string;
+            /** @description The end of the stream. */
+            tail_offset: string;
+        };
+        /** @description The webhook of a subscription. */
+        Webhook: {
+            /** @description How its calls are signed. */
+            signing: components["schemas"]["WebhookSigning"];
+            /** @description The address. */
+            url: string;
+        };
+        /** @description A webhook. */
+        WebhookRequest: {
+            /** @description The address, `https://` and public unless the operator allows its host to be private. */
+            url: string;
+        };
+        /** @description How the calls of a webhook are signed. */
+        WebhookSigning: {
+            /** @description `ed25519`. */
+            alg: string;
+            /** @description Where its public half is. */
+            jwks_url: string;
+            /** @description The id of the key that signs now. */
+            kid: string;
+        };
     };
     responses: never;
     parameters: never;

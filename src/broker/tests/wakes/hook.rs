@@ -11,6 +11,20 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+/// A call as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// The header `Webhook-Signature`.
+    pub(super) signature: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Call {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
 pub(super) struct Hook {
     port: u16,
     state: Arc<State>,
@@ -19,7 +33,7 @@ pub(super) struct Hook {
 
 #[derive(Default)]
 struct State {
-    calls: Mutex<Vec<Value>>,
+    calls: Mutex<Vec<Call>>,
     answers: Mutex<VecDeque<(u16, String)>>,
     count: watch::Sender<usize>,
     /// None: answers go at once.
@@ -52,8 +66,13 @@ impl Hook {
     }
 
     /// What it was called with since it was asked.
-    pub(super) fn calls(&self) -> Vec<Value> {
+    pub(super) fn taken(&self) -> Vec<Call> {
         std::mem::take(&mut *self.state.calls.lock().expect("no panic"))
+    }
+
+    /// The same as JSON.
+    pub(super) fn calls(&self) -> Vec<Value> {
+        self.taken().iter().map(Call::json).collect()
     }
 
     /// Answers nothing until [`Hook::release`].
@@ -66,26 +85,32 @@ impl Hook {
         held.expect("it was held").close();
     }
 
-    /// Waits for the first call ever.
-    pub(super) async fn called(&self) {
+    /// Waits until it was called so often, ever.
+    pub(super) async fn called(&self, times: usize) {
         let mut count = self.state.count.subscribe();
-        let called = timeout(Duration::from_secs(30), count.wait_for(|count| *count > 0)).await;
+        let called = timeout(Duration::from_secs(60), count.wait_for(|count| *count >= times)).await;
         called.expect("it is called").expect("it lives");
     }
 }
 
 async fn answer(socket: TcpStream, state: Arc<State>) {
     let mut socket = BufReader::new(socket);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut signature) = (String::new(), 0, String::new());
     while socket.read_line(&mut line).await.is_ok_and(|read| read > 2) {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().expect("a length");
         }
+        if line.to_ascii_lowercase().starts_with("webhook-signature:") {
+            line.split_once(':').expect("a header").1.trim().clone_into(&mut signature);
+        }
         line.clear();
     }
     let mut body = vec![0; length];
-    socket.read_exact(&mut body).await.expect("a body");
-    state.calls.lock().expect("no panic").push(serde_json::from_slice(&body).expect("JSON"));
+    if length == 0 || socket.read_exact(&mut body).await.is_err() {
+        // Whoever called was killed.
+        return;
+    }
+    state.calls.lock().expect("no panic").push(Call { signature, body });
     let (status, body) = state.answers.lock().expect("no panic").pop_front().unwrap_or((500, String::new()));
     let held = state.held.lock().expect("no panic").clone();
     state.count.send_modify(|count| *count += 1);
