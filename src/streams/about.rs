@@ -70,7 +70,7 @@ pub(crate) async fn remove(
     path = "/v1/streams/{path}",
     operation_id = "stream_options",
     tag = "streams",
-    params(("path" = TopicName, Path, description = "The name; a `/` in it may be written as it is")),
+    params(("path" = String, Path, description = "Any path")),
     responses((status = 204, description = "The methods, in `Allow`"))
 )]
 pub(crate) async fn options() -> Response {

@@ -49,7 +49,14 @@ DELIBERATE = [
     ("of two times one comes first", ("view_usage",), "invalid_request", "to is before from"),
     ("a key's quotas have the form of a tenant's, and what is kept belongs to no key", ("create_key", "change_key"),
      "unprocessable", "is a tenant's"),
-    ("headers of a producer come together or not at all", ("publish_records",), "invalid_request", "come together"),
+    ("headers of a producer come together or not at all", ("publish_records", "append_to_stream"), "invalid_request", "come together"),
+    ("a live reader says where it begins", ("read_stream",), "invalid_request", "`offset` is missing"),
+    ("only a stream knows which offsets it has given", ("read_stream",), "invalid_request", "not one that this stream has given"),
+    ("only the topic knows that it is a stream, and of what", ("publish_records",), "unprocessable", "is a stream of"),
+    ("a time may be too short to be one", ("rotate_key",), "unprocessable", "is shorter than a millisecond"),
+    ("a stream ends by itself in one way", ("ensure_stream",), "invalid_request", "do not come together"),
+    ("only the stream knows its media type", ("append_to_stream",), "invalid_request", "JSON"),
+    ("an append has a body or closes", ("append_to_stream",), "invalid_request", "does not close the stream"),
     ("a publish has one way to be recognized", ("publish_records",), "invalid_request", "not by both"),
     ("headers of one record mean nothing for a batch", ("publish_records",), "unknown_field", "does not apply to a batch"),
 ]
@@ -87,6 +94,8 @@ def before_load_schema(context, raw_schema) -> None:
     del publish[NDJSON]["example"]
     # Any type is a payload, but those that mean a batch; they would be taken for it with any content.
     del publish["*/*"]
+    for method in "put", "post":
+        del raw_schema["paths"]["/v1/streams/{path}"][method]["requestBody"]["content"]["*/*"]
 
 
 @schemathesis.hook

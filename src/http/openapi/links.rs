@@ -13,6 +13,7 @@ use super::super::routes::ROUTES;
 const MAKERS: &[(&str, &str, &str)] = &[
     ("ensure_topic", "topic", "$response.body#/name"),
     ("publish_records", "topic", "$request.path.topic"),
+    ("ensure_stream", "path", "$request.path.path"),
     ("create_tenant", "tenant", "$response.body#/name"),
     ("create_key", "id", "$response.body#/id"),
     ("ensure_issuer", "name", "$response.body#/name"),
