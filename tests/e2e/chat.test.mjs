@@ -1,9 +1,12 @@
 // The chats of examples/chat in a real browser, while the page is loaded anew and the server crashes.
 //
-// A write without the numbers of a producer, or a reader that goes on from before what it has shown, shows words twice.
+// The first test fails when the application gives up on a request that Plinth does not answer; the second one when events are
+// passed on as they come.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -19,10 +22,10 @@ let browser;
 before(async () => (browser = await Browser.start()));
 after(() => browser.close());
 
-/** The example's own server, and its address. */
-async function startApplication(t, server) {
+/** The example's own server before a node with a key, and its address. */
+async function startApplication(t, node, key) {
   const others = Object.entries(process.env).filter(([name]) => !name.startsWith("PLINTH_"));
-  const own = { PORT: "0", WORDS: String(WORDS), PLINTH_URL: server.url, PLINTH_KEY: await server.makeKey(SCOPES) };
+  const own = { PORT: "0", WORDS: String(WORDS), PLINTH_URL: node, PLINTH_KEY: key };
   const child = spawn(process.execPath, [APPLICATION], {
     env: { ...Object.fromEntries(others), ...own },
     stdio: ["ignore", "pipe", "inherit"],
@@ -33,7 +36,7 @@ async function startApplication(t, server) {
     await ended;
   });
   const [url] = await once(createInterface({ input: child.stdout }), "line");
-  return { url, key: own.PLINTH_KEY };
+  return { url, key };
 }
 
 /** A page that must never ask another server than the application's, and never know the key. */
@@ -80,7 +83,8 @@ async function isWhole(page, conversation) {
 for (const kind of ["ai-sdk", "tanstack"]) {
   test(`an answer in the chat by ${kind} survives a reload of the page and a crash of the server`, LIMIT, async (t) => {
     const server = await Server.start(t);
-    const page = await openPage(t, await startApplication(t, server), kind);
+    const application = await startApplication(t, server.url, await server.makeKey(SCOPES));
+    const page = await openPage(t, application, kind);
     await ask(page, "what is durable");
     await inTheMiddle(page, 10);
     await page.reload();
@@ -98,3 +102,18 @@ for (const kind of ["ai-sdk", "tanstack"]) {
     await isWhole(page, [...first, "and what is not", answerTo("and what is not")]);
   });
 }
+
+test("what is passed on to a page ends behind a position, wherever the server broke off", LIMIT, async (t) => {
+  const step = (n) => `event: data\ndata:[{"n":${n}}]\n\nevent: control\ndata:{"streamNextOffset":"${n}"}\n\n`;
+  for (const cut of [0, 3, step(2).indexOf("event: control"), step(2).length - 1]) {
+    const node = createServer((_, response) => {
+      response.writeHead(200, { "Content-Type": "text/event-stream" });
+      response.write(step(1) + step(2).slice(0, cut), () => response.destroy());
+    });
+    await once(node.listen(0, "127.0.0.1"), "listening");
+    t.after(() => node.close());
+    const { url } = await startApplication(t, `http://127.0.0.1:${node.address().port}`, "a key");
+    const answer = await fetch(`${url}/tanstack/streams/${randomUUID()}?offset=-1&live=sse`);
+    assert.equal(await answer.text(), step(1), `${cut} bytes of the second step`);
+  }
+});
