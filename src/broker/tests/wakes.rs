@@ -311,7 +311,7 @@ async fn a_worker_claims_what_an_event_tells_of_and_gives_it_back() {
     assert_eq!(awake.claim("two").await.expect("the lease is over").wake.generation, 4);
 }
 
-// Fails without the lock by subscription, or when a claim does not look at who has it.
+// Fails without both the lock by subscription and the guard of its document; either alone holds it.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_claims_at_once_one_wins() {
     let awake = awake().await;
