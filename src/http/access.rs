@@ -16,6 +16,7 @@ use axum::response::Response;
 use super::error::ApiError;
 use super::extract::{Params, authenticate, bearer, no_credential, tenant_header, visit};
 use super::front::Front;
+use super::visit::Visit;
 use crate::auth::{Caller, Credential, Denied, Reconnect};
 
 /// The name of the cookie; the prefix makes browsers take it over TLS or from their own machine alone.
@@ -53,12 +54,13 @@ impl Access {
 /// `Unauthenticated` for neither and for a bad one, `InvalidRequest` for both.
 pub(crate) async fn of_stream(
     front: &Front,
+    visit: &Visit,
     parts: &Parts,
     params: &mut Params<'_>,
     again: bool,
 ) -> Result<Access, ApiError> {
     let access = by_one(front, parts, params, again).await?;
-    visit(parts)?.enter(&access.caller)?;
+    visit.enter(&access.caller)?;
     Ok(access)
 }
 

@@ -1,8 +1,8 @@
-//! What every request comes to: publishes, then the router for all else.
+//! What every request comes to: publishes, appends to streams and reads of them, then the router for all else.
 //!
-//! A publish is most of what a node does, and the router's boxes, maps and clones are a tenth of its cost. So a `POST` to
-//! the records of a topic is taken out before the router, to the same handler and through the same edge. Only where the
-//! name needs no decoding; the router knows the route too.
+//! These are most of what a node does, and the router's boxes, maps and clones are a tenth of their cost. So they are taken
+//! out before the router, to the same handlers and through the same edge. Only where the name needs no decoding; the router
+//! knows the routes too.
 
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +19,10 @@ use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use super::{publish, rate_limit};
 use crate::server::{Answer, Connection, ConnectionId, RequestBody};
+use crate::streams::{self, STREAM};
+
+/// Beneath it are no streams.
+const RESERVED: &str = "__ds";
 
 /// Answers all requests of a node.
 #[derive(Clone)]
@@ -41,61 +45,122 @@ impl Answer for Door {
         connection: ConnectionId,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
-        match records_of(&request) {
-            Some(_) => Either::Left(publish_directly(self.front.clone(), connection, request)),
+        match Direct::of(&request) {
+            Some(direct) => Either::Left(direct.answer(self.front.clone(), connection, request)),
             None => Either::Right(self.router.answer(connection, request)),
         }
     }
 }
 
-async fn publish_directly(front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
-    let id = RequestId::of(&front, request.headers());
-    let traced = Traced::begin(&front, &request, Some(RECORDS), &id);
-    let visit = Visit::new(Connection::of(connection, request.body()), id);
-    let edge = Edge::of(&request, visit.connection().address());
-    let page = Page::of(request.headers());
-    let answer = async {
-        check_host(&request)?;
-        let (parts, body) = request.into_parts();
-        let name = name_in(parts.uri.path()).unwrap_or_default();
-        publish::answer(&front, &visit, name, (&parts, body)).await
-    };
-    let mut response = around(answer).instrument(traced.span()).await;
-    rate_limit::tell(visit.account(), response.headers_mut());
-    look_for_quota(&front, visit.account(), &response);
-    page.tell(&front, visit.account(), response.headers_mut());
-    let mut response = edge.finish(&front, Some(RECORDS), visit.into_request_id(), response);
-    traced.end(&mut response);
-    response
+/// What passes the router by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direct {
+    Publish,
+    Append,
+    Read,
 }
 
-/// The topic, if the request is a publish and its name is spelled without percent.
-fn records_of<B>(request: &Request<B>) -> Option<&str> {
-    name_in(request.uri().path()).filter(|_| *request.method() == Method::POST)
-}
+impl Direct {
+    /// What `request` is, if its name is spelled without percent.
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        let path = request.uri().path();
+        let direct = match *request.method() {
+            Method::POST if path.starts_with("/v1/topics/") => Self::Publish,
+            Method::POST => Self::Append,
+            Method::GET => Self::Read,
+            _ => return None,
+        };
+        direct.name_in(path).map(|_| direct)
+    }
 
-fn name_in(path: &str) -> Option<&str> {
-    let name = path.strip_prefix("/v1/topics/")?.strip_suffix("/records")?;
-    (!name.is_empty() && !name.contains(['/', '%'])).then_some(name)
+    fn name_in(self, path: &str) -> Option<&str> {
+        let name = match self {
+            Self::Publish => {
+                let name = path.strip_prefix("/v1/topics/")?.strip_suffix("/records")?;
+                Some(name).filter(|name| !name.contains('/'))
+            }
+            Self::Append | Self::Read => {
+                let root = path.strip_prefix("/v1/stream")?;
+                let name = root.strip_prefix('s').unwrap_or(root).strip_prefix('/')?;
+                Some(name).filter(|name| !name.starts_with(RESERVED))
+            }
+        };
+        name.filter(|name| !name.is_empty() && !name.contains('%'))
+    }
+
+    fn route(self) -> &'static str {
+        match self {
+            Self::Publish => RECORDS,
+            Self::Append | Self::Read => STREAM,
+        }
+    }
+
+    async fn answer(self, front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
+        let id = RequestId::of(&front, request.headers());
+        let traced = Traced::begin(&front, &request, Some(self.route()), &id);
+        let visit = Visit::new(Connection::of(connection, request.body()), id);
+        let edge = Edge::of(&request, visit.connection().address());
+        let page = Page::of(request.headers());
+        let answer = async {
+            check_host(&request)?;
+            let (parts, body) = request.into_parts();
+            let name = self.name_in(parts.uri.path()).unwrap_or_default();
+            match self {
+                Self::Publish => publish::answer(&front, &visit, name, (&parts, body)).await,
+                Self::Append => streams::append(&front, &visit, name, (&parts, body)).await,
+                Self::Read => streams::read(&front, &visit, name, &parts).await,
+            }
+        };
+        let mut response = around(answer).instrument(traced.span()).await;
+        rate_limit::tell(visit.account(), response.headers_mut());
+        look_for_quota(&front, visit.account(), &response);
+        page.tell(&front, visit.account(), response.headers_mut());
+        let mut response = edge.finish(&front, Some(self.route()), visit.into_request_id(), response);
+        traced.end(&mut response);
+        response
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn way(method: Method, path: &'static str) -> Option<(Direct, String)> {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let direct = Direct::of(&request)?;
+        Some((direct, direct.name_in(request.uri().path()).unwrap().to_owned()))
+    }
+
     #[test]
     fn only_a_publish_to_a_plainly_spelled_topic_passes_the_router_by() {
-        let way = |method, path: &'static str| {
-            let request = Request::builder().method(method).uri(path).body(()).unwrap();
-            records_of(&request).map(str::to_owned)
-        };
-        assert_eq!(way(Method::POST, "/v1/topics/orders/records?partition=1").as_deref(), Some("orders"));
-        assert_eq!(way(Method::POST, "/v1/topics/a.b~c/records").as_deref(), Some("a.b~c"));
+        for (path, name) in [("/v1/topics/orders/records?partition=1", "orders"), ("/v1/topics/a.b~c/records", "a.b~c")]
+        {
+            assert_eq!(way(Method::POST, path), Some((Direct::Publish, name.to_owned())));
+        }
         for path in
             ["/v1/topics/a%2Fb/records", "/v1/topics//records", "/v1/topics/a/b/records", "/v1/topics/a/records/"]
         {
             assert_eq!(way(Method::POST, path), None, "{path}");
         }
         assert_eq!(way(Method::GET, "/v1/topics/orders/records"), None);
+    }
+
+    #[test]
+    fn appends_to_plainly_spelled_streams_and_reads_of_them_pass_the_router_by_and_what_is_reserved_does_not() {
+        for (path, name) in
+            [("/v1/streams/a/b?x=%2F", "a/b"), ("/v1/stream/a", "a"), ("/v1/stream/s", "s"), ("/v1/streams/a//", "a//")]
+        {
+            assert_eq!(way(Method::POST, path), Some((Direct::Append, name.to_owned())));
+            assert_eq!(way(Method::GET, path), Some((Direct::Read, name.to_owned())));
+            assert_eq!(way(Method::PUT, path), None);
+            assert_eq!(way(Method::HEAD, path), None);
+        }
+        for path in ["/v1/stream", "/v1/stream/", "/v1/streams/", "/v1/streamss/a", "/v1/streamsa", "/v1/stream/a%2Fb"]
+        {
+            assert_eq!(way(Method::GET, path), None, "{path}");
+        }
+        for path in ["/v1/stream/__ds", "/v1/streams/__ds/jwks.json"] {
+            assert_eq!(way(Method::POST, path), None, "{path}");
+        }
     }
 }

@@ -69,7 +69,7 @@ pub(super) async fn stream(State(front): State<Front>, request: Request) -> Resu
     let mut params = Params::parse(parts.uri.query());
     let media_type = negotiate(&parts.headers, &OFFERED);
     let again = matches!(media_type, Ok(MediaType::EventStream));
-    let access = match access::of_stream(&front, &parts, &mut params, again).await {
+    let access = match access::of_stream(&front, visit(&parts)?, &parts, &mut params, again).await {
         Err(refused) if again => return send_away(&front, refused),
         access => access?,
     };

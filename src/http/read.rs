@@ -86,7 +86,7 @@ pub(super) async fn read(State(front): State<Front>, Name(name): Name, request: 
     let mut params = Params::parse(parts.uri.query());
     let media_type = negotiate(&parts.headers, &OFFERED);
     let again = matches!(media_type, Ok(MediaType::EventStream));
-    let access = match access::of_stream(&front, &parts, &mut params, again).await {
+    let access = match access::of_stream(&front, visit(&parts)?, &parts, &mut params, again).await {
         Err(refused) if again => return live::send_away(&front, refused),
         access => access?,
     };

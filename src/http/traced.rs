@@ -13,6 +13,7 @@ use tracing::field::Empty;
 use super::front::Front;
 use super::routes::RECORDS;
 use super::visit::RequestId;
+use crate::streams::STREAM;
 use crate::telemetry::context::TraceContext;
 use crate::telemetry::traces::{self, REQUEST};
 
@@ -69,7 +70,7 @@ impl Traced {
 fn span(method: &Method, route: Option<&str>, id: &RequestId) -> Span {
     let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
     let method = if known.contains(method) { method.as_str() } else { "_OTHER" };
-    let publishes = method == Method::POST.as_str() && route == Some(RECORDS);
+    let publishes = method == Method::POST.as_str() && matches!(route, Some(RECORDS | STREAM));
     tracing::info_span!(
         target: TARGET,
         parent: None,

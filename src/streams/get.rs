@@ -10,11 +10,11 @@ use plinth_api::topics::TopicName;
 use super::{etag, fail, headers, poll, sse};
 use crate::auth::{Action, TopicRef};
 use crate::broker::{Error, GivenToken, StreamFrom, StreamPage};
-use crate::http::Front;
 use crate::http::access::of_stream;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, Params, visit};
 use crate::http::pieces::Pieces;
+use crate::http::{Front, Visit};
 use crate::telemetry::Transport;
 
 /// What is there stays so: a part of a stream that does not reach its end.
@@ -76,18 +76,24 @@ pub(super) struct Wanted {
 )]
 pub(crate) async fn get(State(front): State<Front>, Name(name): Name, request: Request) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
+    answer(&front, visit(&parts)?, &name, &parts).await
+}
+
+/// Reads the stream `name` as a request asks for it.
+pub(crate) async fn answer(front: &Front, visit: &Visit, name: &str, parts: &Parts) -> Result<Response, ApiError> {
     let mut params = Params::parse(parts.uri.query());
     let wanted = Wanted::take(&mut params);
     let events = wanted.as_ref().is_ok_and(|wanted| wanted.mode == Mode::Events);
-    let access = of_stream(&front, &parts, &mut params, events).await?;
-    let topic = access.caller.authorize(Action::Subscribe, &name)?;
+    let access = of_stream(front, visit, parts, &mut params, events).await?;
+    let topic = access.caller.authorize(Action::Subscribe, name)?;
     let wanted = wanted?;
+    // Those that wait are in boxes: every connection has room for what is answered directly.
     let answer = match wanted.mode {
-        Mode::Page => page(&front, &topic, wanted.from, &parts).await,
-        Mode::LongPoll => poll::answer(&front, &access.caller, &topic, &wanted).await,
+        Mode::Page => page(front, &topic, wanted.from, parts).await,
+        Mode::LongPoll => Box::pin(poll::answer(front, &access.caller, &topic, &wanted)).await,
         Mode::Events => {
-            let id = visit(&parts)?.request_id().clone();
-            sse::answer(&front, access, &topic, (wanted, id)).await
+            let id = visit.request_id().clone();
+            Box::pin(sse::answer(front, access, &topic, (wanted, id))).await
         }
     };
     answer.or_else(|failed| failed.answer())

@@ -19,8 +19,8 @@ mod put;
 mod sse;
 
 pub(crate) use about::{__path_head, __path_options, __path_remove, head, options, remove};
-pub(crate) use get::{__path_get, get};
-pub(crate) use post::{__path_post, post};
+pub(crate) use get::{__path_get, answer as read, get};
+pub(crate) use post::{__path_post, answer as append, post};
 pub(crate) use put::{__path_put, put};
 
 /// Where streams are, by the name that their documents and measurements use.
