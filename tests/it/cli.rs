@@ -430,6 +430,11 @@ async fn the_benchmark_runs_and_checks_what_it_measures() {
     let report = bench.json();
     assert_eq!(report["targets"].as_array().map(Vec::len), Some(28), "{report}");
     assert_eq!(report["fan_out"]["deliveries"], 100);
+    assert_eq!(report["streams"]["streams"], 20);
+    for measured in [&report["streams"]["appends_to_many"], &report["streams"]["reads"], &report["far"][0]["compared"]]
+    {
+        assert!(measured["ours"]["requests_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+    }
     let left = std::fs::read_dir(&results).expect("the directory is there").count();
     assert_eq!(left, 0, "the data of the run is left behind");
 }

@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Server {
     child: Child,
     /// Held open: a process whose stdout is closed could fail to write to it.
-    _stdout: Lines<BufReader<ChildStdout>>,
+    _stdout: Option<Lines<BufReader<ChildStdout>>>,
     /// Where it listens.
     pub(super) address: SocketAddr,
 }
@@ -28,12 +28,16 @@ pub(super) struct Server {
 impl Server {
     /// `plinth bench-baseline`.
     pub(super) async fn baseline() -> anyhow::Result<Self> {
-        Self::start(&mut command(&["bench-baseline"])?).await
+        Self::start(command(&std::env::current_exe()?).arg("bench-baseline")).await
     }
 
     /// `plinth serve` on `store`, with its cache in `dir`. All connections come from one address here.
-    pub(super) async fn node(dir: &Path, store: &str, root_key: &str) -> anyhow::Result<Self> {
-        Self::node_at(dir, (store, root_key), ("127.0.0.1:0", Duration::from_secs(1))).await
+    pub(super) async fn node(
+        dir: &Path,
+        (store, root_key): (&str, &str),
+        env: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        Self::node_at(dir, (store, root_key), ("127.0.0.1:0", Duration::from_secs(1)), env).await
     }
 
     /// The same at an address, with a drain time of whole seconds.
@@ -41,12 +45,41 @@ impl Server {
         dir: &Path,
         (store, root_key): (&str, &str),
         (address, drain): (&str, Duration),
+        env: impl IntoIterator<Item = (&'static str, String)>,
     ) -> anyhow::Result<Self> {
-        let mut command = command(&["serve", "--listen", address, "--log", "warn"])?;
+        let mut command = command(&std::env::current_exe()?);
+        command.args(["serve", "--listen", address, "--log", "warn"]).envs(env);
         command.arg("--drain-time").arg(format!("{}s", drain.as_secs()));
         command.args(["--max-connections-per-address", "20000", "--store", store]);
         command.arg("--cache-dir").arg(dir.join("cache")).env("PLINTH_ROOT_KEY", root_key);
         Self::start(&mut command).await
+    }
+
+    /// The server of the crate `durable-streams`, with its data in `dir`; it syncs what it acknowledges.
+    pub(super) async fn durable_streams(program: &Path, dir: &Path) -> anyhow::Result<Self> {
+        let mut command = command(program);
+        command.args(["--durability", "wal", "--port", &free_port()?.to_string(), "--data-dir"]).arg(dir);
+        Self::start(&mut command).await
+    }
+
+    /// `s2 lite` at a place in a bucket, with what the file `streams` names.
+    pub(super) async fn s2_lite(
+        program: &Path,
+        (bucket, path): (&str, &str),
+        streams: &Path,
+        env: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let mut command = command(program);
+        command.args(["lite", "--no-dashboard", "--bucket", bucket, "--path", path, "--port", &port.to_string()]);
+        command.arg("--init-file").arg(streams).env("RUST_LOG", "error").envs(env).stdout(Stdio::null());
+        let mut child = command.stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        tokio::select! {
+            listens = tokio::time::timeout(START_TIMEOUT, accepts(address)) => listens.context("no start in time")?,
+            ended = child.wait() => anyhow::bail!("it ended before it listened, with {}", ended?),
+        }
+        Ok(Self { child, _stdout: None, address })
     }
 
     async fn start(command: &mut Command) -> anyhow::Result<Self> {
@@ -54,7 +87,7 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
         let address =
             tokio::time::timeout(START_TIMEOUT, listening(&mut stdout)).await.context("no start in time")??;
-        Ok(Self { child, _stdout: stdout, address })
+        Ok(Self { child, _stdout: Some(stdout), address })
     }
 
     /// The most memory that it has held, in bytes; `None` where the system does not say.
@@ -91,14 +124,29 @@ impl Server {
     }
 }
 
-/// This binary without the settings of its caller.
-fn command(arguments: &[&str]) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// A program without the settings of its caller.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PLINTH_")) {
         command.env_remove(name);
     }
-    command.args(arguments);
-    Ok(command)
+    command
+}
+
+/// A port that nobody has at the moment.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Returns when somebody listens at `address`.
+async fn accepts(address: SocketAddr) {
+    let mut tries = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tries.tick().await;
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            return;
+        }
+    }
 }
 
 async fn listening(stdout: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<SocketAddr> {

@@ -57,7 +57,7 @@ pub(super) async fn run(dir: &Path, way: Way, followers: usize) -> anyhow::Resul
     let drained = begin.elapsed();
     // Before it listens: whoever follows from here on follows the next start, and will be told nothing.
     let again = *common.again.get_or_init(Instant::now);
-    let server = Server::node_at(dir, (&store, &root_key), (&address.to_string(), DRAIN)).await?;
+    let server = Server::node_at(dir, (&store, &root_key), (&address.to_string(), DRAIN), []).await?;
     let mut back = Vec::with_capacity(followers);
     let all = async {
         while let Some(client) = clients.join_next().await {

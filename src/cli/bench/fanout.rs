@@ -10,8 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use super::node::Node;
-use super::wire::{Pieces, Wire, number_after};
+use super::wire::{Pieces, Target, Wire, number_after};
 
 /// Followers that connect at the same time.
 const CONNECTING_MAX: usize = 64;
@@ -19,6 +18,8 @@ const CONNECTING_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of an event that has not ended.
 const EVENT_BYTES_MAX: usize = 1 << 20;
+/// What is before the number of a record.
+const SEQ: &[u8] = b"\"seq\":";
 
 /// What the followers saw; each saw every record once and in order.
 pub(super) struct FanOut {
@@ -26,21 +27,19 @@ pub(super) struct FanOut {
     pub(super) deliveries: u64,
 }
 
-/// `records` records, `rate` of them per second, to `followers` followers.
+/// `records` records, `rate` of them per second, published at one path to `followers` followers of another one.
 pub(super) async fn run(
-    node: &Node,
-    topic: &str,
+    target: &Target,
+    (follow_at, publish_at): &(String, String),
     followers: usize,
     (records, rate): (u64, u32),
 ) -> anyhow::Result<FanOut> {
-    let path = node.topic(topic).await?;
     let epoch = Instant::now();
     let gate = Arc::new(Semaphore::new(CONNECTING_MAX));
     let ready = Arc::new(Semaphore::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..followers {
-        let (target, path, gate, ready) =
-            (node.target.clone(), format!("{path}?from=latest"), gate.clone(), ready.clone());
+        let (target, path, gate, ready) = (target.clone(), follow_at.clone(), gate.clone(), ready.clone());
         tasks.spawn(async move {
             let permit = gate.acquire().await?;
             let mut pieces = Wire::connect(&target).await?.stream(&path, "text/event-stream").await?;
@@ -52,7 +51,7 @@ pub(super) async fn run(
         });
     }
     all_ready(&ready, followers, &mut tasks).await?;
-    publish(node, &path, (records, rate), epoch).await?;
+    publish(target, publish_at, (records, rate), epoch).await?;
     let mut sum = FanOut { latency_us: Histogram::new_with_bounds(1, 120_000_000, 3)?, deliveries: 0 };
     while let Some(seen) = timeout(PATIENCE, tasks.join_next()).await.context("followers wait in vain for a record")? {
         sum.latency_us.add(seen??)?;
@@ -78,14 +77,14 @@ async fn all_ready(
     Ok(())
 }
 
-async fn publish(node: &Node, path: &str, (records, rate): (u64, u32), epoch: Instant) -> anyhow::Result<()> {
-    let mut wire = Wire::connect(&node.target).await?;
+async fn publish(target: &Target, path: &str, (records, rate): (u64, u32), epoch: Instant) -> anyhow::Result<()> {
+    let mut wire = Wire::connect(target).await?;
     let mut ticks = interval(Duration::from_secs(1) / rate);
     for seq in 0..records {
         ticks.tick().await;
         let body = format!("{{\"seq\":{seq},\"sent_us\":{},\"pad\":\"{}\"}}", micros(epoch), "x".repeat(200));
         let answer = wire.post(path, "application/json", Bytes::from(body)).await?;
-        anyhow::ensure!(answer.status == 201, "record {seq} is answered {}", answer.status);
+        anyhow::ensure!(matches!(answer.status, 201 | 204), "record {seq} is answered {}", answer.status);
     }
     Ok(())
 }
@@ -96,8 +95,11 @@ async fn follow(mut pieces: Pieces, first: Bytes, records: u64, epoch: Instant) 
     let mut expected = 0;
     loop {
         while let Some(end) = memchr::memmem::find(&rest, b"\n\n") {
-            if let Some(seq) = number_after(&rest[..end], b"\"seq\":") {
-                let sent = number_after(&rest[..end], b"\"sent_us\":").context("a record without a time")?;
+            // Of a stream an event may hold several.
+            for at in memchr::memmem::find_iter(&rest[..end], SEQ) {
+                let record = &rest[at..end];
+                let (seq, sent) = (number_after(record, SEQ), number_after(record, b"\"sent_us\":"));
+                let (seq, sent) = seq.zip(sent).context("a record without a number or a time")?;
                 anyhow::ensure!(seq == expected, "a follower saw record {seq} when {expected} was next");
                 latency.saturating_record(micros(epoch).saturating_sub(sent).max(1));
                 expected += 1;

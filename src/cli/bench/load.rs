@@ -103,7 +103,7 @@ impl Shot {
         let path = &self.paths[usize::try_from(number).unwrap_or(0) % self.paths.len()];
         let answer = wire.send(self.method, path, (self.content_type, self.body.clone())).await?;
         match answer.status {
-            200 | 201 if self.records == 0 => Ok(Answer::Stored(None)),
+            200 | 201 | 204 if self.records == 0 => Ok(Answer::Stored(None)),
             200 | 201 => {
                 let offset = number_after(&answer.body, b"\"offset\":").context("a receipt without an offset")?;
                 Ok(Answer::Stored(Some(offset)))

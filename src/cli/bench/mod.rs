@@ -11,6 +11,7 @@ mod child;
 mod disk;
 mod drain;
 mod fanout;
+mod far;
 mod idle;
 mod load;
 mod neighbour;
@@ -19,7 +20,9 @@ mod overload;
 mod remote;
 mod report;
 mod rush;
+mod scratch;
 mod soak;
+mod streams;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +39,8 @@ use self::idle::Way;
 use self::load::{Shot, Until, check_offsets, closed_loop, open_loop};
 use self::node::Node;
 use self::report::{Cost, Delivery, Disk, Latency, Machine, Rate, Report, Throughput, Topics, round};
+use self::scratch::Scratch;
+use self::streams::Peers;
 use self::wire::Target;
 use super::{Usage, output};
 
@@ -47,6 +52,8 @@ const BATCHED_BYTES: usize = 1000;
 const BATCH_RECORDS: u64 = 100;
 /// Connections of the batch run.
 const BATCH_CONNECTIONS: usize = 32;
+/// How long it may take to make what is measured.
+const CREATION_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -68,6 +75,8 @@ pub(super) struct Args {
     /// Only these parts, with the yardsticks that they are compared with
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<Part>,
+    #[command(flatten)]
+    peers: Peers,
     /// With `--only soak`: how long
     #[arg(long, value_name = "MINUTES", default_value_t = 10)]
     soak_minutes: u64,
@@ -99,6 +108,8 @@ enum Part {
     Quotas,
     /// Five times what the node can do
     Overload,
+    /// Streams, beside other servers of them where --peer-durable-streams and --peer-s2 name some
+    Streams,
     /// A large log and minutes of full load: whether anything grows. Only when it is named; takes a large disk
     Soak,
 }
@@ -120,6 +131,11 @@ struct Size {
     /// Rounds of the comparison with quotas, whose difference is small beside what a disk's speed changes by in seconds.
     rounds: usize,
     storm: Duration,
+    /// Streams that are appended to at the same time.
+    streams: usize,
+    tail_records: u64,
+    /// Connections to a node whose store is far away.
+    far_connections: &'static [usize],
 }
 
 const FULL: Size = Size {
@@ -137,6 +153,9 @@ const FULL: Size = Size {
     idle: 15_000,
     rounds: 25,
     storm: Duration::from_secs(60),
+    streams: 1000,
+    tail_records: 300,
+    far_connections: &[100, 1000],
 };
 
 const QUICK: Size = Size {
@@ -154,6 +173,9 @@ const QUICK: Size = Size {
     idle: 20,
     rounds: 1,
     storm: Duration::from_secs(1),
+    streams: 20,
+    tail_records: 5,
+    far_connections: &[8],
 };
 
 /// What is measured.
@@ -163,6 +185,7 @@ struct Plan {
     only: Vec<Part>,
     /// Its log in GB, and its minutes.
     soak: (u64, u64),
+    peers: Peers,
 }
 
 impl Plan {
@@ -194,8 +217,8 @@ impl Plan {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     super::limits::raise_open_files();
-    let plan =
-        Plan { size: if args.quick { QUICK } else { FULL }, only: args.only, soak: (args.soak_log, args.soak_minutes) };
+    let (size, soak) = (if args.quick { QUICK } else { FULL }, (args.soak_log, args.soak_minutes));
+    let plan = Plan { size, only: args.only, soak, peers: args.peers };
     let dir = Scratch::make(&args.dir)?;
     let mut report = Report {
         date: date()?,
@@ -223,6 +246,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         neighbour: None,
         quota_cost: None,
         overload: None,
+        streams: None,
+        far: Vec::new(),
         memory_peak_bytes: None,
         targets: Vec::new(),
     };
@@ -271,6 +296,11 @@ async fn own_node(dir: &Path, plan: &Plan, report: &mut Report) -> anyhow::Resul
     if plan.has(Part::Overload) {
         report.overload = Some(overload::run(&dir.join("overload"), &plan.size, single()).await?);
     }
+    if plan.has(Part::Streams) {
+        let (dir, peer) = (dir.join("streams"), plan.peers.durable_streams.as_deref());
+        report.streams = Some(streams::run(&dir, peer, &plan.size).await?);
+        report.far = far::run(&dir.join("far"), &plan.peers, &plan.size).await?;
+    }
     if plan.has(Part::Soak) {
         report.soak = Some(soak::run(&dir.join("soak"), plan.soak.0, plan.soak.1).await?);
     }
@@ -303,7 +333,7 @@ async fn topics(node: &Node, run: &str, size: &Size, report: &mut Report) -> any
 async fn creation(target: &Target, paths: &Arc<[String]>, connections: usize) -> anyhow::Result<load::Load> {
     let body = Bytes::from_static(b"{}");
     let shot = Shot { method: "PUT", paths: paths.clone(), content_type: "application/json", body, records: 0 };
-    let until = Until { time: Duration::from_secs(600), requests: paths.len() as u64 };
+    let until = Until { time: CREATION_MAX, requests: paths.len() as u64 };
     let load = closed_loop(target, &shot, connections, until).await?;
     let made = usize::try_from(load.acknowledged)?;
     anyhow::ensure!(made == paths.len(), "{made} of {} topics were made", paths.len());
@@ -326,7 +356,7 @@ async fn baseline(size: &Size) -> anyhow::Result<Rate> {
     let connections = size.connections.iter().copied().max().unwrap_or(1);
     output::say(&format!("bare handler: {connections} connections"));
     let server = Server::baseline().await?;
-    let target = Target { address: server.address, key: None };
+    let target = Target { address: server.address, key: None, header: None };
     let shot = Shot::publish("/".to_owned(), "application/octet-stream", single(), 0);
     closed_loop(&target, &shot, connections, until(size.warm_up)).await?;
     let load = closed_loop(&target, &shot, connections, until(size.time)).await?;
@@ -396,7 +426,9 @@ async fn fan_out(node: &Node, run: &str, size: &Size, report: &mut Report) -> an
     let (records, rate) = (size.fan_out_records, size.fan_out_rate);
     output::say(&format!("fan-out: {} followers, {records} records, {rate} per second", size.followers));
     let name = format!("{run}-fan-out");
-    let seen = fanout::run(node, &name, size.followers, (records, rate)).await?;
+    let path = node.topic(&name).await?;
+    let ways = (format!("{path}?from=latest"), path);
+    let seen = fanout::run(&node.target, &ways, size.followers, (records, rate)).await?;
     let ms = |quantile: f64| seen.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
     report.fan_out = Some(Delivery {
         followers: size.followers,
@@ -436,29 +468,6 @@ fn batch() -> Bytes {
         body.push_str(&format!("\"{}\"\n", &hex[..BATCHED_BYTES - 2]));
     }
     Bytes::from(body)
-}
-
-/// A directory that is removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(within: &Path) -> anyhow::Result<Self> {
-        let path = std::path::absolute(within)?.join(format!("run-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            output::say(&format!("{} is left behind: {error}", self.0.display()));
-        }
-    }
 }
 
 fn date() -> anyhow::Result<String> {

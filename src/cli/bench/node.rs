@@ -38,8 +38,17 @@ pub(super) struct StoreCalls {
 
 /// A node of our own on `store`, with its cache in `dir`.
 pub(super) async fn own(dir: &Path, store: &str) -> anyhow::Result<(Server, Node)> {
+    own_with(dir, store, []).await
+}
+
+/// The same with variables in its environment.
+pub(super) async fn own_with(
+    dir: &Path,
+    store: &str,
+    env: impl IntoIterator<Item = (&'static str, String)>,
+) -> anyhow::Result<(Server, Node)> {
     let root_key = root_key();
-    let server = Server::node(dir, store, &root_key).await?;
+    let server = Server::node(dir, (store, &root_key), env).await?;
     let node = Node::of(&server, &root_key).await?;
     Ok((server, node))
 }
@@ -47,7 +56,7 @@ pub(super) async fn own(dir: &Path, store: &str) -> anyhow::Result<(Server, Node
 /// The same with a drain time, and the root key to start it again with.
 pub(super) async fn own_draining(dir: &Path, store: &str, drain: Duration) -> anyhow::Result<(Server, Node, String)> {
     let root_key = root_key();
-    let server = Server::node_at(dir, (store, &root_key), ("127.0.0.1:0", drain)).await?;
+    let server = Server::node_at(dir, (store, &root_key), ("127.0.0.1:0", drain), []).await?;
     let node = Node::of(&server, &root_key).await?;
     Ok((server, node, root_key))
 }
@@ -64,7 +73,7 @@ impl Node {
         let address = tokio::net::lookup_host((host, port)).await?.next().context("the host has no address")?;
         anyhow::ensure!(address.ip().is_loopback(), "bench loads only nodes of this machine, {address} is not");
         let client = client(url, key, None)?;
-        let target = Target { address, key: Some(key.to_owned()) };
+        let target = Target { address, key: Some(key.to_owned()), header: None };
         Ok(Self { operator: client.clone(), client, root: None, target })
     }
 

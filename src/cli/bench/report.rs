@@ -1,7 +1,10 @@
 //! The result of a run: what was measured, on what, and how it compares with the aims.
 
+mod streams;
+
 use serde::Serialize;
 
+pub(super) use self::streams::{Compared, Far, Streams, TailTime, Tails, TurnRate};
 use super::load::Load;
 use crate::cli::prices;
 
@@ -33,6 +36,8 @@ pub(super) struct Report {
     pub(super) neighbour: Option<Neighbour>,
     pub(super) quota_cost: Option<QuotaCost>,
     pub(super) overload: Option<Overload>,
+    pub(super) streams: Option<Streams>,
+    pub(super) far: Vec<Far>,
     pub(super) memory_peak_bytes: Option<u64>,
     pub(super) targets: Vec<Aim>,
 }
@@ -312,6 +317,7 @@ impl Report {
         self.judge_stores();
         self.judge_soak();
         self.judge_tenants();
+        self.judge_streams();
         if let Some(rate) = self.topics.as_ref().map(|topics| topics.topics_per_second) {
             self.aim("topics made per second", rate, ">= 5000", rate >= 5000.0);
         }

@@ -27,6 +27,8 @@ type Driver = Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
 pub(super) struct Target {
     pub(super) address: SocketAddr,
     pub(super) key: Option<String>,
+    /// What else each request has.
+    pub(super) header: Option<(&'static str, &'static str)>,
 }
 
 /// An open connection.
@@ -40,6 +42,13 @@ pub(super) struct Wire {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Bytes,
+    headers: HeaderMap,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 impl Wire {
@@ -67,7 +76,7 @@ impl Wire {
         let exchange = async {
             let (head, body) = sender.send_request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok(Answer { status: head.status.as_u16(), body })
+            Ok(Answer { status: head.status.as_u16(), body, headers: head.headers })
         };
         let both = async {
             tokio::select! {
@@ -98,6 +107,10 @@ impl Wire {
 
     fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
         let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
+        let request = match self.target.header {
+            Some((name, value)) => request.header(name, value),
+            None => request,
+        };
         match &self.target.key {
             Some(key) => request.header("authorization", format!("Bearer {key}")),
             None => request,
