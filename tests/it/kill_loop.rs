@@ -7,6 +7,9 @@
 //!
 //! The topics have all three durability classes: what was acknowledged in a weaker one may be lost, and is told as a gap then.
 //!
+//! Beside them streams are written by the protocol of Durable Streams (`kill_loop/streams.rs`): nothing of an append is there without the
+//! rest of it, and what is closed stays so.
+//!
 //! `PLINTH_KILLS` sets the number of kills (20 when it is not set), `PLINTH_TEST_SEED` repeats the choices of a run.
 //!
 //! Each of these changes to the code makes it fail: an answer before the PUT of the slot is confirmed (lost);
@@ -18,6 +21,7 @@
 
 mod driver;
 mod shown;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -83,11 +87,7 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     let mut server = Server::start_with(disk.options()).await;
     // On a disk that fails `local` promises nothing.
     let topics = if disk.keeps_files() { &TOPICS[..] } else { &TOPICS[..2] };
-    for (topic, partitions, class) in topics {
-        let made = json!({"partitions": partitions, "durability": class});
-        let made = answer(server.client().put(&format!("/v1/topics/{topic}")).json(&made)).await;
-        assert_eq!(made.status, 201, "{}", made.text());
-    }
+    make_topics(&server.client(), topics).await;
     let (address, address_of) = watch::channel(Some(server.url().to_owned()));
     let (stage, stage_of) = watch::channel(Stage::Publish);
     let (acknowledged, _) = watch::channel(0);
@@ -107,6 +107,7 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     for producer in 0..PRODUCERS {
         producers.spawn(Driver::new(run.clone(), producer).produce());
     }
+    let writers = streams::begin(&run);
     let mut followers = JoinSet::new();
     for (topic, partitions, _) in topics {
         followers.spawn(run.clone().follow(topic, *partitions, Transport::Sse));
@@ -132,17 +133,27 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     run.some_progress(50).await;
     stage.send_replace(Stage::Settle(BTreeMap::new()));
     within("the end of the producers", producers.join_all()).await;
+    let streams = within("the end of the writers of streams", writers.join_all()).await.concat();
     server.kill9().await;
     disk.mend().await;
     address.send_replace(None);
     run.history.log(Event::Died { wiped: true });
     server.restart(true).await;
     let tails = run.view(&server.client()).await;
+    streams::view(&run, &server.client(), &streams).await;
     stage.send_replace(Stage::Settle(tails));
     address.send_replace(Some(server.url().to_owned()));
     within("the followers' last records", followers.join_all()).await;
     run.view(&server.client()).await;
     judge(&run);
+}
+
+async fn make_topics(client: &Client, topics: &[(&str, u32, Class)]) {
+    for (topic, partitions, class) in topics {
+        let made = json!({"partitions": partitions, "durability": class});
+        let made = answer(client.put(&format!("/v1/topics/{topic}")).json(&made)).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
 }
 
 pub(crate) fn number(name: &str) -> Option<u64> {
