@@ -13,7 +13,9 @@ export function show(messages, status) {
   document.querySelector("#status").textContent = status;
 }
 
+/** From now on questions can be asked. */
 export function onQuestion(ask) {
+  document.querySelector("input").disabled = false;
   document.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
     ask(new FormData(event.target).get("question"));

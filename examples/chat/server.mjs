@@ -20,7 +20,7 @@ const page = (kind) => `<!doctype html>
     input { font: inherit; width: 100%; box-sizing: border-box; padding: 0.5rem; }
   </style>
   <div id="messages"></div>
-  <form><input name="question" aria-label="Question" placeholder="Ask something, then reload" autocomplete="off" required></form>
+  <form><input name="question" aria-label="Question" placeholder="Ask something, then reload" autocomplete="off" required disabled></form>
   <p id="status"></p>
   <script type="module" src="page.js"></script>
 </html>`;
