@@ -185,6 +185,7 @@ const GAPS: u8 = 17;
 const CLEANUP: u8 = 18;
 const CLEAN: u8 = 19;
 const STREAM: u8 = 20;
+const FORK: u8 = 21;
 
 /// The local key under which the state store keeps how far it has applied the log.
 pub(crate) fn position_key() -> Bytes {
@@ -346,6 +347,11 @@ pub(crate) fn stream_key(partition: Partition) -> Bytes {
     partition_bytes(STREAM, partition, 0).freeze()
 }
 
+/// What a partition shares with forks, and with what it is a fork of.
+pub(crate) fn fork_key(partition: Partition) -> Bytes {
+    partition_bytes(FORK, partition, 0).freeze()
+}
+
 /// A producer, in the bucket of its last batch.
 pub(crate) fn producer_key(partition: Partition, bucket: u32, id: &[u8]) -> Bytes {
     let mut out = partition_bytes(PRODUCER, partition, 4 + id.len());
@@ -400,16 +406,22 @@ pub(crate) fn reserved_partition(mut key: &[u8]) -> Option<Partition> {
 }
 
 /// The key ranges of all that is kept per partition of `topic`.
-pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 8] {
-    let range = |kind: u8| {
-        let mut from = BytesMut::with_capacity(17);
-        from.put_u8(kind);
-        from.put_slice(&topic.0.to_bytes());
-        let mut to = from.clone();
-        to.put_slice(&[0xff; 13]);
-        (from.freeze(), to.freeze())
-    };
-    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS, CLEAN, STREAM].map(range)
+pub(crate) fn topic_ranges(topic: TopicId) -> [(Bytes, Bytes); 9] {
+    [PARTITION, INDEX, TERMS, PRODUCER, IDEMPOTENCY, GAPS, CLEAN, STREAM, FORK].map(|kind| topic_range(kind, topic))
+}
+
+/// The key ranges of what is kept per partition of `topic` and no fork needs.
+pub(crate) fn unshared_ranges(topic: TopicId) -> [(Bytes, Bytes); 5] {
+    [TERMS, PRODUCER, IDEMPOTENCY, CLEAN, STREAM].map(|kind| topic_range(kind, topic))
+}
+
+fn topic_range(kind: u8, topic: TopicId) -> (Bytes, Bytes) {
+    let mut from = BytesMut::with_capacity(17);
+    from.put_u8(kind);
+    from.put_slice(&topic.0.to_bytes());
+    let mut to = from.clone();
+    to.put_slice(&[0xff; 13]);
+    (from.freeze(), to.freeze())
 }
 
 /// What a row is, for people.
@@ -426,6 +438,7 @@ pub(crate) fn row_name(key: &[u8]) -> String {
         Some(&CLEANUP) => retention_topic(key).map(|topic| format!("cleanup of topic {topic}")),
         Some(&CLEAN) => of_partition("cleaning"),
         Some(&STREAM) => of_partition("stream"),
+        Some(&FORK) => of_partition("forks"),
         Some(_) | None => None,
     };
     named.unwrap_or_else(|| format!("row of the unknown kind {:?}", key.first()))
@@ -446,7 +459,7 @@ pub(crate) fn topic_of(key: &[u8]) -> Option<TopicId> {
 pub(crate) fn shard_of(key: &[u8], shards: u16) -> Option<ShardId> {
     match *key.first()? {
         DOCUMENT | TOPIC | RETENTION | CLEANUP => Some(crate::shard::claim::CATALOG_SHARD),
-        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS | CLEAN | STREAM => {
+        PARTITION | INDEX | TERMS | PRODUCER | IDEMPOTENCY | GAPS | CLEAN | STREAM | FORK => {
             Some(partition_of(key)?.shard(shards))
         }
         _ => None,

@@ -5,6 +5,7 @@
 
 mod append;
 mod cleanup;
+mod fork;
 mod reading;
 mod stream;
 #[cfg(feature = "testing")]
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use ulid::Ulid;
 
 pub use self::append::Placed;
+pub use self::fork::Sub;
 pub use self::reading::TopicBounds;
 pub use self::stream::Stepped;
 use crate::ahead::ReadAhead;
@@ -43,6 +45,7 @@ use crate::segment::compaction::{self, Compactor};
 use crate::segment::read::SegmentCache;
 pub use crate::shard::changes::{Change, DocOp, Guard, TopicOp};
 use crate::shard::checkpoint::{Checkpointer, Checkpoints};
+pub use crate::shard::fork::{FORK_DEPTH_MAX, ForkPoint};
 use crate::shard::sweep::{self, Sweeper};
 use crate::shard::takeover::{Plan, Starter};
 use crate::state::StateStore;
@@ -373,15 +376,6 @@ impl Log {
     pub fn bounds(&self, partition: Partition) -> Result<Bounds> {
         let (row, tail, closed) = self.inner.writer.seen(partition)?;
         Ok(Bounds { start: row.start, tail, bytes: row.bytes, last_timestamp: row.last_timestamp, closed })
-    }
-
-    /// The first offset whose record is not older than `at`, or the tail. Cancel safe.
-    ///
-    /// # Errors
-    /// As [`Log::read`].
-    pub async fn offset_at(&self, partition: Partition, at: Timestamp) -> Result<Offset> {
-        let (committed, tail) = self.inner.writer.bounds(partition)?;
-        self.inner.reader.offset_at(partition, (&committed, tail), at).await
     }
 
     /// Something that tells when partitions move.

@@ -10,6 +10,7 @@
 //!
 //! A first header with an empty name is the record's time to live (`record/ttl.rs`).
 
+mod cut;
 mod retain;
 mod ttl;
 

@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
 use crate::layout;
 use crate::log::LogOptions;
+use crate::shard::fork::fork_row;
 use crate::shard::index::{last_run, last_where, run_at};
 use crate::shard::machine::{partition_row, topic_row};
 use crate::shard::rows::{PartitionRow, RetentionRow, Row};
@@ -92,7 +93,12 @@ impl Keeper {
             match self.turn(from).await {
                 Ok(next) => from = next,
                 // What is due stays due; the next turn looks at the same partitions again.
-                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Busy | Kind::Fenced | Kind::Closed) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        Kind::Unavailable | Kind::Busy | Kind::Conflict | Kind::Fenced | Kind::Closed
+                    ) =>
+                {
                     tracing::debug!(%error, "retention waits");
                 }
                 Err(error) => tracing::warn!(%error, "retention failed, it is tried again"),
@@ -149,6 +155,8 @@ fn due(
 ) -> Result<Option<Offset>> {
     let Some(row) = partition_row(state, partition)? else { return Ok(None) };
     match start_of(state, partition, &row, retention, now) {
+        // What forks share stays for as long as there are any.
+        Ok(start) if start > row.start && fork_row(state, partition)?.forks > 0 => Ok(None),
         Ok(start) => Ok((start > row.start).then_some(start)),
         // Trimmed or deleted meanwhile: the next turn finds it in order.
         Err(error) if error.kind() == Kind::Corrupt && partition_row(state, partition)? != Some(row) => Ok(None),

@@ -12,10 +12,11 @@ use crate::inspect::scratch::{Scratch, ScratchState};
 use crate::layout;
 use crate::log::{Bounds, TopicBounds};
 use crate::metrics::{Health, StorageMetrics};
+use crate::shard::fork::only_partition;
 use crate::shard::rows::{Row, TopicRow};
 use crate::shard::stream::stream_row;
 use crate::shard::takeover::{Plan, ShardPlan, Starter};
-use crate::shard::{clean, machine};
+use crate::shard::{clean, gaps, machine};
 use crate::store::ObjectStores;
 use crate::wal::fence::{self, CheckpointRef};
 
@@ -140,7 +141,10 @@ impl State {
     pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
         let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
         let partitions = all.collect::<Result<Vec<_>>>()?;
-        let missing = clean::missing(&*self.state, topic, &partitions)?;
+        let mut missing = clean::missing(&*self.state, topic, &partitions)?;
+        if let [bounds] = &partitions[..] {
+            missing += gaps::missing_inherited(&*self.state, only_partition(topic), bounds.start)?;
+        }
         Ok(TopicBounds { partitions, missing })
     }
 

@@ -1,16 +1,15 @@
-//! The part of the façade that appends: in a durability class, with terms; and what a loss leaves, the gaps (ADR 18).
+//! The part of the façade that appends: in a durability class, with terms.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use super::{Appended, Log, LogOptions};
-use crate::durability::{Durability, Gap};
+use crate::durability::Durability;
 use crate::error::Result;
-use crate::ids::{ClusterId, Epoch, Offset, Partition, SessionId};
+use crate::ids::{ClusterId, Epoch, Partition, SessionId};
 use crate::record::Batch;
 use crate::shard::changes::Receipt;
-use crate::shard::gaps;
 use crate::spans;
 use crate::terms::Terms;
 use crate::wal::buffer::early::{Ack, At, Want};
@@ -96,22 +95,6 @@ impl Log {
             Durability::Memory | Durability::Object => true,
             Durability::Local => self.inner.writer.journal().is_some_and(|journal| journal.is_usable()),
         }
-    }
-
-    /// The gap in which an offset lies.
-    ///
-    /// # Errors
-    /// `Corrupt` when the local state is broken.
-    pub fn gap_at(&self, partition: Partition, offset: Offset) -> Result<Option<Gap>> {
-        gaps::covering(&*self.inner.state, partition, offset)
-    }
-
-    /// The gaps of a partition that end above `from`, ascending.
-    ///
-    /// # Errors
-    /// `Corrupt` when the local state is broken.
-    pub fn gaps(&self, partition: Partition, from: Offset) -> Result<Vec<Gap>> {
-        gaps::after(&*self.inner.state, partition, from)
     }
 
     /// Begins the journal of this session. Without one, records of the class `local` wait until they are stored.

@@ -1,26 +1,11 @@
 //! The part of the façade that knows of records that a cleaning by key took away (ADR 20).
 
 use super::Log;
-use crate::durability::{Gap, GapReason};
 use crate::error::Result;
 use crate::ids::{Offset, Partition};
-use crate::shard::{clean, gaps};
+use crate::shard::clean;
 
 impl Log {
-    /// Why offsets that a read passed over, from `from` on and all below `to`, name no record: the first of the gaps that they
-    /// make up.
-    ///
-    /// # Errors
-    /// `Corrupt` when the local state is broken.
-    pub fn passed(&self, partition: Partition, from: Offset, to: Offset) -> Result<Gap> {
-        let state = &*self.inner.state;
-        if let Some(gap) = gaps::covering(state, partition, from)? {
-            return Ok(Gap { from, to: gap.to.min(to), ..gap });
-        }
-        let lost = gaps::first_within(state, partition, from, to)?;
-        Ok(Gap { from, to: lost.map_or(to, |gap| gap.from), reason: GapReason::Compacted })
-    }
-
     /// How many offsets of a partition from its start on name no record. A run that the start is in counts whole where it was
     /// cleaned.
     ///
@@ -28,7 +13,7 @@ impl Log {
     /// `NotFound` when there is no such partition, `Corrupt` when the local state is broken.
     pub fn missing(&self, partition: Partition) -> Result<u64> {
         let (row, _) = self.inner.writer.bounds(partition)?;
-        let gaps = gaps::after(&*self.inner.state, partition, row.start)?.into_iter();
+        let gaps = self.gaps(partition, row.start)?.into_iter();
         let gaps: u64 = gaps.map(|gap| gap.to.0 - gap.from.max(row.start).0).sum();
         Ok(gaps + clean::holes(&*self.inner.state, partition)?)
     }
@@ -44,7 +29,7 @@ impl Log {
         let cleaned = clean::runs_with_holes(state, partition, &row)?;
         let end = cleaned.last().map_or(row.start, |(base, row)| base.plus(row.count)).max(row.start);
         let mut from = tail.0.saturating_sub(count);
-        for gap in gaps::after(state, partition, end)?.iter().rev().filter(|gap| gap.from >= end) {
+        for gap in self.gaps(partition, end)?.iter().rev().filter(|gap| gap.from >= end) {
             if gap.to.0 <= from {
                 break;
             }

@@ -8,8 +8,8 @@ use crate::ahead::Scan;
 use crate::error::Result;
 use crate::ids::{Offset, Partition, PartitionIndex, TopicId};
 use crate::record::StoredBatch;
-use crate::shard::clean;
-use crate::shard::rows::PartitionRow;
+use crate::shard::fork::only_partition;
+use crate::shard::{clean, gaps};
 
 /// The bounds of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,10 @@ impl Log {
     pub fn topic_bounds(&self, topic: TopicId, partitions: u32) -> Result<TopicBounds> {
         let all = (0..partitions).map(|index| self.bounds(Partition { topic, index: PartitionIndex(index) }));
         let partitions = all.collect::<Result<Vec<_>>>()?;
-        let missing = clean::missing(&*self.inner.state, topic, &partitions)?;
+        let mut missing = clean::missing(&*self.inner.state, topic, &partitions)?;
+        if let [bounds] = &partitions[..] {
+            missing += gaps::missing_inherited(&*self.inner.state, only_partition(topic), bounds.start)?;
+        }
         Ok(TopicBounds { partitions, missing })
     }
 
@@ -56,17 +59,23 @@ impl Log {
     /// `NotFound` when there is no such partition, `OutOfRange` below its start, above its tail and in a gap, `Unavailable` when
     /// the bucket cannot be read, `Corrupt` when what is stored is broken.
     pub async fn read(&self, partition: Partition, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        let (committed, tail) = self.inner.writer.bounds(partition)?;
-        self.inner.reader.read(partition, &PartitionRow { tail, ..committed }, from, bytes_max).await
+        let readable = self.inner.writer.readable(partition)?;
+        if readable.inherits(from) {
+            return Box::pin(self.read_inherited((partition, readable), from, bytes_max)).await;
+        }
+        self.inner.reader.read(partition, &readable.row, from, bytes_max).await
     }
 
-    /// As [`Log::read`], for a reader that goes on in order: it is read ahead for.
+    /// As [`Log::read`], for a reader that goes on in order: it is read ahead for, but not within what a fork inherits.
     ///
     /// # Errors
     /// As [`Log::read`].
     pub async fn read_on(&self, scan: &mut Scan, from: Offset, bytes_max: usize) -> Result<Vec<Arc<StoredBatch>>> {
-        let (committed, tail) = self.inner.writer.bounds(scan.partition())?;
-        self.inner.ahead.read(scan, &PartitionRow { tail, ..committed }, from, bytes_max).await
+        let readable = self.inner.writer.readable(scan.partition())?;
+        if readable.inherits(from) {
+            return Box::pin(self.read_inherited((scan.partition(), readable), from, bytes_max)).await;
+        }
+        self.inner.ahead.read(scan, &readable.row, from, bytes_max).await
     }
 
     /// A reader of `partition` at `from`, which goes on with what was read ahead for the one that was parked there.

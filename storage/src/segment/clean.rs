@@ -17,6 +17,7 @@ use crate::layout;
 use crate::record::{RecordRef, StoredBatch};
 use crate::segment::cleaned::OldRows;
 use crate::shard::clean::CleanRow;
+use crate::shard::fork::has_forks;
 use crate::shard::machine::{partition_row, topic_row};
 use crate::shard::rows::{IndexRow, Place};
 use crate::state::StateStore;
@@ -148,6 +149,9 @@ pub(crate) fn plan(
     bytes_max: u64,
 ) -> Result<Option<Pass>> {
     let Some(row) = partition_row(state, partition)? else { return Ok(None) };
+    if has_forks(state, partition.topic)? {
+        return Ok(None);
+    }
     let clean = CleanRow::load(state, partition)?.unwrap_or_default();
     let grace = u64::try_from(TOMBSTONE_GRACE.as_millis()).expect("a day");
     let is_over = clean.settled_to > Offset(0) && clean.settled_at.0.saturating_add(grace) <= now.0;

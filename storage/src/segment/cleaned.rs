@@ -16,6 +16,7 @@ use crate::ids::{Offset, Partition, SegmentId, Timestamp};
 use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::clean::CleanRow;
+use crate::shard::fork::has_forks;
 use crate::shard::machine::{SlotSummary, partition_row};
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Row, Span};
 use crate::state::{StateOp, StateStore};
@@ -156,7 +157,7 @@ impl Cleaned {
         rows: &mut Vec<(Partition, PartitionRow)>,
         ops: &mut Vec<StateOp>,
     ) -> Result<()> {
-        if slot.entries.iter().any(|entry| self.gives_way_to(entry)) {
+        if slot.entries.iter().any(|entry| self.gives_way_to(entry)) || has_forks(state, self.partition.topic)? {
             return Ok(());
         }
         let Some(old) = self.replaces(state)? else { return Ok(()) };

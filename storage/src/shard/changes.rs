@@ -18,6 +18,7 @@ use crate::ids::{
 use crate::retention::Retention;
 use crate::segment::cleaned::Cleaned;
 use crate::segment::link::Link;
+use crate::shard::fork::{Begin, ForkPoint, only_partition};
 use crate::shard::rows::{RetentionRow, Row};
 use crate::shard::stream::StreamRow;
 use crate::wal::format::get_ulid;
@@ -42,6 +43,15 @@ pub enum Guard {
     Present(Bytes),
     /// The document under the key has exactly this value.
     Equals(Bytes, Bytes),
+    /// The topic has so many forks.
+    Forks {
+        /// The topic, which may be there only for its forks.
+        topic: TopicId,
+        /// At least these.
+        least: u32,
+        /// At most these.
+        most: u32,
+    },
 }
 
 /// A change of a document. Keys and values are the caller's; the log does not look into them.
@@ -63,10 +73,19 @@ pub enum TopicOp {
         /// How many partitions, at least 1.
         partitions: u32,
     },
-    /// The topic and its records are gone from here on.
+    /// The topic is gone from here on, and its records with it, or with the last of its forks.
     Delete {
         /// The topic.
         topic: TopicId,
+    },
+    /// The topic exists from here on and begins with the records of another one, which it shares.
+    Fork {
+        /// A new id, never used before.
+        topic: TopicId,
+        /// What it is a fork of: a topic of one partition.
+        source: TopicId,
+        /// Up to where.
+        point: ForkPoint,
     },
     /// So much of the topic is kept from here on.
     SetRetention {
@@ -100,6 +119,11 @@ pub(crate) enum Entry {
     },
     DeleteTopic {
         topic: TopicId,
+    },
+    /// A topic of one partition begins with records of another one.
+    ForkTopic {
+        topic: TopicId,
+        begin: Begin,
     },
     Acquire {
         shard: ShardId,
@@ -186,6 +210,11 @@ impl Change {
         let topics = self.topics.iter().map(|op| match *op {
             TopicOp::Create { topic, partitions } => Entry::CreateTopic { topic, partitions },
             TopicOp::Delete { topic } => Entry::DeleteTopic { topic },
+            TopicOp::Fork { topic, source, point } => {
+                // The time is known when the change is accepted.
+                let begin = Begin { source: only_partition(source), point, timestamp: Timestamp(0) };
+                Entry::ForkTopic { topic, begin }
+            }
             TopicOp::SetRetention { topic, retention } => Entry::SetRetention { topic, retention },
             TopicOp::SetCleanup { topic, cleanup } => Entry::SetCleanup { topic, cleanup },
         });
@@ -203,6 +232,7 @@ impl Entry {
                 put_entry(out, 3, &topic.0.to_bytes(), &partitions.to_le_bytes());
             }
             Self::DeleteTopic { topic } => put_entry(out, 4, &topic.0.to_bytes(), &[]),
+            Self::ForkTopic { topic, begin } => put_entry(out, 28, &topic.0.to_bytes(), &begin.value()),
             Self::Acquire { shard, epoch } => put_entry(out, 5, &shard.0.to_le_bytes(), &epoch.0.to_le_bytes()),
             Self::Produced { partition, id, epoch, seq, receipt } => {
                 let mut value = BytesMut::with_capacity(16 + Receipt::LEN);
@@ -272,6 +302,7 @@ impl Entry {
             | Self::DeleteDocument { .. }
             | Self::CreateTopic { .. }
             | Self::DeleteTopic { .. }
+            | Self::ForkTopic { .. }
             | Self::Acquire { .. }
             | Self::SetRetention { .. }
             | Self::SetCleanup { .. } => None,
@@ -333,6 +364,7 @@ impl Entry {
             }
             10..=12 | 21 | 23 | 24 | 26 | 27 => Self::parse_of_partition(kind, key, value),
             22 => Link::parse(key, value).map(Self::Link),
+            28 => Some(Self::ForkTopic { topic: topic()?, begin: Begin::parse(value)? }),
             _ => None,
         }
     }

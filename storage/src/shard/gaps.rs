@@ -11,6 +11,7 @@ use crate::ids::{Offset, Partition, PartitionIndex, SessionId, TopicId};
 use crate::layout;
 use crate::log::Bounds;
 use crate::shard::changes::Entry;
+use crate::shard::fork::{Lineage, fork_row};
 use crate::shard::rows::Row;
 use crate::state::{StateOp, StateStore};
 use crate::wal::format::get_ulid;
@@ -125,6 +126,29 @@ pub(crate) fn after(state: &dyn StateStore, partition: Partition, from: Offset) 
             Some(_) | None => return Ok(gaps),
         }
     }
+}
+
+/// The gaps of what a fork inherits that end above `from`, ascending.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn inherited(state: &dyn StateStore, lineage: &Lineage, from: Offset) -> Result<Vec<Gap>> {
+    let mut gaps = Vec::new();
+    for (begin, ancestor) in lineage.parts().filter(|(_, ancestor)| ancestor.end > from) {
+        let of_part = after(state, ancestor.partition, from.max(begin))?;
+        let of_part = of_part.into_iter().take_while(|gap| gap.from < ancestor.end);
+        gaps.extend(of_part.map(|gap| Gap { from: gap.from.max(begin), to: gap.to.min(ancestor.end), ..gap }));
+    }
+    Ok(gaps)
+}
+
+/// How many offsets that a partition inherits name no record, from an offset on.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn missing_inherited(state: &dyn StateStore, partition: Partition, from: Offset) -> Result<u64> {
+    let gaps = inherited(state, &fork_row(state, partition)?.lineage, from)?;
+    Ok(gaps.iter().map(|gap| gap.to.0 - gap.from.max(from).0).sum())
 }
 
 /// The first gap of a partition that begins at an offset or after it, below another.

@@ -8,6 +8,7 @@ use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::checkpoint::dirty;
 use crate::shard::clean::CleanupRow;
+use crate::shard::fork::Forks;
 use crate::shard::gaps::{self, Reservation};
 use crate::shard::once::Remember;
 use crate::shard::rows::{IndexRow, PartitionRow, Place, Position, RetentionRow, Row, Span, TopicRow};
@@ -67,8 +68,13 @@ pub(crate) fn apply(
     let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 2);
     let mut rows = Vec::with_capacity(slot.runs.len());
     let gaps = gaps::by_place(&slot.entries);
+    let starts = trim::starts(&slot.entries);
+    let forks = Forks::of(state, &slot.entries, &starts)?;
     for run in &slot.runs {
-        let mut row = partition_row(state, run.partition)?.unwrap_or_default();
+        let mut row = match forks.begun(run.partition) {
+            Some(begun) => begun,
+            None => partition_row(state, run.partition)?.unwrap_or_default(),
+        };
         if let Some(gap) = gaps.get(&(run.partition, row.tail)) {
             row.tail = gap.to;
         }
@@ -88,10 +94,12 @@ pub(crate) fn apply(
         ops.push(StateOp::Put(layout::index_key(run.partition, run.base), index_row(slot, run, before).encode()));
         rows.push((run.partition, row));
     }
+    for (partition, row) in forks.all_begun().filter(|(begun, _)| slot.runs.iter().all(|run| run.partition != *begun)) {
+        ops.push(StateOp::Put(layout::partition_key(partition), row.encode()));
+        rows.push((partition, row));
+    }
     apply_gaps(state, slot, &mut rows, &mut ops)?;
-    let starts = trim::starts(&slot.entries);
     trim::apply(state, (&slot.runs, starts.clone()), &mut rows, &mut ops)?;
-    // First what partitions remember: a topic that the same slot deletes takes it along.
     if slot.entries.iter().any(|entry| entry.partition().is_some()) {
         let mut remember = Remember::new(state);
         slot.entries.iter().try_for_each(|entry| remember.apply(entry))?;
@@ -106,6 +114,8 @@ pub(crate) fn apply(
             apply_entry(entry, &mut ops);
         }
     }
+    // Last: a topic that the slot deletes takes along what the slot says of it.
+    forks.finish(&mut ops);
     let applied = Position::load(state)?.map_or(0, |position| position.applied);
     ops.extend(dirty::note(applied, &ops));
     let position = Position { cluster, session: slot.session, next: slot.slot.next(), hash, applied: applied + 1 };
@@ -177,12 +187,8 @@ fn apply_entry(entry: &Entry, ops: &mut Vec<StateOp>) {
         Entry::CreateTopic { topic, partitions } => {
             ops.push(StateOp::Put(layout::topic_key(*topic), TopicRow { partitions: *partitions }.encode()));
         }
-        Entry::DeleteTopic { topic } => {
-            ops.push(StateOp::Delete(layout::topic_key(*topic)));
-            ops.push(StateOp::Delete(layout::retention_key(*topic)));
-            ops.push(StateOp::Delete(layout::cleanup_key(*topic)));
-            ops.extend(layout::topic_ranges(*topic).map(|(from, to)| StateOp::DeleteRange(from, to)));
-        }
+        // `Forks` applies these.
+        Entry::DeleteTopic { .. } | Entry::ForkTopic { .. } => {}
         // Who owns a shard is read from the claims; the entry marks where in the log its owner begins.
         Entry::Acquire { .. } => {}
         // Applied over what the state holds, above.

@@ -4,6 +4,7 @@ pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod claim;
 pub(crate) mod clean;
+pub(crate) mod fork;
 pub(crate) mod gaps;
 pub(crate) mod index;
 pub(crate) mod machine;

@@ -274,6 +274,7 @@ impl<'a> Remember<'a> {
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
+            | Entry::ForkTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
             | Entry::SetCleanup { .. }

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition};
 use crate::layout;
 use crate::shard::changes::Entry;
+use crate::shard::fork::fork_row;
 use crate::shard::gaps;
 use crate::shard::index::{last_run, run_at};
 use crate::shard::machine::{Run, partition_row};
@@ -60,7 +61,8 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// Moves the start of one partition, of which the same slot may bring a run that is not in the state yet.
+/// Moves the start of one partition, of which the same slot may bring a run that is not in the state yet. What forks share
+/// stays.
 fn trim(
     state: &dyn StateStore,
     (partition, row): (Partition, &mut PartitionRow),
@@ -68,7 +70,7 @@ fn trim(
     start: Offset,
     ops: &mut Vec<StateOp>,
 ) -> Result<()> {
-    if start <= row.start {
+    if start <= row.start || fork_row(state, partition)?.forks > 0 {
         return Ok(());
     }
     if start > row.tail {

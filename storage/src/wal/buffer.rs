@@ -4,6 +4,7 @@
 
 mod documents;
 pub(crate) mod early;
+pub(crate) mod fork;
 mod settle;
 pub(crate) mod stream;
 pub(crate) mod terms;
@@ -20,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::record::{Batch, StoredBatch};
 use crate::shard::changes::{Change, Entry};
+use crate::shard::fork::fork_row;
 use crate::shard::machine;
 use crate::shard::rows::PartitionRow;
 use crate::shard::stream::stream_row;
@@ -101,6 +103,8 @@ struct PartitionTail {
     /// Whether nothing is appended to it any more: as it is committed, and as it is decided.
     closed: bool,
     closing: bool,
+    /// Where the part of it begins that is no other partition's.
+    own: Offset,
 }
 
 /// Everything that is decided under the lock.
@@ -126,6 +130,8 @@ pub(crate) struct Core {
     pending_docs: HashMap<Bytes, Vec<(u64, Option<Bytes>)>>,
     /// Topics that a change deletes which is not committed, and how many partitions they have.
     deleting: HashMap<TopicId, u32>,
+    /// Forks that a change makes which is not committed, by their sources, each with the number of its buffer.
+    forking: HashMap<Partition, Vec<(u64, TopicId)>>,
     remembered: terms::Pending,
     remembered_max: u32,
 }
@@ -185,6 +191,7 @@ impl Core {
             unstored: VecDeque::new(),
             pending_docs: HashMap::new(),
             deleting: HashMap::new(),
+            forking: HashMap::new(),
             remembered: terms::Pending::default(),
             remembered_max: REMEMBERED_MAX,
         }
@@ -242,7 +249,8 @@ impl Core {
         for guard in &change.guards {
             self.check(state, guard)?;
         }
-        let entries = change.entries();
+        let mut entries = change.entries();
+        self.check_forks(state, &mut entries)?;
         for topic in entries.iter().filter_map(deleted_topic) {
             let partitions = machine::topic_row(state, topic)?.map_or(0, |row| row.partitions);
             self.deleting.insert(topic, partitions);
@@ -261,6 +269,7 @@ impl Core {
             match entry {
                 Entry::PutDocument { key, value } => self.pend(key, sequence, Some(value.clone())),
                 Entry::DeleteDocument { key } => self.pend(key, sequence, None),
+                Entry::ForkTopic { topic, begin } => self.note_fork(begin.source, *topic, sequence),
                 Entry::CreateTopic { .. }
                 | Entry::DeleteTopic { .. }
                 | Entry::Acquire { .. }
@@ -309,6 +318,7 @@ impl Core {
         for &(partition, start) in trims {
             match self.bounds(state, partition) {
                 Ok((row, _)) if start.min(row.tail) > row.start => {
+                    self.check_unshared(state, partition)?;
                     entries.push(Entry::Trim { partition, start: start.min(row.tail) });
                 }
                 Ok(_) => {}
@@ -391,7 +401,8 @@ impl Core {
                 topic.filter(|topic| partition.index.0 < topic.partitions).ok_or_else(|| no_partition(partition))?;
                 let committed = machine::partition_row(state, partition)?.unwrap_or_default();
                 let closed = stream_row(state, partition)?.closed.is_some();
-                Ok(entry.insert(PartitionTail::of(committed, closed)))
+                let own = fork_row(state, partition)?.lineage.own();
+                Ok(entry.insert(PartitionTail { own, ..PartitionTail::of(committed, closed) }))
             }
         }
     }
@@ -401,7 +412,7 @@ impl PartitionTail {
     /// A partition of which nothing is given out that is not committed.
     fn of(committed: PartitionRow, closed: bool) -> Self {
         let PartitionRow { tail, last_timestamp, .. } = committed;
-        Self { committed, shown: tail, held: tail, next: tail, last_timestamp, closed, closing: closed }
+        Self { committed, shown: tail, held: tail, next: tail, last_timestamp, closed, closing: closed, own: Offset(0) }
     }
 }
 

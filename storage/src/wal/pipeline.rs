@@ -17,6 +17,7 @@ use crate::ids::{ObjectHash, Slot};
 use crate::layout;
 use crate::shard::changes::Entry;
 use crate::shard::claim::{self, CATALOG_SHARD};
+use crate::shard::fork::has_forks;
 use crate::shard::machine::{self, Run, SlotSummary};
 use crate::shard::stream::StreamRow;
 use crate::slot::{self, Created, Object};
@@ -297,7 +298,9 @@ impl Pipeline {
         writer.parts.feeds.moved(rows.iter().map(|(partition, _)| *partition));
         for entry in &summary.entries {
             if let Entry::DeleteTopic { topic } = entry {
-                writer.parts.tail.remove_topic(*topic);
+                if !has_forks(&*writer.parts.state, *topic)? {
+                    writer.parts.tail.remove_topic(*topic);
+                }
                 writer.parts.feeds.topic_moved(*topic);
             }
             if let Entry::StreamStep { partition, step: StreamRow { closed: Some(_), .. } } = entry {

@@ -2,6 +2,7 @@
 //!
 //! What happens to the buffer is the pipeline's. It must not know what records mean.
 
+mod fork;
 mod outcome;
 mod stream;
 

@@ -10,6 +10,8 @@ mod copy;
 mod damage;
 mod durability;
 mod durability_model;
+mod fork;
+mod fork_model;
 mod inspect;
 mod model;
 mod once;

@@ -1,14 +1,15 @@
 //! The state that the logs lead to, and where every run of batches really stands.
 
 use crate::error::{Chain, Result};
-use crate::ids::{ClusterId, ObjectHash};
+use crate::ids::{ClusterId, ObjectHash, TopicId};
 use crate::inspect::scratch::{Scratch, ScratchState};
 use crate::inspect::verify::runs::Runs;
 use crate::layout;
 use crate::shard::changes::Entry;
-use crate::shard::gaps;
+use crate::shard::fork::Forks;
 use crate::shard::machine::{self, SlotSummary};
 use crate::shard::stream::stream_row;
+use crate::shard::{gaps, trim};
 use crate::state::StateOp;
 
 /// The state so far.
@@ -85,15 +86,20 @@ impl Replay {
         let mut faults = Vec::new();
         let mut partitions = Vec::with_capacity(slot.runs.len());
         let gaps = gaps::by_place(&slot.entries);
+        let forks = Forks::of(&*self.state, &slot.entries, &trim::starts(&slot.entries))?;
         for run in &slot.runs {
             let partition = run.partition;
             partitions.push(partition);
-            let topic = machine::topic_row(&*self.state, partition.topic)?;
-            if topic.is_none_or(|topic| partition.index.0 >= topic.partitions) {
+            let made = slot.entries.iter().find_map(|entry| partitions_made(entry, partition.topic));
+            let stored = machine::topic_row(&*self.state, partition.topic)?.map(|topic| topic.partitions);
+            if made.or(stored).is_none_or(|partitions| partition.index.0 >= partitions) {
                 faults.push(format!("holds records of partition {partition}, which is not there"));
                 continue;
             }
-            let row = machine::partition_row(&*self.state, partition)?.unwrap_or_default();
+            let row = match forks.begun(partition) {
+                Some(begun) => begun,
+                None => machine::partition_row(&*self.state, partition)?.unwrap_or_default(),
+            };
             let tail = gaps.get(&(partition, row.tail)).map_or(row.tail, |gap| gap.to);
             if tail != run.base {
                 faults.push(format!("puts offset {} after {tail} of partition {partition}", run.base));
@@ -123,4 +129,12 @@ impl Replay {
         }
         Ok(faults)
     }
+}
+
+/// How many partitions a topic has, if the entry makes it.
+fn partitions_made(entry: &Entry, made: TopicId) -> Option<u32> {
+    if let Entry::CreateTopic { topic, partitions } = entry {
+        return (*topic == made).then_some(*partitions);
+    }
+    matches!(entry, Entry::ForkTopic { topic, .. } if *topic == made).then_some(1)
 }

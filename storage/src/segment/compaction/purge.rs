@@ -17,6 +17,7 @@ use crate::ids::{Partition, SegmentId, Slot, TopicId};
 use crate::layout;
 use crate::segment::frames;
 use crate::segment::merge::{Small, in_segment};
+use crate::shard::fork::has_forks;
 use crate::state::StateStore;
 use crate::wal::blocks::{Block, parse_block};
 use crate::wal::writer::Writer;
@@ -118,7 +119,8 @@ impl Compactor {
 
     fn is_one_gone(&self, topics: &BTreeSet<TopicId>) -> Result<bool> {
         for topic in topics {
-            if self.source.state.get(&layout::topic_key(*topic))?.is_none() {
+            let is_named = self.source.state.get(&layout::topic_key(*topic))?.is_some();
+            if !is_named && !has_forks(&*self.source.state, *topic)? {
                 return Ok(true);
             }
         }

@@ -159,3 +159,23 @@ fn the_entries_of_streams_are_what_they_were_in_version_1() {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+// The entry of forks came later and stands apart: the bytes of the others stay as they are.
+#[test]
+fn the_entry_of_forks_is_what_it_was_in_version_1() {
+    let (topic, fork) = ("00000000000000000000000000000007", "00000000000000000000000000000008");
+    for (cut, golden) in [(0, "00000000"), (4, "04000000")] {
+        let point = ForkPoint { at: Offset(41), cut: std::num::NonZeroU32::new(cut) };
+        let begin = Begin { source: partition(3), point, timestamp: Timestamp(1000) };
+        let entry = Entry::ForkTopic { topic: TopicId(Ulid(8)), begin };
+        let mut out = BytesMut::new();
+        entry.encode(&mut out);
+        let value = [topic, "03000000", "2900000000000000", golden, "e803000000000000"].concat();
+        assert_eq!(hex(&out), ["1c", "10000000", "28000000", fork, &value].concat());
+        let whole = out.freeze();
+        assert_eq!(Entry::parse_all(whole.clone()).expect("valid"), [entry]);
+        let mut short = BytesMut::from(&whole[..whole.len() - 1]);
+        short[5] -= 1;
+        assert!(Entry::parse_all(short.freeze()).is_err());
+    }
+}

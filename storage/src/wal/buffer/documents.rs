@@ -23,12 +23,11 @@ impl Core {
             Guard::Absent(key) => (self.document(state, key)?.is_none(), "is already there"),
             Guard::Present(key) => (self.document(state, key)?.is_some(), "is not there"),
             Guard::Equals(key, value) => (self.document(state, key)?.as_ref() == Some(value), "has changed"),
+            Guard::Forks { topic, least, most } => {
+                ((*least..=*most).contains(&self.forks(state, *topic)?), "has another number of forks")
+            }
         };
-        if holds {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Conflict, format!("a document that the change builds on {what}")))
-        }
+        if holds { Ok(()) } else { Err(Error::new(Kind::Conflict, format!("what the change builds on {what}"))) }
     }
 
     /// Notes what a document will be when the buffer `sequence` is committed.

@@ -3,6 +3,7 @@
 use super::{Core, OpenBuffer, PARTITIONS_KEPT_MAX};
 use crate::ids::{Partition, PartitionIndex};
 use crate::shard::changes::Entry;
+use crate::shard::fork::only_partition;
 use crate::shard::rows::PartitionRow;
 
 impl Core {
@@ -27,6 +28,7 @@ impl Core {
                         self.reserved.remove(&partition);
                     }
                 }
+                Entry::ForkTopic { begin, .. } => self.settle_forks(begin.source, |s| s > sequence),
                 Entry::Produced { .. } | Entry::Keyed { .. } | Entry::Fenced { .. } => {
                     self.remembered.settle(entry, |s| s > sequence);
                 }
@@ -74,6 +76,10 @@ impl Core {
                 for index in 0..*partitions {
                     self.partitions.remove(&Partition { topic: *topic, index: PartitionIndex(index) });
                 }
+            }
+            Entry::ForkTopic { topic, begin } => {
+                self.settle_forks(begin.source, |s| s != sequence);
+                self.partitions.remove(&only_partition(*topic));
             }
             Entry::Reserve { partition, to, .. } => self.not_reserved(sequence, *partition, *to),
             Entry::Acquire { .. }

@@ -14,6 +14,7 @@ use crate::ids::{Offset, Partition, ProducerSeq, Timestamp};
 use crate::record::Batch;
 use crate::shard::changes::{Change, Entry, Receipt, TopicOp};
 use crate::shard::once::ProducerRow;
+use crate::shard::fork::only_partition;
 use crate::shard::rows::PartitionRow;
 use crate::shard::stream::{Closing, StreamRow, stream_row};
 use crate::state::StateStore;
@@ -175,13 +176,14 @@ impl Core {
         let makes = |op: &TopicOp| {
             matches!(op, TopicOp::Create { topic, partitions }
                 if *topic == partition.topic && partition.index.0 < *partitions)
+                || matches!(op, TopicOp::Fork { topic, .. } if only_partition(*topic) == partition)
         };
         if !change.topics.iter().any(makes) {
             return Err(Error::new(Kind::Invalid, format!("the change does not make partition {partition}")));
         }
+        let begun = self.begun(state, change, partition)?;
         let outcome = self.change(state, change)?;
-        let row = PartitionRow::default();
-        self.partitions.insert(partition, PartitionTail::of(row, false));
+        self.partitions.insert(partition, begun);
         let at = At { partition, now, want: Want::default() };
         let ack = match batch {
             Some(batch) => self.append(state, at, batch)?.ack,

@@ -331,6 +331,7 @@ impl Pending {
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
+            | Entry::ForkTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
             | Entry::SetCleanup { .. }
@@ -363,6 +364,7 @@ impl Pending {
             | Entry::DeleteDocument { .. }
             | Entry::CreateTopic { .. }
             | Entry::DeleteTopic { .. }
+            | Entry::ForkTopic { .. }
             | Entry::Acquire { .. }
             | Entry::SetRetention { .. }
             | Entry::SetCleanup { .. }
