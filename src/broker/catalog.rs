@@ -4,6 +4,7 @@
 //! before it is answered. Changes of one topic run one after the other.
 
 mod change;
+mod deletion;
 mod ending;
 pub(super) mod kept;
 mod list;
@@ -15,10 +16,10 @@ use std::sync::Arc;
 use self::change::Deleted;
 pub(super) use self::change::StreamBegin;
 pub(super) use self::ending::Open;
-pub(super) use self::kept::apart;
+pub(super) use self::kept::{apart, is_reserved};
 pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, TenantId, Timestamp, TopicId};
-use plinth_storage::log::{Retention, TopicBounds};
+use plinth_storage::log::{Bounds, Retention, TopicBounds};
 use plinth_storage::{Cleanup, Durability, Kind, Log};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
@@ -29,7 +30,7 @@ use super::documents::{self, TopicDoc};
 use super::error::Error;
 use super::retention;
 use super::settings::TopicSettings;
-use super::streams::{Expiry, Media, Stream, Token, Touches};
+use super::streams::{Expiry, Forked, Media, Readable, SharedTags, Stream, Token, Touches};
 use super::system::{self, Events};
 use super::wakes::moved::Moved;
 use crate::auth::{SystemTopic, TopicPattern, TopicRef};
@@ -76,6 +77,8 @@ pub(crate) struct Topic {
     pub(crate) created_at: Timestamp,
     /// What one is that was made as a stream.
     stream: Option<Stream>,
+    /// Whether it was deleted and its records are kept for its forks.
+    deleted: bool,
 }
 
 /// The topics of all tenants.
@@ -143,6 +146,7 @@ impl Topic {
             cleanup: doc.cleanup.into(),
             created_at: Timestamp(doc.created_at),
             stream: doc.stream.as_ref().map(Stream::read),
+            deleted: doc.deleted_at.is_some(),
         }
     }
 
@@ -171,9 +175,24 @@ impl Topic {
         self.created_at.0
     }
 
+    /// What it is a fork of.
+    pub(super) fn forked(&self) -> Option<&Forked> {
+        self.stream.as_ref()?.fork.as_deref()
+    }
+
+    /// The tags of what it is a fork of.
+    fn shared_tags(&self) -> &SharedTags {
+        self.forked().map_or(&[], |fork| &fork.tags)
+    }
+
     /// A position in it, as a stream.
     pub(super) fn token(&self, offset: Offset) -> Token {
-        Token::new(self.tag(), offset)
+        Token::shared(self.shared_tags(), self.tag(), offset)
+    }
+
+    /// What is readable of it, as a stream.
+    pub(super) fn readable(&self, bounds: &Bounds) -> Readable<'_> {
+        Readable { tag: self.tag(), shared: self.shared_tags(), start: bounds.start, tail: bounds.tail }
     }
 }
 
@@ -197,10 +216,14 @@ impl Catalog {
     /// The topic, if it exists and is not a stream that is over.
     ///
     /// # Errors
-    /// Those of the log.
+    /// `Gone` for one that was deleted, or is over, and has forks; those of the log.
     pub(crate) fn find(&self, topic: &TopicRef) -> Result<Option<Arc<Topic>>, Error> {
         match self.find_named(topic.tenant().id(), topic.shared_name())? {
-            Some(found) if self.is_over(&found)? => Ok(None),
+            Some(found) if found.deleted => Err(kept_for_forks(&found.name)),
+            Some(found) if self.is_over(&found)? => match self.log.forks(found.id)? {
+                0 => Ok(None),
+                _ => Err(kept_for_forks(&found.name)),
+            },
             found => Ok(found),
         }
     }
@@ -278,7 +301,7 @@ impl Catalog {
         settings: TopicSettings,
     ) -> Result<(TopicView, bool), Error> {
         settings.check()?;
-        let (found, made) = match self.find(topic)? {
+        let (found, made) = match self.find(topic).map_err(blocked)? {
             Some(found) => (found, false),
             None => self.make(topic, settings).await?,
         };
@@ -332,7 +355,7 @@ impl Catalog {
     pub(crate) fn matching(&self, pattern: &TopicPattern) -> Result<Vec<Arc<Topic>>, Error> {
         let mut topics = Vec::new();
         self.each(pattern.tenant().id(), pattern.prefix(), None, |topic| {
-            if pattern.shows(&topic.name) && !self.is_over(&topic)? {
+            if pattern.shows(&topic.name) && !self.is_hidden(&topic)? {
                 topics.push(Arc::new(topic));
             }
             Ok(true)
@@ -398,6 +421,16 @@ impl Catalog {
 /// The error for a topic that does not exist, or is another tenant's.
 pub(crate) fn absent(topic: &TopicRef) -> Error {
     Error::NotFound(format!("there is no topic {}", topic.name()))
+}
+
+/// The error for a topic that was deleted and has forks.
+fn kept_for_forks(name: &str) -> Error {
+    Error::Gone(format!("topic {name} was deleted; what it shares with forks is kept until they are deleted too"))
+}
+
+/// The error for making one in its place.
+pub(super) fn blocked(error: Error) -> Error {
+    if let Error::Gone(why) = error { Error::Conflict(why) } else { error }
 }
 
 /// What an error of the log means for the topic `name`: one that it does not know was deleted.

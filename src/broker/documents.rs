@@ -22,8 +22,8 @@ mod wake;
 pub(crate) use self::issuer::{ISSUERS, IssuerClaimDoc, IssuerDoc, IssuerKeysDoc, issuer, issuer_claim, issuers};
 pub(crate) use self::revocation::{RevocationDoc, RevokedDoc, revocation, revocations};
 pub(crate) use self::stream::{
-    ExpiryDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, newest_deleted, of_stream_ttl, put_newest_deleted, stream_ttl,
-    stream_ttls,
+    ExpiryDoc, ForkDoc, STREAM_TTLS, StreamDoc, StreamTtlDoc, newest_deleted, of_stream_ttl, put_newest_deleted,
+    stream_ttl, stream_ttls,
 };
 pub(crate) use self::wake::{
     WAKES, WakeBy, WakeDoc, WakeLinkDoc, WakePhase, WakeUnderWay, of_wake, wake, wake_link, wake_links, wake_links_of,
@@ -189,6 +189,9 @@ pub(crate) struct TopicDoc {
     /// Of a topic that was made as a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stream: Option<StreamDoc>,
+    /// Of one that was deleted and whose records are kept for its forks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deleted_at: Option<u64>,
 }
 
 /// What happens to records besides retention.
@@ -381,6 +384,11 @@ mod tests {
         );
         let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a stream");
         assert_eq!((read.stream.is_some(), encode(&read)), (true, Bytes::from(topic)));
+        assert_eq!(read.deleted_at, None, "a topic that is there");
+        let topic =
+            format!(r#"{{"v":1,"id":"{ulid}","partitions":1,"max_record_bytes":1024,"created_at":9,"deleted_at":10}}"#);
+        let read: TopicDoc = decode(b"t", topic.as_bytes()).expect("a topic that was deleted");
+        assert_eq!((read.deleted_at, encode(&read)), (Some(10), Bytes::from(topic)));
     }
 
     #[test]

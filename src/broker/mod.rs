@@ -44,7 +44,7 @@ pub use self::quotas::{Exceeded, KeyMeter, Left, Look, Meter, Meters, Opened, Ro
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 pub use self::streams::{
-    Expiry, GivenToken, StreamAppend, StreamAppended, StreamConfig, StreamFollower, StreamFrom, StreamMoved,
+    Expiry, ForkFrom, GivenToken, StreamAppend, StreamAppended, StreamConfig, StreamFollower, StreamFrom, StreamMoved,
     StreamPage, StreamProducer, StreamView, TOKEN_BYTES, Token,
 };
 use self::system::Events;

@@ -44,7 +44,8 @@ pub(super) fn config(headers: &HeaderMap) -> Result<StreamConfig, ApiError> {
     if let Some(name) = NOT_OFFERED.iter().find(|name| headers.contains_key(*name)) {
         return Err(ApiError::new(ErrorCode::UnknownField, format!("the header `{name}` is not offered here")));
     }
-    Ok(StreamConfig { content_type: content_type(headers)?, closed: is_closed(headers), expiry: expiry(headers)? })
+    let (content_type, expiry) = (content_type(headers)?, expiry(headers)?);
+    Ok(StreamConfig { content_type, closed: is_closed(headers), expiry, fork: None })
 }
 
 /// The media type of the body, as it is given; none for an empty one.

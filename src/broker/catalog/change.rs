@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plinth_api::system::Happening;
-use plinth_storage::ids::TenantId;
-use plinth_storage::log::{Change, DocOp, First, Guard, Retention, TopicOp};
+use plinth_storage::ids::{TenantId, TopicId};
+use plinth_storage::log::{Change, DocOp, First, ForkPoint, Guard, Retention, TopicOp};
 use plinth_storage::record::Batch;
 use plinth_storage::{Cleanup, Durability, Kind};
 use tokio::sync::MutexGuard;
 
-use super::{Catalog, LOCKS, Topic, TopicView, absent};
+use super::{Catalog, LOCKS, Topic, TopicView, absent, blocked, kept_for_forks};
 use crate::auth::TopicRef;
-use crate::broker::documents::{self, ExpiryDoc, RetentionDoc, StreamDoc, StreamTtlDoc, TopicDoc};
+use crate::broker::documents::{self, ExpiryDoc, ForkDoc, RetentionDoc, StreamDoc, StreamTtlDoc, TopicDoc};
 use crate::broker::error::Error;
 use crate::broker::quotas::TopicPlace;
 use crate::broker::settings::{TopicChange, TopicSettings, record_bytes_max};
@@ -45,6 +45,8 @@ pub(in crate::broker) struct StreamBegin {
     pub(in crate::broker) close: bool,
     /// When it ends by itself.
     pub(in crate::broker) expiry: Option<ExpiryDoc>,
+    /// What it is a fork of, and where it leaves it.
+    pub(in crate::broker) fork: Option<(ForkDoc, ForkPoint)>,
 }
 
 impl Catalog {
@@ -116,7 +118,7 @@ impl Catalog {
         begin: Option<StreamBegin>,
     ) -> Result<(Arc<Topic>, bool), Error> {
         let mut deleted = self.lock(topic.tenant().id(), topic.name()).await;
-        if let Some(found) = self.find(topic)? {
+        if let Some(found) = self.find(topic).map_err(blocked)? {
             return Ok((found, false));
         }
         self.check_offered(settings.durability.unwrap_or_default())?;
@@ -130,20 +132,26 @@ impl Catalog {
                 return Ok((Arc::new(found), false));
             }
         }
-        let noted = over.as_ref().map(|(doc, _)| deleted.note(doc));
+        let mut change = Change::default();
+        change.docs.extend(over.as_ref().map(|(doc, _)| deleted.note(doc)));
         let doc = self.compose(settings, begin.as_ref(), deleted.newest + 1);
-        let replaced = over.as_ref().map(|(doc, _)| doc.id());
-        let mut change = making(topic, settings, &doc, over);
-        change.docs.extend(noted);
+        let replaced = match over {
+            Some(over) => Some(self.add_deletion(&mut change, (tenant, topic.shared_name()), over)?),
+            None => {
+                change.guards.push(Guard::Absent(documents::topic(tenant, topic.name())));
+                None
+            }
+        };
+        let fork = begin.as_ref().and_then(|begin| begin.fork.as_ref()).map(|(_, point)| *point);
+        add_making(&mut change, topic, settings, &doc, fork);
         let made = Arc::new(Topic::read(tenant, topic.shared_name(), &doc));
         let committed = self.commit(change, &made, begin).await;
-        if replaced.is_some() {
-            self.forget(topic);
+        if let Some(over) = &replaced {
+            self.note(topic.tenant(), over, committed.as_ref().err());
         }
         match committed {
             Ok(()) => {}
-            // Made by another, or the tenant was deleted.
-            Err(error) if error.kind() == Kind::Conflict => return Ok((self.get(topic)?, false)),
+            Err(error) if error.kind() == Kind::Conflict => return self.met(topic, error),
             Err(error) => {
                 // It may be there, or come.
                 if error.kind() == Kind::Unknown {
@@ -153,9 +161,7 @@ impl Catalog {
             }
         }
         place.into_iter().for_each(TopicPlace::keep);
-        if let Some(over) = replaced {
-            self.touches.forget(over);
-            self.note_deletion(topic.tenant(), topic.name(), None);
+        if replaced.is_some() {
             self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         }
         self.moved.note(tenant, &made.name);
@@ -165,19 +171,36 @@ impl Catalog {
         Ok((made, true))
     }
 
+    /// What is there instead of a topic that was to be made: made by another, or the tenant was deleted, or what the topic was to
+    /// be a fork of cannot be forked.
+    fn met(&self, topic: &TopicRef, error: plinth_storage::Error) -> Result<(Arc<Topic>, bool), Error> {
+        if let Some(found) = self.find(topic).map_err(blocked)? {
+            return Ok((found, false));
+        }
+        let is_there = self.log.get(&documents::tenant(topic.tenant().id()))?.is_some();
+        Err(if is_there { error.into() } else { absent(topic) })
+    }
+
     /// The document of a new topic, which is made at `not_before` ms or later.
     fn compose(&self, settings: TopicSettings, begin: Option<&StreamBegin>, not_before: u64) -> TopicDoc {
+        let fork = begin.and_then(|begin| begin.fork.as_ref()).map(|(doc, _)| doc);
+        // A fork is younger than its source: its tokens sort behind those that both share.
+        let source = fork.and_then(|fork| fork.tags.last()).map_or(0, |(tag, _)| tag + 1);
         TopicDoc {
             v: documents::VERSION,
             id: self.log.new_ulid(),
             partitions: settings.partitions.unwrap_or(1),
             max_record_bytes: settings.max_record_bytes.unwrap_or(record_bytes_max()),
             retention: RetentionDoc::of(settings.retention.unwrap_or_default()),
-            created_at: self.log.now().0.max(not_before),
+            created_at: self.log.now().0.max(not_before).max(source),
             durability: settings.durability.unwrap_or_default(),
             cleanup: settings.cleanup.unwrap_or_default().into(),
-            stream: begin
-                .map(|begin| StreamDoc { content_type: begin.content_type.clone(), expiry: begin.expiry.clone() }),
+            stream: begin.map(|begin| StreamDoc {
+                content_type: begin.content_type.clone(),
+                expiry: begin.expiry.clone(),
+                fork: fork.cloned(),
+            }),
+            deleted_at: None,
         }
     }
 
@@ -199,6 +222,12 @@ impl Catalog {
             let name = topic.name();
             return Err(Error::Conflict(format!(
                 "topic {name} is a stream: its records have no keys to be cleaned by"
+            )));
+        }
+        if change.cleanup == Some(Cleanup::Compact) && self.log.forks(doc.id())? > 0 {
+            let name = topic.name();
+            return Err(Error::Conflict(format!(
+                "topic {name} has forks: what they share cannot be cleaned up by key"
             )));
         }
         let (before, retention) = (doc.retention.retention(), change.retention.of(doc.retention.retention()));
@@ -227,23 +256,20 @@ impl Catalog {
     fn stored(&self, topic: &TopicRef) -> Result<(Bytes, TopicDoc, Bytes), Error> {
         let key = documents::topic(topic.tenant().id(), topic.name());
         let (doc, stored) = documents::load_stored::<TopicDoc>(&self.log, &key)?.ok_or_else(|| absent(topic))?;
+        if doc.deleted_at.is_some() {
+            return Err(kept_for_forks(topic.name()));
+        }
         if self.is_over(&Topic::read(topic.tenant().id(), topic.shared_name(), &doc))? {
-            return Err(absent(topic));
+            let has_forks = self.log.forks(doc.id())? > 0;
+            return Err(if has_forks { kept_for_forks(topic.name()) } else { absent(topic) });
         }
         Ok((key, doc, stored))
     }
 
     async fn delete_stored(self: &Arc<Self>, topic: &TopicRef) -> Result<(), Error> {
-        let mut deleted = self.lock(topic.tenant().id(), topic.name()).await;
-        let (key, doc, stored) = self.stored(topic)?;
-        let mut change = Change { guards: vec![Guard::Equals(key, stored)], ..Change::default() };
-        deletion(&mut change, topic, &doc);
-        change.docs.push(deleted.note(&doc));
-        let committed = self.log.commit(change).await;
-        self.forget(topic);
-        self.touches.forget(doc.id());
-        self.note_deletion(topic.tenant(), topic.name(), committed.as_ref().err());
-        committed.map_err(|error| changed_meanwhile(topic, error))?;
+        let name = topic.shared_name();
+        let look = || self.stored(topic).map(|(_, doc, stored)| Some((doc, stored)));
+        self.delete_found(topic.tenant(), name, look).await?;
         self.events.tell_of(topic, self.log.now(), |topic| Happening::TopicDeleted { topic });
         Ok(())
     }
@@ -256,38 +282,24 @@ impl Catalog {
     }
 }
 
-/// The change that makes a topic, in place of a stream that is over.
-fn making(topic: &TopicRef, settings: TopicSettings, doc: &TopicDoc, over: Option<(TopicDoc, Bytes)>) -> Change {
+/// Adds what makes a topic.
+fn add_making(change: &mut Change, topic: &TopicRef, settings: TopicSettings, doc: &TopicDoc, fork: Option<ForkPoint>) {
     let (tenant, key) = (topic.tenant().id(), documents::topic(topic.tenant().id(), topic.name()));
-    let mut change = Change { guards: vec![Guard::Present(documents::tenant(tenant))], ..Change::default() };
-    match over {
-        Some((over, stored)) => {
-            change.guards.push(Guard::Equals(key.clone(), stored));
-            deletion(&mut change, topic, &over);
-        }
-        None => change.guards.push(Guard::Absent(key.clone())),
-    }
+    change.guards.push(Guard::Present(documents::tenant(tenant)));
     change.docs.push(DocOp::Put(key, documents::encode(doc)));
-    if doc.stream.as_ref().is_some_and(|stream| stream.expiry.is_some()) {
+    let stream = doc.stream.as_ref();
+    if stream.is_some_and(|stream| stream.expiry.is_some()) {
         let name = topic.name().to_owned();
         let ttl = StreamTtlDoc { v: documents::VERSION, name, used_at: doc.created_at };
         change.docs.push(DocOp::Put(documents::stream_ttl(tenant, doc.id()), documents::encode(&ttl)));
     }
-    let create = TopicOp::Create { topic: doc.id(), partitions: doc.partitions };
+    let create = match stream.and_then(|stream| stream.fork.as_ref()).zip(fork) {
+        Some((fork, point)) => TopicOp::Fork { topic: doc.id(), source: TopicId(fork.source_id), point },
+        None => TopicOp::Create { topic: doc.id(), partitions: doc.partitions },
+    };
     let set = settings.retention.map(|retention| TopicOp::SetRetention { topic: doc.id(), retention });
     let clean = settings.cleanup.map(|cleanup| TopicOp::SetCleanup { topic: doc.id(), cleanup });
     change.topics.extend([Some(create), set, clean].into_iter().flatten());
-    change
-}
-
-/// Adds the deletion of a topic.
-fn deletion(change: &mut Change, topic: &TopicRef, doc: &TopicDoc) {
-    let tenant = topic.tenant().id();
-    change.docs.push(DocOp::Delete(documents::topic(tenant, topic.name())));
-    if doc.stream.as_ref().is_some_and(|stream| stream.expiry.is_some()) {
-        change.docs.push(DocOp::Delete(documents::stream_ttl(tenant, doc.id())));
-    }
-    change.topics.push(TopicOp::Delete { topic: doc.id() });
 }
 
 fn changed_meanwhile(topic: &TopicRef, error: plinth_storage::Error) -> Error {

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use plinth_api::system::Happening;
 use plinth_storage::Kind;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
-use plinth_storage::log::{Change, DocOp, Guard, TopicOp};
+use plinth_storage::log::{Change, DocOp, Guard};
 
 use super::kept::apart;
-use super::{Catalog, Topic, TopicKeyRef};
+use super::{Catalog, Topic};
 use crate::auth::TenantRef;
 use crate::broker::documents::{self, StreamTtlDoc, TopicDoc};
 use crate::broker::error::Error;
@@ -96,6 +96,14 @@ impl Catalog {
         }
     }
 
+    /// Whether a topic is in no list: a stream that is over, or kept for its forks alone.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub(super) fn is_hidden(&self, topic: &Topic) -> Result<bool, Error> {
+        Ok(topic.deleted || self.is_over(topic)?)
+    }
+
     /// Whether a stream has been over for so long.
     fn was_over(&self, topic: &Topic, expiry: &Expiry, for_ms: u64) -> Result<bool, Error> {
         let now = self.log.now();
@@ -160,39 +168,29 @@ impl Catalog {
     }
 
     async fn end_stored(&self, tenant: &TenantRef, over: &Over) -> Result<(), Error> {
-        let mut deleted = self.lock(over.tenant, &over.name).await;
-        let key = documents::topic(over.tenant, &over.name);
-        let Some(stored) = self.log.get(&key)? else { return Ok(()) };
-        let doc: TopicDoc = documents::decode(&key, &stored)?;
-        let topic = Topic::read(over.tenant, &over.name, &doc);
-        let is_over = match topic.expiry() {
-            Some(expiry) if topic.id == over.topic => self.was_over(&topic, expiry, DELETED_AFTER_MS)?,
-            Some(_) | None => false,
-        };
-        if !is_over {
-            return Ok(());
-        }
-        let change = Change {
-            guards: vec![Guard::Equals(key.clone(), stored)],
-            docs: vec![
-                DocOp::Delete(key),
-                DocOp::Delete(documents::stream_ttl(over.tenant, over.topic)),
-                deleted.note(&doc),
-            ],
-            topics: vec![TopicOp::Delete { topic: over.topic }],
-        };
-        let committed = self.log.commit(change).await;
-        self.known.remove(&TopicKeyRef { tenant: over.tenant, name: &over.name });
-        self.touches.forget(over.topic);
-        self.note_deletion(tenant, &over.name, committed.as_ref().err());
-        match committed {
-            Ok(()) => {
+        match self.delete_found(tenant, &over.name, || self.look_for_end(over)).await {
+            Ok(true) => {
                 self.events.tell(tenant, self.log.now(), Happening::TopicDeleted { topic: over.name.to_string() });
                 Ok(())
             }
-            // Deleted or changed by another.
-            Err(error) if error.kind() == Kind::Conflict => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(false) => Ok(()),
+            // It changes: a later turn finds what has become of it.
+            Err(Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The document of a stream, if it is over still.
+    fn look_for_end(&self, over: &Over) -> Result<Option<(TopicDoc, Bytes)>, Error> {
+        let key = documents::topic(over.tenant, &over.name);
+        let Some((doc, stored)) = documents::load_stored::<TopicDoc>(&self.log, &key)? else { return Ok(None) };
+        let topic = Topic::read(over.tenant, &over.name, &doc);
+        let is_over = match topic.expiry() {
+            Some(expiry) if topic.id == over.topic && !topic.deleted => {
+                self.was_over(&topic, expiry, DELETED_AFTER_MS)?
+            }
+            Some(_) | None => false,
+        };
+        Ok(is_over.then_some((doc, stored)))
     }
 }

@@ -44,7 +44,7 @@ impl Catalog {
         let tenant = caller.inside().map_err(|denied| Error::Invalid(denied.to_string()))?.id();
         let (mut topics, mut partitions, mut more) = (Vec::new(), 0, false);
         self.each(tenant, &request.prefix, request.after.as_deref(), |topic| {
-            if !caller.may(Action::View, &topic.name) || self.is_over(&topic)? {
+            if !caller.may(Action::View, &topic.name) || self.is_hidden(&topic)? {
                 return Ok(true);
             }
             partitions += topic.partitions as usize;

@@ -5,6 +5,7 @@ use plinth_storage::Log;
 use plinth_storage::ids::{TenantId, TopicId};
 use plinth_storage::log::DocOp;
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
 use super::{VERSION, decode, encode};
 use crate::broker::error::Error;
@@ -59,6 +60,35 @@ pub(crate) struct StreamDoc {
     /// When it ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expiry: Option<ExpiryDoc>,
+    /// Of a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fork: Option<ForkDoc>,
+}
+
+/// What a stream is a fork of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForkDoc {
+    /// The name of the source.
+    pub(crate) source: String,
+    /// Its topic.
+    pub(crate) source_id: Ulid,
+    /// Where it was left: an offset of its own, as it was given, or the one that it had.
+    pub(crate) anchor: String,
+    /// So many bytes or messages behind that.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) sub: u64,
+    /// Whether it ends by itself as it does because the source did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ends_as_source: bool,
+    /// How many forks there are from it to a stream that is none, itself with them.
+    pub(crate) depth: u32,
+    /// The tags of those that gave offsets first which it shares, each with the last of them.
+    pub(crate) tags: Vec<(u64, u64)>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 /// When a stream ends by itself.
@@ -96,8 +126,6 @@ struct TopicsDeletedDoc {
 
 #[cfg(test)]
 mod tests {
-    use ulid::Ulid;
-
     use super::*;
 
     #[test]
@@ -121,8 +149,18 @@ mod tests {
         ];
         for (text, expiry) in forms {
             let read: StreamDoc = serde_json::from_str(text).expect("a stream");
-            assert_eq!(read, StreamDoc { content_type: "a/b".into(), expiry: Some(expiry) });
+            assert_eq!(read, StreamDoc { content_type: "a/b".into(), expiry: Some(expiry), fork: None });
             assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+        }
+        let ulid = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        for (more, sub) in [("", 0), (r#""sub":4,"ends_as_source":true,"#, 4)] {
+            let text = format!(
+                r#"{{"content_type":"a/b","fork":{{"source":"s","source_id":"{ulid}","anchor":"x",{more}"depth":1,"tags":[[7,9]]}}}}"#
+            );
+            let read: StreamDoc = serde_json::from_str(&text).expect("a fork");
+            assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+            let fork = read.fork.expect("a fork");
+            assert_eq!((fork.sub, fork.ends_as_source, fork.tags), (sub, sub > 0, vec![(7, 9)]));
         }
         let text = r#"{"v":1,"name":"s","used_at":7}"#;
         let read: StreamTtlDoc = serde_json::from_str(text).expect("a use");

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::append::{check_body, records};
-use super::{DEFAULT_MEDIA_TYPE, Expiry, Media, StreamConfig, StreamView, check_is_stream};
+use super::fork::Inherited;
+use super::{DEFAULT_MEDIA_TYPE, Expiry, ForkFrom, Media, StreamConfig, StreamView, check_is_stream};
 use crate::auth::TopicRef;
-use crate::broker::catalog::{Catalog, StreamBegin, Topic};
+use crate::broker::catalog::{Catalog, StreamBegin, Topic, blocked};
 use crate::broker::error::Error;
 use crate::broker::publish::check_media_type;
 use crate::broker::settings::record_bytes_max;
@@ -21,8 +22,9 @@ impl Broker {
     /// true when it was made. Cancel safe: a caller that stops waiting does not undo it.
     ///
     /// # Errors
-    /// `Invalid` for a media type or body that cannot be one; `TooLarge`; `Conflict` when it is otherwise, or no stream;
-    /// `QuotaExceeded`; those of the log.
+    /// `Invalid` for a media type or body that cannot be one; `TooLarge`; `Conflict` when it is otherwise, no stream, or was
+    /// deleted and has forks; `QuotaExceeded`; those of the log. Of a fork also `NotFound` without its source; `Invalid` and `Gone`
+    /// for where it is to leave it.
     pub async fn ensure_stream(
         &self,
         topic: &TopicRef,
@@ -30,21 +32,25 @@ impl Broker {
         body: Bytes,
     ) -> Result<(StreamView, bool), Error> {
         managed(topic)?;
-        let media = config.content_type.as_deref().unwrap_or(DEFAULT_MEDIA_TYPE);
-        check_media_type(media.as_bytes())?;
+        if let Some(given) = &config.content_type {
+            check_media_type(given.as_bytes())?;
+        }
         check_body(&body)?;
-        if let Some(found) = self.catalog().find(topic)? {
+        config.fork.as_ref().map_or(Ok(()), ForkFrom::check)?;
+        if let Some(found) = self.catalog().find(topic).map_err(blocked)? {
             return Ok((self.compared(&found, &config)?, false));
         }
-        let first = records(&Media::new(media), &body, record_bytes_max())?;
-        let (batch, count) = first.map_or((None, 0), |(batch, count)| (Some(batch), count));
-        let begin = StreamBegin {
-            content_type: media.to_owned(),
-            batch,
-            close: config.closed,
-            expiry: config.expiry.as_ref().map(Expiry::doc),
+        let (found, made) = match &config.fork {
+            None => self.make_stream(topic, &config, (None, &body)).await?,
+            Some(from) => match self.make_fork(topic, &config, (from, &body)).await {
+                // Deleted, or deleted and made again, since it was looked up.
+                Err(Error::NotFound(_)) => {
+                    self.catalog().forget(&from.source);
+                    self.make_fork(topic, &config, (from, &body)).await?
+                }
+                made => made?,
+            },
         };
-        let (found, made) = self.make_stream(topic, begin, (count, body.len() as u64)).await?;
         Ok((self.compared(&found, &config)?, made))
     }
 
@@ -58,13 +64,34 @@ impl Broker {
         self.catalog().delete(topic).await
     }
 
+    async fn make_fork(
+        &self,
+        topic: &TopicRef,
+        config: &StreamConfig,
+        (from, body): (&ForkFrom, &Bytes),
+    ) -> Result<(Arc<Topic>, bool), Error> {
+        let inherited = self.inherited(from, config).await?;
+        self.make_stream(topic, config, (Some(inherited), body)).await
+    }
+
     /// Makes the stream and pays for its first content.
     async fn make_stream(
         &self,
         topic: &TopicRef,
-        begin: StreamBegin,
-        (records, bytes): (u64, u64),
+        config: &StreamConfig,
+        (inherited, body): (Option<Inherited>, &Bytes),
     ) -> Result<(Arc<Topic>, bool), Error> {
+        let (content_type, expiry, fork) = match inherited {
+            Some(Inherited { content_type, expiry, doc, point }) => (content_type, expiry, Some((doc, point))),
+            None => {
+                let content_type = config.content_type.as_deref().unwrap_or(DEFAULT_MEDIA_TYPE);
+                (content_type.into(), config.expiry.as_ref().map(Expiry::doc), None)
+            }
+        };
+        let first = records(&Media::new(&content_type), body, record_bytes_max())?;
+        let (batch, records) = first.map_or((None, 0), |(batch, count)| (Some(batch), count));
+        let bytes = body.len() as u64;
+        let begin = StreamBegin { content_type: content_type.to_string(), batch, close: config.closed, expiry, fork };
         if records > 0 && !Catalog::has_room(topic.tenant()) {
             Box::pin(self.catalog().check_storage(topic.tenant())).await?;
         }
@@ -88,14 +115,23 @@ impl Broker {
     fn compared(&self, topic: &Topic, config: &StreamConfig) -> Result<StreamView, Error> {
         check_is_stream(topic)?;
         let (media, name) = (topic.media(), &topic.name);
-        let wanted = config.content_type.as_deref().unwrap_or(DEFAULT_MEDIA_TYPE);
-        if !media.matches(wanted.as_bytes()) {
+        let is_same_fork = match (topic.forked(), &config.fork) {
+            (Some(forked), Some(from)) => forked.is_of(from),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same_fork {
+            return Err(Error::Conflict(format!("stream {name} is not the same fork, or none")));
+        }
+        let wanted = config.content_type.as_deref().or(config.fork.is_none().then_some(DEFAULT_MEDIA_TYPE));
+        if wanted.is_some_and(|wanted| !media.matches(wanted.as_bytes())) {
             return Err(Error::Conflict(format!("stream {name} has the media type {}", media.text())));
         }
         let is_same = match (topic.expiry(), &config.expiry) {
             (Some(has), Some(wanted)) => has.is_same(wanted),
             (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
+            (Some(_), None) => topic.forked().is_some_and(|fork| fork.ends_as_source),
+            (None, Some(_)) => false,
         };
         if !is_same {
             return Err(Error::Conflict(format!("stream {name} ends by itself at another time, or does not")));

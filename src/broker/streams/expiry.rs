@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Media;
+use super::{Forked, Media};
 use crate::broker::documents::{ExpiryDoc, StreamDoc};
 
 /// When a stream ends by itself.
@@ -24,6 +24,8 @@ pub enum Expiry {
 pub(in crate::broker) struct Stream {
     pub(in crate::broker) media: Media,
     pub(in crate::broker) expiry: Option<Arc<Expiry>>,
+    /// Of a fork.
+    pub(in crate::broker) fork: Option<Box<Forked>>,
 }
 
 impl Expiry {
@@ -58,6 +60,7 @@ impl Stream {
             ExpiryDoc::TtlS(seconds) => Arc::new(Expiry::Ttl(*seconds)),
             ExpiryDoc::At { text, ms } => Arc::new(Expiry::At { text: text.clone(), ms: *ms }),
         });
-        Self { media: Media::new(&doc.content_type), expiry }
+        let fork = doc.fork.as_ref().map(|fork| Box::new(Forked::read(fork)));
+        Self { media: Media::new(&doc.content_type), expiry, fork }
     }
 }

@@ -7,6 +7,7 @@
 mod append;
 mod ensure;
 mod expiry;
+mod fork;
 mod json;
 mod keep;
 mod live;
@@ -25,25 +26,30 @@ use plinth_storage::log::Bounds;
 
 pub use self::expiry::Expiry;
 pub(super) use self::expiry::Stream;
+pub use self::fork::ForkFrom;
+pub(super) use self::fork::Forked;
 pub(super) use self::json::is_json;
 pub use self::live::{StreamFollower, StreamMoved};
 pub(super) use self::media::{DEFAULT_MEDIA_TYPE, Media};
 pub use self::read::StreamPage;
 pub(crate) use self::token::Readable;
+pub(super) use self::token::SharedTags;
 pub use self::token::{GivenToken, TOKEN_BYTES, Token};
 pub(super) use self::touches::{Touch, Touches};
 use super::catalog::Topic;
 use super::error::Error;
 
 /// What a stream is to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StreamConfig {
-    /// The media type of all of it; `application/octet-stream` when it is not said.
+    /// The media type of all of it; when it is not said that of what it is a fork of, else `application/octet-stream`.
     pub content_type: Option<String>,
     /// Whether nothing is to be appended to it any more.
     pub closed: bool,
-    /// When it ends by itself.
+    /// When it ends by itself; a fork as what it is a fork of when it is not said.
     pub expiry: Option<Expiry>,
+    /// What it is a fork of.
+    pub fork: Option<ForkFrom>,
 }
 
 /// A stream as it is now.

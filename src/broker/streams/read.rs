@@ -13,7 +13,7 @@ use plinth_storage::log::Bounds;
 use plinth_storage::record::StoredBatch;
 use plinth_storage::{Gap, GapReason, Kind};
 
-use super::{Readable, StreamFrom, StreamView, Token, check_is_stream, state};
+use super::{StreamFrom, StreamView, Token, check_is_stream, state};
 use crate::auth::{Action, TopicRef};
 use crate::broker::batch::FollowedBatch;
 use crate::broker::catalog::{Topic, gone};
@@ -131,7 +131,7 @@ impl StreamFrom {
         match self {
             Self::Start => Ok(bounds.start),
             Self::Now => Ok(bounds.tail),
-            Self::At(token) => token.resolve(Readable { tag: topic.tag(), start: bounds.start, tail: bounds.tail }),
+            Self::At(token) => token.resolve(topic.readable(bounds)),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The tag names the incarnation of the stream: the time of its creation in ms, which no two streams of one name share and
 //! which grows from one to the next. So a token of a stream that was deleted is known as such by the one that follows, and
-//! sorts below its tokens. The last four digits are not read: clients add small numbers to what follows the underscore, and
+//! sorts below its tokens. A fork gives the tokens of its source up to where it left it, so that these hold on both. The last four digits are not read: clients add small numbers to what follows the underscore, and
 //! are to be at the same position still. 33 characters of `[0-9_]`, good for a path, a header and a JSON string.
 
 use std::fmt;
@@ -41,11 +41,16 @@ pub struct GivenToken {
     offset: u64,
 }
 
+/// The tags of the streams that a fork shares its first offsets with, each with the last offset that has it.
+pub(crate) type SharedTags = [(u64, Offset)];
+
 /// What is readable of the stream that a token is to be of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Readable {
+pub(crate) struct Readable<'a> {
     /// The tag of the incarnation.
     pub(crate) tag: u64,
+    /// Of a fork.
+    pub(crate) shared: &'a SharedTags,
     /// The first offset that is kept.
     pub(crate) start: Offset,
     /// The end.
@@ -65,6 +70,12 @@ impl Token {
     /// The tag, and the offset.
     pub(in crate::broker) fn parts(self) -> (u64, Offset) {
         (self.tag, Offset(self.offset))
+    }
+
+    /// The position `offset` of the incarnation `tag`, or of the one that it shares it with.
+    pub(crate) fn shared(shared: &SharedTags, tag: u64, offset: Offset) -> Self {
+        let first = shared.get(shared.partition_point(|(_, last)| *last < offset));
+        Self::new(first.map_or(tag, |(tag, _)| *tag), offset)
     }
 
     /// Its text, which is ASCII.
@@ -113,15 +124,15 @@ impl GivenToken {
     /// # Errors
     /// `Gone` for a position of an earlier stream of that name, and for one that is no longer kept; `Invalid` for one that
     /// this stream never gave.
-    pub(crate) fn resolve(self, stream: Readable) -> Result<Offset, Error> {
-        let Readable { tag, start, tail } = stream;
+    pub(crate) fn resolve(self, stream: Readable<'_>) -> Result<Offset, Error> {
+        let Readable { tag, shared, start, tail } = stream;
         if self == (Self { tag: 0, offset: 0 }) {
             return Ok(start);
         }
-        if self.tag < tag {
+        if self.tag < tag && shared.iter().all(|(shared, _)| *shared != self.tag) {
             return Err(Error::Gone("the offset is of an earlier stream of this name, which was deleted".into()));
         }
-        if self.tag > tag || self.offset > tail.0 {
+        if self.offset > tail.0 || Token::shared(shared, tag, Offset(self.offset)).tag != self.tag {
             return Err(Error::Invalid("the offset is not one that this stream has given".into()));
         }
         if self.offset < start.0 {
@@ -152,8 +163,8 @@ mod tests {
         GivenToken::parse(&token.to_string()).expect("a token of ours")
     }
 
-    fn stream(tag: u64, start: u64, tail: u64) -> Readable {
-        Readable { tag, start: Offset(start), tail: Offset(tail) }
+    fn stream(tag: u64, start: u64, tail: u64) -> Readable<'static> {
+        Readable { tag, shared: &[], start: Offset(start), tail: Offset(tail) }
     }
 
     proptest! {
@@ -193,6 +204,37 @@ mod tests {
             let form = text.len() == TOKEN_BYTES && text.as_bytes()[HALF] == b'_'
                 && text.bytes().enumerate().all(|(at, byte)| at == HALF || byte.is_ascii_digit());
             prop_assert_eq!(GivenToken::parse(&text).is_some(), form);
+        }
+    }
+
+    // Fails when a fork gives tokens of its own for what it shares, or takes those of its source beyond that.
+    #[test]
+    fn a_fork_shares_the_tokens_of_its_source_up_to_where_it_left_it() {
+        let shared = [(100, Offset(5)), (200, Offset(8))];
+        let fork = Readable { tag: 300, shared: &shared, start: Offset(2), tail: Offset(10) };
+        let tag_of = |offset| {
+            if offset <= 5 {
+                100
+            } else if offset <= 8 {
+                200
+            } else {
+                300
+            }
+        };
+        for offset in 0..=10 {
+            let token = Token::shared(&shared, 300, Offset(offset));
+            assert_eq!(token, Token::new(tag_of(offset), Offset(offset)));
+            for tag in [100, 200, 300] {
+                let resolved = given(Token::new(tag, Offset(offset))).resolve(fork);
+                match resolved {
+                    Ok(at) => assert!(at == Offset(offset) && tag == tag_of(offset) && offset >= 2),
+                    Err(Error::Gone(_)) => assert!(tag == tag_of(offset) && offset < 2),
+                    Err(Error::Invalid(_)) => assert_ne!(tag, tag_of(offset)),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            let earlier = given(Token::new(250, Offset(offset))).resolve(fork);
+            assert!(matches!(earlier, Err(Error::Gone(_))), "of a fork of that name before: {earlier:?}");
         }
     }
 

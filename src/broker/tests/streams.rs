@@ -1,6 +1,7 @@
 //! Streams: what is appended is read, by offsets that hold, until the end; beside all that topics can.
 
 mod ending;
+mod fork;
 mod state;
 
 use plinth_storage::error::Refusal;

@@ -3,11 +3,11 @@
 use super::super::ttl::{Hand, world_and_clock};
 use super::*;
 
-fn ttl(seconds: u64) -> StreamConfig {
+pub(super) fn ttl(seconds: u64) -> StreamConfig {
     StreamConfig { expiry: Some(Expiry::Ttl(seconds)), ..config(TEXT) }
 }
 
-fn until(ms: u64) -> StreamConfig {
+pub(super) fn until(ms: u64) -> StreamConfig {
     StreamConfig { expiry: Some(Expiry::At { text: format!("{ms}"), ms }), ..config(TEXT) }
 }
 
@@ -27,7 +27,7 @@ impl World {
         (rows(documents::topics(tenant, name)) > 0, rows(documents::stream_ttls(tenant)) > 0)
     }
 
-    async fn reap(&self) {
+    pub(super) async fn reap(&self) {
         let after = self.broker.reap(&self.auth, None).await.expect("a turn");
         assert!(after.is_none() || self.broker.reap(&self.auth, after).await.expect("a turn").is_none());
     }
@@ -175,7 +175,7 @@ async fn a_publish_makes_a_topic_in_the_place_of_a_stream_that_is_over() {
     assert_eq!(world.is_stored("s"), (true, false));
 }
 
-async fn again(options: &LogOptions, world: World) -> World {
+pub(super) async fn again(options: &LogOptions, world: World) -> World {
     world.broker.close().await;
     world.broker.log().close().await.expect("closed");
     let log = Log::open(options.clone()).await.expect("a log");
