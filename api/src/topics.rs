@@ -171,9 +171,17 @@ pub struct Topic {
     pub bytes: u64,
     /// Records of all partitions. Of a topic that was compacted and trimmed it may be a few less than there are.
     pub records: u64,
+    /// Streams that were forked from it and share its records: while there are any, none of these is deleted, whatever its retention.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forks: u32,
     /// Per partition; only in the view of one topic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition_bounds: Vec<PartitionBounds>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The bounds of one partition.

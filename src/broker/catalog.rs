@@ -59,6 +59,8 @@ pub struct TopicView {
     pub cleanup: Cleanup,
     /// When it was made.
     pub created_at: Timestamp,
+    /// How many forks share its records.
+    pub forks: u32,
     /// Of its partitions.
     pub bounds: TopicBounds,
 }
@@ -344,6 +346,7 @@ impl Catalog {
             retention: topic.retention,
             cleanup: topic.cleanup,
             created_at: topic.created_at,
+            forks: if topic.partitions == 1 { self.log.forks(topic.id)? } else { 0 },
             bounds,
         })
     }

@@ -99,6 +99,7 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
         created_at: view.created_at.0,
         bytes: view.bounds.bytes(),
         records: view.bounds.records(),
+        forks: view.forks,
         partition_bounds: if with_bounds { bounds.collect() } else { Vec::new() },
     }
 }

@@ -6,7 +6,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use chrono::DateTime;
-use plinth_api::error::ErrorCode;
 use plinth_api::limits::NUMBER_MAX;
 
 use crate::broker::{Expiry, PageGap, StreamConfig, StreamProducer, StreamView, Token};
@@ -29,23 +28,48 @@ const STREAM_TTL: HeaderName = HeaderName::from_static("stream-ttl");
 const STREAM_EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
 const PLINTH_GAP: HeaderName = HeaderName::from_static("plinth-gap");
 
-/// Headers that mean something else than what is done here would be done for.
-const NOT_OFFERED: [HeaderName; 3] = [
-    HeaderName::from_static("stream-forked-from"),
-    HeaderName::from_static("stream-fork-offset"),
-    HeaderName::from_static("stream-fork-sub-offset"),
-];
+const STREAM_FORKED_FROM: HeaderName = HeaderName::from_static("stream-forked-from");
+const STREAM_FORK_OFFSET: HeaderName = HeaderName::from_static("stream-fork-offset");
+const STREAM_FORK_SUB_OFFSET: HeaderName = HeaderName::from_static("stream-fork-sub-offset");
 
 /// The largest time to live, in s: its end in ms is a number that every client can read.
 const TTL_S_MAX: u64 = NUMBER_MAX / 1_000;
 
-/// What a creation asks for.
+/// What a creation says of what it forks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fork {
+    /// The address of the source, as it is given: a path.
+    pub(super) from: String,
+    /// The offset at which the fork leaves it.
+    pub(super) offset: Option<String>,
+    /// How far behind that.
+    pub(super) sub: Option<u64>,
+}
+
+/// What a creation asks for, but for what it forks.
 pub(super) fn config(headers: &HeaderMap) -> Result<StreamConfig, ApiError> {
-    if let Some(name) = NOT_OFFERED.iter().find(|name| headers.contains_key(*name)) {
-        return Err(ApiError::new(ErrorCode::UnknownField, format!("the header `{name}` is not offered here")));
-    }
     let (content_type, expiry) = (content_type(headers)?, expiry(headers)?);
     Ok(StreamConfig { content_type, closed: is_closed(headers), expiry, fork: None })
+}
+
+/// What a creation forks.
+pub(super) fn fork(headers: &HeaderMap) -> Result<Option<Fork>, ApiError> {
+    let offset = text(headers, &STREAM_FORK_OFFSET)?;
+    let sub = text(headers, &STREAM_FORK_SUB_OFFSET)?;
+    let Some(from) = text(headers, &STREAM_FORKED_FROM)? else {
+        if offset.is_none() && sub.is_none() {
+            return Ok(None);
+        }
+        let why = format!("`{STREAM_FORK_OFFSET}` and `{STREAM_FORK_SUB_OFFSET}` come with `{STREAM_FORKED_FROM}`");
+        return Err(ApiError::invalid(why));
+    };
+    let sub = sub.map(|text| {
+        let number = text.parse().ok().filter(|number| plain_digits(text) && *number <= NUMBER_MAX);
+        let why =
+            || format!("the header `{STREAM_FORK_SUB_OFFSET}` is {text:?} and not a number from 0 to {NUMBER_MAX}");
+        number.ok_or_else(|| ApiError::invalid(why()))
+    });
+    Ok(Some(Fork { from: from.to_owned(), offset: offset.map(str::to_owned), sub: sub.transpose()? }))
 }
 
 /// The media type of the body, as it is given; none for an empty one.
@@ -86,8 +110,7 @@ fn expiry(headers: &HeaderMap) -> Result<Option<Expiry>, ApiError> {
             Err(ApiError::invalid(format!("`{STREAM_TTL}` and `{STREAM_EXPIRES_AT}` do not come together")))
         }
         (Some(ttl), None) => {
-            let plain = digits(ttl) && (ttl == "0" || !ttl.starts_with('0'));
-            let seconds = ttl.parse().ok().filter(|seconds| plain && *seconds <= TTL_S_MAX);
+            let seconds = ttl.parse().ok().filter(|seconds| plain_digits(ttl) && *seconds <= TTL_S_MAX);
             let why = || format!("the header `{STREAM_TTL}` is {ttl:?} and not whole seconds from 0 to {TTL_S_MAX}");
             seconds.map(|seconds| Some(Expiry::Ttl(seconds))).ok_or_else(|| ApiError::invalid(why()))
         }
@@ -105,6 +128,11 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, ApiErro
     let number = u64::from_str(text).ok().filter(|number| digits(text) && *number <= NUMBER_MAX);
     let why = || format!("the header `{name}` is {text:?} and not a number from 0 to {NUMBER_MAX}");
     number.map(Some).ok_or_else(|| ApiError::invalid(why()))
+}
+
+/// Digits of a number as it is written without ornament.
+fn plain_digits(text: &str) -> bool {
+    digits(text) && (text == "0" || !text.starts_with('0'))
 }
 
 fn digits(text: &str) -> bool {
@@ -238,6 +266,24 @@ mod tests {
         }
         let twice = [("producer-id", "p"), ("producer-id", "q"), ("producer-epoch", "0"), ("producer-seq", "0")];
         assert!(refusal(&twice, producer).contains("more than once"));
+    }
+
+    #[test]
+    fn a_fork_says_from_what_and_its_place_is_a_plain_number() {
+        assert_eq!(read(&[], fork).unwrap(), None);
+        let all =
+            [("stream-forked-from", "/v1/stream/a"), ("stream-fork-offset", "x"), ("stream-fork-sub-offset", "7")];
+        let whole = Fork { from: "/v1/stream/a".into(), offset: Some("x".into()), sub: Some(7) };
+        assert_eq!(read(&all, fork).unwrap(), Some(whole));
+        let bare = Fork { from: "/v1/stream/a".into(), offset: None, sub: None };
+        assert_eq!(read(&all[..1], fork).unwrap(), Some(bare));
+        for alone in [&all[1..2], &all[2..], &[("stream-fork-sub-offset", "0")]] {
+            assert!(refusal(alone, fork).contains("come with"), "{alone:?}");
+        }
+        for sub in ["", "-1", "+1", "01", "1.5", "x", "9007199254740992"] {
+            let bad = [all[0], all[1], ("stream-fork-sub-offset", sub)];
+            assert!(refusal(&bad, fork).contains("not a number"), "{sub}");
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) use put::{__path_put, put};
 
 /// Where streams are, by the name that their documents and measurements use.
 pub(crate) const STREAM: &str = "/v1/streams/{path}";
+/// What the addresses of all streams begin with.
+const ROOTS: [&str; 2] = ["/v1/streams/", "/v1/stream/"];
 /// What is of streams, and what the router knows instead: there are two roots, and a name may have slashes.
 pub(crate) const SERVED_AT: [(&str, [&str; 2]); 9] = [
     (STREAM, ["/v1/streams/{*path}", "/v1/stream/{*path}"]),

@@ -1,16 +1,21 @@
 //! Create a stream, or make sure that it is there.
 
+use std::borrow::Cow;
+
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use percent_encoding::percent_decode_str;
+use plinth_api::error::ErrorCode;
 use plinth_api::limits::BATCH_BYTES_MAX;
 use plinth_api::topics::TopicName;
 
-use super::{fail, headers};
-use crate::auth::Action;
+use super::{ROOTS, fail, headers};
+use crate::auth::{Action, Caller};
+use crate::broker::{ForkFrom, StreamConfig};
 use crate::http::Front;
 use crate::http::access::base_url;
 use crate::http::error::ApiError;
@@ -20,6 +25,8 @@ use crate::http::extract::{self, Authed, Bound, Name};
 ///
 /// The body is its first content, and is left out of account when the stream is there. A stream is a topic of one partition
 /// whose name is the path; what the protocol of Durable Streams says of it holds here. The same under `/v1/stream/{path}`.
+///
+/// A stream that is deleted, or ends, while it has forks answers 410 and blocks its path until the last of them is deleted.
 ///
 /// With a body, or closed from the beginning with one, the credential needs the scope `publish` as well.
 #[utoipa::path(
@@ -36,6 +43,12 @@ use crate::http::extract::{self, Authed, Bound, Name};
         ("Stream-Expires-At" = Option<String>, Header, format = DateTime, description = "The time at which it ends by itself, by RFC 3339; \
             not with `Stream-TTL`"),
         ("Stream-Closed" = Option<String>, Header, description = "`true`: nothing can be appended after the body"),
+        ("Stream-Forked-From" = Option<String>, Header, description = "The path of another stream's address, such as `/v1/stream/a`: \
+            the stream begins with what that one holds, which is shared and not copied. Its media type and its end by itself hold here if none \
+            is said; the credential needs `subscribe` on it"),
+        ("Stream-Fork-Offset" = Option<String>, Header, description = "The offset up to which; default is the end"),
+        ("Stream-Fork-Sub-Offset" = Option<u64>, Header, maximum = 9_007_199_254_740_991_u64, description = "So many bytes, or \
+            messages of JSON, behind the offset, of what was appended there at once"),
     ),
     request_body(description = "The first content; may be empty", content(
         (plinth_api::records::Payload = "application/octet-stream"),
@@ -56,7 +69,7 @@ pub(crate) async fn put(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let topic = caller.authorize(Action::Manage, &name)?;
-    let config = headers::config(&parts.headers)?;
+    let config = config(&caller, &parts.headers)?;
     let mut room = front.broker.room(topic.account(), body.size_hint().lower().min(BATCH_BYTES_MAX as u64))?;
     let bound = Bound { max: BATCH_BYTES_MAX, what: "the body", room: Some(&mut room) };
     let body = extract::body(&front, &parts.headers, body, bound).await?;
@@ -75,6 +88,23 @@ pub(crate) async fn put(
         response.headers_mut().insert(LOCATION, location(&front, &parts)?);
     }
     Ok(response)
+}
+
+/// What is asked for. Who forks a stream reads it.
+fn config(caller: &Caller, headers: &HeaderMap) -> Result<StreamConfig, ApiError> {
+    let config = headers::config(headers)?;
+    let Some(headers::Fork { from, offset, sub }) = headers::fork(headers)? else { return Ok(config) };
+    let source = caller.authorize(Action::Subscribe, &source(&from)?)?;
+    Ok(StreamConfig { fork: Some(ForkFrom { source, anchor: offset, sub }), ..config })
+}
+
+/// The name of the stream at an address of this node.
+fn source(from: &str) -> Result<Cow<'_, str>, ApiError> {
+    let name = ROOTS.iter().find_map(|root| from.strip_prefix(root));
+    let name = name.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no stream at {from:?}")))?;
+    percent_decode_str(name)
+        .decode_utf8()
+        .map_err(|_| ApiError::invalid("the path of the source is not UTF-8 when it is percent-decoded"))
 }
 
 /// The address of the stream as the client wrote it.

@@ -131,8 +131,10 @@ impl Catalog {
         for (name, id) in &deletion.topics {
             self.known.remove(&TopicKeyRef { tenant: tenant.id(), name });
             self.touches.forget(*id);
-            // One that is kept counts until it is gone.
-            if !deletion.kept || error.is_some() {
+            if deletion.kept && error.is_none() {
+                // It counts until it is gone; who is subscribed to it learns that it is over.
+                self.moved.note(tenant.id(), name);
+            } else {
                 self.note_deletion(tenant, name, error);
             }
         }

@@ -123,6 +123,12 @@ impl Catalog {
                 if is_reserved(&topic.name) {
                     return Ok(true);
                 }
+                if topic.deleted {
+                    // It counts until the last of its forks takes it along.
+                    counted.bytes += catalog.log.kept_bytes(topic.id)?;
+                    counted.topics += 1;
+                    return Ok(true);
+                }
                 match catalog.log.topic_bounds(topic.id, topic.partitions) {
                     Ok(bounds) => counted.bytes += bounds.bytes(),
                     // Deleted since the list was read.

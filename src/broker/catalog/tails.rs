@@ -29,7 +29,7 @@ impl Catalog {
     ) -> Result<Option<Arc<Topic>>, Error> {
         let found = self.find_named(tenant, name)?.filter(|topic| is_stream(topic));
         match found {
-            Some(topic) if self.is_over(&topic)? => Ok(None),
+            Some(topic) if self.is_hidden(&topic)? => Ok(None),
             found => Ok(found),
         }
     }
@@ -65,7 +65,7 @@ impl Catalog {
         apart(move || {
             let mut names = Vec::new();
             catalog.each(tenant, &glob.prefix(), None, |topic| {
-                if is_stream(&topic) && glob.matches(&topic.name) && !catalog.is_over(&topic)? {
+                if is_stream(&topic) && glob.matches(&topic.name) && !catalog.is_hidden(&topic)? {
                     names.push(topic.name);
                 }
                 Ok(names.len() < limit)

@@ -11,8 +11,9 @@ use crate::durability::{Gap, GapReason};
 use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, Timestamp, TopicId};
 use crate::record::StoredBatch;
-use crate::shard::fork::{Ancestor, ForkPoint, fork_row};
+use crate::shard::fork::{Ancestor, ForkPoint, fork_row, only_partition};
 use crate::shard::gaps;
+use crate::shard::machine::partition_row;
 use crate::shard::rows::PartitionRow;
 use crate::wal::buffer::fork::Readable;
 
@@ -35,6 +36,14 @@ impl Log {
     /// `Corrupt` when the local state is broken.
     pub fn forks(&self, topic: TopicId) -> Result<u32> {
         self.inner.writer.forks(topic)
+    }
+
+    /// Stored bytes of a topic that is kept for its forks alone.
+    ///
+    /// # Errors
+    /// `Corrupt` when the local state is broken.
+    pub fn kept_bytes(&self, topic: TopicId) -> Result<u64> {
+        Ok(partition_row(&*self.inner.state, only_partition(topic))?.map_or(0, |row| row.bytes))
     }
 
     /// Where a fork of a partition ends that leaves it behind `anchor`, within the batch that has the record there. Cancel safe.

@@ -9,6 +9,7 @@ mod about;
 mod across;
 mod bounds;
 mod crash;
+mod fork;
 mod incarnations;
 mod live;
 

@@ -642,6 +642,11 @@ export interface components {
                 durability: components["schemas"]["Durability"];
                 /**
                  * Format: int32
+                 * @description Streams that were forked from it and share its records: while there are any, none of these is deleted, whatever its retention.
+                 */
+                forks?: number;
+                /**
+                 * Format: int32
                  * @description The largest payload of a record, in bytes.
                  */
                 max_record_bytes: number;
@@ -1401,6 +1406,11 @@ export interface components {
             created_at: number;
             /** @description The durability class. */
             durability: components["schemas"]["Durability"];
+            /**
+             * Format: int32
+             * @description Streams that were forked from it and share its records: while there are any, none of these is deleted, whatever its retention.
+             */
+            forks?: number;
             /**
              * Format: int32
              * @description The largest payload of a record, in bytes.

@@ -215,6 +215,13 @@ async fn what_is_deleted_is_gone_until_the_last_fork_takes_it_along() {
     assert!(matches!(old, Err(Error::Gone(_))), "{old:?}");
 }
 
+/// What a new count finds: topics and stored bytes.
+async fn world_again(world: &World, tenant: &crate::auth::TenantRef) -> (u64, u64) {
+    tenant.meter().lose_count();
+    let bytes = world.broker.stored_bytes(tenant).await.expect("counted");
+    (tenant.meter().kept().topics().expect("counted"), bytes)
+}
+
 // Fails when a name that is kept counts as free, or is counted twice.
 #[tokio::test]
 async fn names_that_are_kept_count_until_they_are_gone() {
@@ -226,8 +233,12 @@ async fn names_that_are_kept_count_until_they_are_gone() {
     world.appended("s", &["a"]).await;
     world.fork("f", "s", None, None).await.expect("made");
     assert_eq!(counted(), before + 2);
+    let stored = world.broker.stored_bytes(&tenant).await.expect("counted");
+    assert!(stored > 0);
     world.delete_stream("s").await;
     assert_eq!(counted(), before + 2);
+    let other = world_again(&world, &tenant).await;
+    assert_eq!(other, (before + 2, stored), "by a new count, too");
     world.delete_stream("f").await;
     assert_eq!(counted(), before);
 }

@@ -46,7 +46,7 @@ impl<'a> Forks<'a> {
             if let Entry::ForkTopic { topic, begin } = entry {
                 forks.begin(only_partition(*topic), begin, starts.get(&begin.source))?;
             } else if let Entry::DeleteTopic { topic } = entry {
-                forks.delete(*topic)?;
+                forks.take_away(*topic)?;
             }
         }
         Ok(forks)
@@ -103,7 +103,7 @@ impl<'a> Forks<'a> {
         Ok(())
     }
 
-    fn delete(&mut self, topic: TopicId) -> Result<()> {
+    fn take_away(&mut self, topic: TopicId) -> Result<()> {
         let mut next = Some(topic);
         while let Some(topic) = next.take() {
             if self.deleted.get(&topic) == Some(&Deleted::Whole) {
