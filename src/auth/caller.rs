@@ -30,7 +30,7 @@ pub enum Denied {
     Suspended(String),
     /// The name breaks the naming rule.
     InvalidTopicName(String),
-    /// There is no such tenant.
+    /// There is no such tenant, or nothing of the caller's own that is meant.
     NotFound(String),
     /// The credential cannot be checked at the moment.
     Unavailable(String),
@@ -38,7 +38,14 @@ pub enum Denied {
 
 /// A checked credential. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Caller(Arc<Credentials>);
+pub struct Caller(Arc<Credentials>, Whose);
+
+/// Whose things a caller asks for: those of its own tenant, or of another one, of which it is told nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Own,
+    Others,
+}
 
 /// A topic of the caller's tenant, and the proof that the caller may act on it.
 #[derive(Clone, Debug)]
@@ -146,14 +153,17 @@ impl Caller {
     /// The holder of the root key, acting inside `tenant` if there is one.
     pub(super) fn root(tenant: Option<TenantRef>) -> Self {
         let account = tenant.map(Account::from);
-        Self(Arc::new(Credentials { id: "root".into(), account, grant: Grant::Everything, expires_at: None }))
+        Self(
+            Arc::new(Credentials { id: "root".into(), account, grant: Grant::Everything, expires_at: None }),
+            Whose::Own,
+        )
     }
 
     /// The holder of an API key.
     pub(super) fn key(key: KeyRef, account: Account, scopes: Vec<Scope>, expires_at: Option<Timestamp>) -> Self {
         let id = format!("key:{}", key.id).into();
         let grant = Grant::Scopes { holder: Holder::Key(key), scopes };
-        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at }))
+        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at }), Whose::Own)
     }
 
     /// The bearer of a token.
@@ -163,7 +173,7 @@ impl Caller {
             Source::Minted { .. } => format!("token:{CALLERS}:{}", token.subject).into(),
         };
         let grant = Grant::Scopes { holder: Holder::Token(Arc::new(token)), scopes };
-        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at: Some(expires_at) }))
+        Self(Arc::new(Credentials { id, account: Some(account), grant, expires_at: Some(expires_at) }), Whose::Own)
     }
 
     /// The same holder of an API key, with no right but to read what it may read. None for the root key and for tokens.
@@ -172,7 +182,21 @@ impl Caller {
         let Grant::Scopes { holder: Holder::Key(key), scopes } = grant else { return None };
         let scopes = scopes.iter().filter_map(Scope::reading).collect();
         let grant = Grant::Scopes { holder: Holder::Key(key.clone()), scopes };
-        Some(Self(Arc::new(Credentials { id: id.clone(), account: account.clone(), grant, expires_at: *expires_at })))
+        let held = Credentials { id: id.clone(), account: account.clone(), grant, expires_at: *expires_at };
+        Some(Self(Arc::new(held), self.1))
+    }
+
+    /// The same caller, asking for things of the tenant with this name.
+    #[must_use]
+    pub fn asking(self, tenant: &str) -> Self {
+        let own = self.tenant().is_some_and(|own| own.name() == tenant);
+        Self(self.0, if own { Whose::Own } else { Whose::Others })
+    }
+
+    /// Whether it asks for things of another tenant than its own: then nothing is there, whatever it asks for.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.1 == Whose::Others
     }
 
     /// The id of the API key; none for the root key and for tokens.
@@ -199,7 +223,7 @@ impl Caller {
     /// Checks that the caller may do `action` on the topic `name`, percent-decoded already.
     ///
     /// # Errors
-    /// `InvalidTopicName`; `Forbidden` when no scope allows it, whether or not there is such a topic.
+    /// `InvalidTopicName`; `Forbidden` when no scope allows it, whether or not there is one; `NotFound` for another tenant's.
     pub fn authorize(&self, action: Action, name: &str) -> Result<TopicRef, Denied> {
         if SystemTopic::named(name).is_none() {
             check_topic_name(name).map_err(Denied::InvalidTopicName)?;
@@ -208,6 +232,7 @@ impl Caller {
         if !self.may(action, name) {
             return Err(self.denies(action, name));
         }
+        self.check_own(name)?;
         // Who may read a system topic need not wait until there is something in it.
         let may_create = self.may(Action::Manage, name) || SystemTopic::named(name).is_some();
         Ok(TopicRef { account, name: name.into(), action, may_create })
@@ -218,7 +243,7 @@ impl Caller {
     /// A pattern only ever shows topics that the scopes allow.
     ///
     /// # Errors
-    /// `InvalidTopicName`; `Forbidden` when no scope allows it.
+    /// As [`Caller::authorize`].
     pub fn authorize_pattern(&self, action: Action, pattern: &str) -> Result<TopicPattern, Denied> {
         let compiled = match SystemTopic::named(pattern) {
             Some(_) => Pattern::Exactly(pattern.into()),
@@ -229,6 +254,7 @@ impl Caller {
         if !allowed {
             return Err(self.denies(action, pattern));
         }
+        self.check_own(pattern)?;
         Ok(TopicPattern { caller: self.clone(), account, text: pattern.into(), pattern: compiled, action })
     }
 
@@ -337,12 +363,21 @@ impl Caller {
     /// The tenant, which every call but the operator's own needs.
     ///
     /// # Errors
-    /// `Forbidden` for the root key alone.
+    /// `Forbidden` for the root key alone; `NotFound` when another tenant's things are asked for.
     pub fn inside(&self) -> Result<&TenantRef, Denied> {
-        self.account_inside().map(Account::tenant)
+        let account = self.account_inside()?;
+        if self.is_elsewhere() {
+            return Err(Denied::NotFound("there is no such thing".into()));
+        }
+        Ok(account.tenant())
     }
 
-    fn account_inside(&self) -> Result<&Account, Denied> {
+    /// To who asks for a topic of another tenant there is none.
+    fn check_own(&self, name: &str) -> Result<(), Denied> {
+        if self.is_elsewhere() { Err(Denied::NotFound(format!("there is no topic {name}"))) } else { Ok(()) }
+    }
+
+    pub(super) fn account_inside(&self) -> Result<&Account, Denied> {
         self.account().ok_or_else(|| {
             Denied::Forbidden("the root key acts inside a tenant only when the header plinth-tenant names it (--tenant on the command line)".into())
         })

@@ -116,7 +116,7 @@ impl Caller {
     /// # Errors
     /// `Forbidden`.
     pub fn authorize_some(&self, action: Action) -> Result<(), Denied> {
-        let tenant = self.inside()?;
+        let tenant = self.account_inside()?.tenant();
         if tenant.is_reserved() || !self.may_somewhere(action) {
             return Err(Denied::Forbidden(format!("the credential does not allow {action} on any stream")));
         }

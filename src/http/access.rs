@@ -14,8 +14,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
 
 use super::error::ApiError;
-use super::extract::{Params, authenticate, bearer, no_credential, tenant_header, visit};
+use super::extract::{Params, authenticate, bearer, by_bearer, no_credential, visit};
 use super::front::Front;
+use super::tenant_root::TenantRoot;
 use super::visit::Visit;
 use crate::auth::{Caller, Credential, Denied, Reconnect};
 
@@ -59,18 +60,24 @@ pub(crate) async fn of_stream(
     params: &mut Params<'_>,
     again: bool,
 ) -> Result<Access, ApiError> {
-    let access = by_one(front, parts, params, again).await?;
+    let access = by_one(front, visit, parts, params, again).await?;
     visit.enter(&access.caller)?;
     Ok(access)
 }
 
-async fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bool) -> Result<Access, ApiError> {
+async fn by_one(
+    front: &Front,
+    visit: &Visit,
+    parts: &Parts,
+    params: &mut Params<'_>,
+    again: bool,
+) -> Result<Access, ApiError> {
     let ticket = params.take("ticket")?;
     let caller = match (bearer(&parts.headers)?, &ticket) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("there are two credentials, a header and `ticket`")),
-        (Some(token), None) => authenticate(front, Credential::Bearer(token), tenant_header(&parts.headers)?).await?,
-        (None, Some(ticket)) if again => return by_ticket_or_cookie(front, parts, ticket),
-        (None, Some(ticket)) => authenticate(front, Credential::Ticket(ticket), None).await?,
+        (Some(token), None) => by_bearer(front, visit, &parts.headers, token).await?,
+        (None, Some(ticket)) if again => return by_ticket_or_cookie(front, visit, parts, ticket),
+        (None, Some(ticket)) => of_address(visit, authenticate(front, Credential::Ticket(ticket), None).await?),
         (None, None) => return Err(no_credential()),
     };
     Ok(caller.into())
@@ -80,14 +87,33 @@ async fn by_one(front: &Front, parts: &Parts, params: &mut Params<'_>, again: bo
 ///
 /// # Errors
 /// `Unauthenticated`.
-pub fn by_ticket_or_cookie(front: &Front, parts: &Parts, ticket: &str) -> Result<Access, ApiError> {
+pub fn by_ticket_or_cookie(front: &Front, visit: &Visit, parts: &Parts, ticket: &str) -> Result<Access, ApiError> {
     match front.auth.authenticate(Credential::Ticket(ticket), None) {
         Ok(caller) => {
+            let caller = of_address(visit, caller);
             let left = front.auth.reconnect_token(&caller).filter(|_| origin(parts) != Origin::Foreign);
-            Ok(Access { caller, cookie: left.map(|left| set_cookie(&left)) })
+            let cookie = left.map(|left| set_cookie(&left, &cookie_path(visit, &caller)));
+            Ok(Access { caller, cookie })
         }
-        Err(Denied::Unauthenticated(why)) => Ok(by_cookie(front, parts, ticket, why)?.into()),
+        Err(Denied::Unauthenticated(why)) => Ok(of_address(visit, by_cookie(front, parts, ticket, why)?).into()),
         Err(denied) => Err(denied.into()),
+    }
+}
+
+/// The caller of a ticket, which asks for things of the tenant that the address names.
+fn of_address(visit: &Visit, caller: Caller) -> Caller {
+    match visit.root() {
+        Some(root) => caller.asking(root.tenant()),
+        None => caller,
+    }
+}
+
+/// Below which address the cookie counts. A browser sends it for the tenant as it is spelled; another spelling comes back
+/// without it.
+fn cookie_path(visit: &Visit, caller: &Caller) -> String {
+    match (visit.root(), caller.tenant()) {
+        (Some(_), Some(tenant)) => format!("/t/{}/v1", tenant.name()),
+        (None, _) | (Some(_), None) => "/v1".to_owned(),
     }
 }
 
@@ -119,10 +145,11 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
 }
 
-fn set_cookie(left: &Reconnect) -> HeaderValue {
+fn set_cookie(left: &Reconnect, path: &str) -> HeaderValue {
     let seconds = Duration::from_millis(left.ttl_ms).as_secs();
-    let text = format!("{COOKIE_NAME}={}; Path=/v1; HttpOnly; Secure; SameSite=Strict; Max-Age={seconds}", left.token);
-    let mut value = HeaderValue::try_from(text).expect("base64url and digits can stand in a header");
+    let text =
+        format!("{COOKIE_NAME}={}; Path={path}; HttpOnly; Secure; SameSite=Strict; Max-Age={seconds}", left.token);
+    let mut value = HeaderValue::try_from(text).expect("base64url, digits and a name can stand in a header");
     value.set_sensitive(true);
     value
 }
@@ -157,17 +184,20 @@ pub fn foreign_page(parts: &Parts) -> Option<String> {
     (origin(parts) == Origin::Foreign).then(|| named.to_owned())
 }
 
-/// How the client reaches this node, without a slash at its end: the public URL, or by what it has sent.
+/// How the client reaches this node, without a slash at its end: the public URL, or by what it has sent; and the tenant, if
+/// its address begins with one.
 ///
 /// # Errors
 /// `InvalidRequest` when it has sent no host.
 pub(crate) fn base_url(front: &Front, parts: &Parts) -> Result<String, ApiError> {
+    let visit = visit(parts)?;
+    let root = visit.root().map(TenantRoot::written).unwrap_or_default();
     if let Some(url) = &front.streams.public_url {
-        return Ok(url.trim_end_matches('/').to_owned());
+        return Ok(format!("{}{root}", url.trim_end_matches('/')));
     }
-    let scheme = if visit(parts)?.connection().is_secure() { "https" } else { "http" };
+    let scheme = if visit.connection().is_secure() { "https" } else { "http" };
     let host = authority(parts).ok_or_else(|| ApiError::invalid("the request names no host"))?;
-    Ok(format!("{scheme}://{host}"))
+    Ok(format!("{scheme}://{host}{root}"))
 }
 
 /// The host and port that the client means; HTTP/2 has it in the target.
@@ -228,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_our_server_alone_and_out_of_reach_of_scripts() {
-        let value = set_cookie(&Reconnect { token: "x".to_owned(), ttl_ms: 43_200_999 });
+        let value = set_cookie(&Reconnect { token: "x".to_owned(), ttl_ms: 43_200_999 }, "/v1");
         assert_eq!(value, "__Secure-plinth=x; Path=/v1; HttpOnly; Secure; SameSite=Strict; Max-Age=43200");
         assert!(!format!("{value:?}").contains("plinth"), "it is not shown where headers are");
     }

@@ -15,6 +15,7 @@ use super::cors::Page;
 use super::front::Front;
 use super::layers::{Edge, around, check_host};
 use super::routes::{RECORDS, router};
+use super::tenant_root::{self, TenantRoot};
 use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use super::{publish, rate_limit};
@@ -43,8 +44,9 @@ impl Answer for Door {
     fn answer(
         &self,
         connection: ConnectionId,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
+        tenant_root::take_off(&mut request);
         match Direct::of(&request) {
             Some(direct) => Either::Left(direct.answer(self.front.clone(), connection, request)),
             None => Either::Right(self.router.answer(connection, request)),
@@ -95,10 +97,11 @@ impl Direct {
         }
     }
 
-    async fn answer(self, front: Front, connection: ConnectionId, request: Request<RequestBody>) -> Response<Body> {
+    async fn answer(self, front: Front, connection: ConnectionId, mut request: Request<RequestBody>) -> Response<Body> {
         let id = RequestId::of(&front, request.headers());
         let traced = Traced::begin(&front, &request, Some(self.route()), &id);
-        let visit = Visit::new(Connection::of(connection, request.body()), id);
+        let root = request.extensions_mut().remove::<TenantRoot>();
+        let visit = Visit::new(Connection::of(connection, request.body()), id).under(root);
         let edge = Edge::of(&request, visit.connection().address());
         let page = Page::of(request.headers());
         let answer = async {

@@ -68,9 +68,27 @@ pub fn visit(parts: &Parts) -> Result<&Arc<Visit>, ApiError> {
 /// The caller, by `Authorization: Bearer`; the request is on its account from here on.
 pub(super) async fn caller(front: &Front, visit: &Visit, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let token = bearer(headers)?.ok_or_else(no_credential)?;
-    let caller = authenticate(front, Credential::Bearer(token), tenant_header(headers)?).await?;
+    let caller = by_bearer(front, visit, headers, token).await?;
     visit.enter(&caller)?;
     Ok(caller)
+}
+
+/// The caller of a token, which asks for things of the tenant that the header or the address names.
+pub(super) async fn by_bearer(
+    front: &Front,
+    visit: &Visit,
+    headers: &HeaderMap,
+    token: &str,
+) -> Result<Caller, ApiError> {
+    let named = tenant_header(headers)?;
+    let caller = authenticate(front, Credential::Bearer(token), named).await?;
+    let Some(root) = visit.root() else { return Ok(caller) };
+    match named {
+        _ if caller.operator().is_err() => Ok(caller.asking(root.tenant())),
+        None => authenticate(front, Credential::Bearer(token), Some(root.tenant())).await,
+        Some(named) if named == root.tenant() => Ok(caller),
+        Some(_) => Err(ApiError::invalid("the address names one tenant and the header `plinth-tenant` another")),
+    }
 }
 
 /// The caller of a credential, once the keys of its issuer are there. An error remembers whose credential it would have

@@ -22,6 +22,7 @@ use super::error::ApiError;
 use super::front::Front;
 use super::rate_limit;
 use super::routes::{self, RECORDS};
+use super::tenant_root::TenantRoot;
 use super::traced::Traced;
 use super::visit::{RequestId, Visit};
 use crate::server::{ClientAddress, Connection};
@@ -48,7 +49,8 @@ pub(super) async fn edge(State(front): State<Front>, mut request: Request, next:
     let route = route.as_ref().map(MatchedPath::as_str).map(routes::shown);
     let id = RequestId::of(&front, request.headers());
     let connection = request.extensions_mut().remove::<Connection>();
-    let visit = connection.map(|connection| Arc::new(Visit::new(connection, id.clone())));
+    let root = request.extensions_mut().remove::<TenantRoot>();
+    let visit = connection.map(|connection| Arc::new(Visit::new(connection, id.clone()).under(root)));
     if let Some(visit) = &visit {
         request.extensions_mut().insert(Arc::clone(visit));
     }

@@ -36,7 +36,12 @@ mod streams_headers;
 const TAGS: &[(&str, &str)] = &[
     ("topics", "Named sets of partitions of a tenant."),
     ("records", "Publish, read, follow, trim."),
-    ("streams", "Topics by the protocol of Durable Streams."),
+    (
+        "streams",
+        "Topics by the protocol of Durable Streams. What is at `/v1/streams/{path}` is at `/t/{tenant}/v1/streams/{path}` as well, for \
+         clients that can send an address and `Authorization` and nothing else: the tenant is the credential's own, else nothing is \
+         there; for the root key it is what the header `Plinth-Tenant` is elsewhere.",
+    ),
     ("subscriptions", "Webhooks and workers that are woken by streams, by the same protocol."),
     ("tenants", "Who is isolated, limited and billed. For the holder of the root key."),
     ("keys", "Credentials of a tenant: API keys, trusted issuers of tokens, minted tokens, one-time tickets."),

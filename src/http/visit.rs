@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use super::error::ApiError;
 use super::front::Front;
 use super::layers::X_REQUEST_ID;
+use super::tenant_root::TenantRoot;
 use crate::auth::{Account, Caller};
 use crate::server::Connection;
 
@@ -44,6 +45,7 @@ impl RequestId {
 pub struct Visit {
     request_id: RequestId,
     connection: Connection,
+    root: Option<TenantRoot>,
     account: OnceLock<Account>,
 }
 
@@ -51,7 +53,12 @@ impl Visit {
     /// A request on `connection` of which nothing else is known yet.
     #[must_use]
     pub fn new(connection: Connection, request_id: RequestId) -> Self {
-        Self { request_id, connection, account: OnceLock::new() }
+        Self { request_id, connection, root: None, account: OnceLock::new() }
+    }
+
+    /// The same for an address that begins with a tenant.
+    pub(super) fn under(self, root: Option<TenantRoot>) -> Self {
+        Self { root, ..self }
     }
 
     /// The id.
@@ -69,6 +76,12 @@ impl Visit {
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The tenant that the address begins with, if it does.
+    #[must_use]
+    pub fn root(&self) -> Option<&TenantRoot> {
+        self.root.as_ref()
     }
 
     /// On whose account the request is, once that is known; never for the root key alone, which is no tenant's.

@@ -1,8 +1,8 @@
 //! Durable Streams over HTTP: the protocol's methods, headers and live modes, over the broker's streams.
 //!
-//! A stream is at `/v1/streams/{path}` and, as the protocol's clients write it, at `/v1/stream/{path}`; its path is the name
-//! of a topic. What is read from a request is in [`headers`], what the broker refuses becomes an answer in [`fail`], the
-//! frames of a live stream are made in [`frames`]. Unlike the rest of the API, parameters and headers that are not known
+//! A stream is at `/v1/streams/{path}` and, as the protocol's clients write it, at `/v1/stream/{path}`, both also under
+//! `/t/{tenant}`; its path is the name of a topic. What is read from a request is in [`headers`], what the broker refuses
+//! becomes an answer in [`fail`], the frames of a live stream are made in [`frames`]. Unlike the rest of the API, parameters and headers that are not known
 //! are passed over here: the protocol wants it so.
 
 mod about;
@@ -23,10 +23,10 @@ pub(crate) use get::{__path_get, answer as read, get};
 pub(crate) use post::{__path_post, answer as append, post};
 pub(crate) use put::{__path_put, put};
 
+/// What stands before the name of a stream. A tenant may stand before that.
+pub(crate) const ROOTS: [&str; 2] = ["/v1/streams/", "/v1/stream/"];
 /// Where streams are, by the name that their documents and measurements use.
 pub(crate) const STREAM: &str = "/v1/streams/{path}";
-/// What the addresses of all streams begin with.
-const ROOTS: [&str; 2] = ["/v1/streams/", "/v1/stream/"];
 /// What is of streams, and what the router knows instead: there are two roots, and a name may have slashes.
 pub(crate) const SERVED_AT: [(&str, [&str; 2]); 9] = [
     (STREAM, ["/v1/streams/{*path}", "/v1/stream/{*path}"]),

@@ -2,6 +2,8 @@
 //! that does not exist. The routes come from the server's own list, so that a new one cannot be forgotten.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::LazyLock;
 
 use plinth::http::{Needs, ROUTES, Route};
 use reqwest::{Method, RequestBuilder};
@@ -18,8 +20,52 @@ use crate::tokens;
 
 const ALL: [&str; 4] = ["admin", "publish:**", "subscribe:**", "manage:**"];
 
+/// What streams are described at; they are served at more.
+const STREAMS: &str = "/v1/streams/";
+
+/// Every route that needs something, by each of its addresses.
+static GUARDED: LazyLock<Vec<Way>> = LazyLock::new(|| {
+    // An answer to HEAD has no body to be compared; `streams::about` looks at those.
+    // And what takes the token of a wake takes none of these credentials; `cells` shows it.
+    let open = |route: &Route| matches!(route.needs, Needs::Nothing | Needs::WakeToken);
+    ways(|route| !open(route) && route.method != "HEAD")
+});
+
+/// Routes by each of their addresses.
+fn ways(wanted: impl Fn(&Route) -> bool) -> Vec<Way> {
+    let roots = |route: &Route| match route.path.starts_with(STREAMS) {
+        true => &[STREAMS, "/v1/stream/", "/t/{home}/v1/streams/", "/t/{home}/v1/stream/"][..],
+        false => &[STREAMS][..],
+    };
+    let wanted = ROUTES.iter().filter(|route| wanted(route));
+    wanted.flat_map(|route| roots(route).iter().map(move |root| Way { route, root })).collect()
+}
+
+/// A route, and by which address it is asked.
+struct Way {
+    route: &'static Route,
+    /// What stands in the place of [`STREAMS`].
+    root: &'static str,
+}
+
+impl Way {
+    fn names_the_tenant(&self) -> bool {
+        self.root.contains("{home}")
+    }
+}
+
+impl Deref for Way {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        self.route
+    }
+}
+
 /// What the parameters of a path stand for.
 struct Names {
+    /// The tenant of who asks.
+    home: String,
     topic: String,
     tenant: String,
     id: String,
@@ -30,6 +76,7 @@ impl Names {
     /// Names of things that nobody has.
     fn missing() -> Self {
         Self {
+            home: "default".into(),
             topic: "zz-none".into(),
             tenant: "nobody".into(),
             id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
@@ -46,11 +93,8 @@ struct Seen {
     body: String,
 }
 
-// An answer to HEAD has no body to be compared; `streams::about` looks at those.
-// And what takes the token of a wake takes none of these credentials; `cells` shows it.
-fn guarded() -> impl Iterator<Item = &'static Route> {
-    let open = |route: &&Route| matches!(route.needs, Needs::Nothing | Needs::WakeToken);
-    ROUTES.iter().filter(move |route| !open(route) && route.method != "HEAD")
+fn guarded() -> impl Iterator<Item = &'static Way> {
+    GUARDED.iter()
 }
 
 /// Whether a route is about a subscription of streams.
@@ -78,8 +122,9 @@ async fn subscribe(client: &Client, id: &str) {
 }
 
 /// A complete, valid request of the route.
-fn request(client: &Client, route: &Route, names: &Names) -> RequestBuilder {
-    let path = route.path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
+fn request(client: &Client, route: &Way, names: &Names) -> RequestBuilder {
+    let path = route.path.replacen(STREAMS, &route.root.replace("{home}", &names.home), 1);
+    let path = path.replace("{topic}", &escape(&names.topic)).replace("{tenant}", &names.tenant);
     let path = path.replace("{path}", &escape(&names.topic));
     let path = path.replace("{id}", &names.id).replace("{name}", &names.issuer);
     let path = match (route.method, route.path) {
@@ -162,7 +207,8 @@ async fn prepared(server: &Server) -> Names {
     answer(client.put("/v1/issuers/zz-issuer").json(&tokens::issuer("https://matrix.example", &[]))).await;
     let id: String = made["id"].as_str().unwrap().into();
     subscribe(&client, &id).await;
-    Names { topic: "zz-here".into(), tenant: "victim".into(), id, issuer: "zz-issuer".into() }
+    let home = "default".into();
+    Names { home, topic: "zz-here".into(), tenant: "victim".into(), id, issuer: "zz-issuer".into() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +253,7 @@ async fn the_credential_of_a_suspended_tenant_is_refused_on_every_route_as_such(
     let held = server.tenant("held").await;
     held.make_topic("zz-here", 1).await;
     let names = Names {
+        home: "held".into(),
         topic: "zz-here".into(),
         tenant: "held".into(),
         id: "01jzzzzzzzzzzzzzzzzzzzzzzz".into(),
@@ -234,7 +281,7 @@ async fn the_cookie_of_a_ticket_opens_again_what_a_browser_opens_and_nothing_els
     let names = prepared(&server).await;
     let Spent { path, cookie } = spend(&server, &server.client(), "/v1/topics/zz-here/records?from=earliest").await;
     let ticket = path.split_once("ticket=").unwrap().1;
-    let of_browser = |route: &Route| {
+    let of_browser = |route: &Way| {
         let request = request(&server.stranger(), route, &names).header("Cookie", &cookie);
         request.header("Sec-Fetch-Site", "same-origin").header("Origin", server.url())
     };
@@ -267,9 +314,9 @@ async fn a_credential_without_the_scope_gets_403_whether_or_not_the_thing_exists
         for wrong in wrong_credentials(&server, route).await {
             let there = send(request(&wrong, route, &names)).await;
             let at = format!("{} {}: {there:?}", route.method, route.path);
-            if (route.method, route.path) == ("GET", "/v1/topics") {
+            if ["/v1/topics", "/v1/streams"].contains(&route.path) && route.method == "GET" {
                 // A list shows what the scopes allow, which is nothing here.
-                assert!(list_is_empty(&wrong).await, "{at}");
+                assert!(list_is_empty(&wrong, route.path).await, "{at}");
                 continue;
             }
             assert_eq!(there.status, 403, "{at}");
@@ -290,9 +337,9 @@ impl Seen {
     }
 }
 
-/// Whether no topic is shown but those that the server writes, which an administrator may see.
-async fn list_is_empty(client: &Client) -> bool {
-    let list = answer(client.get("/v1/topics")).await.json();
+/// Whether no topic or stream is shown but those that the server writes, which an administrator may see.
+async fn list_is_empty(client: &Client, path: &str) -> bool {
+    let list = answer(client.get(path)).await.json();
     list["data"].as_array().unwrap().iter().all(|topic| topic["name"].as_str().unwrap().starts_with('_'))
 }
 
@@ -324,7 +371,7 @@ async fn wrong_credentials(server: &Server, route: &Route) -> Vec<Client> {
 async fn the_operators_key_belongs_to_no_tenant_until_it_names_one() {
     let server = Server::start().await;
     let names = prepared(&server).await;
-    for route in guarded().filter(|route| route.needs != Needs::Operator) {
+    for route in guarded().filter(|route| route.needs != Needs::Operator && !route.names_the_tenant()) {
         let seen = send(request(&server.root(), route, &names)).await;
         assert_eq!(seen.status, 403, "{} {}: {seen:?}", route.method, route.path);
         assert!(seen.body.contains("plinth-tenant"), "{} {}: {seen:?}", route.method, route.path);
@@ -340,9 +387,9 @@ async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist(
     let key = full.make_key(&["admin", "publish:**", "subscribe:**"]).await;
     let careful = Client::new(server.url(), Some(&key));
     server.client().publish("zz-here", "text/plain", "secret").await;
-    let names = prepared(&server).await;
-    let absent = Names::missing();
-    let named = |route: &&Route| route.path.contains('{') || route.path == "/v1/stream";
+    let names = Names { home: "other".into(), ..prepared(&server).await };
+    let absent = Names { home: "other".into(), ..Names::missing() };
+    let named = |route: &&Way| route.path.contains('{') || route.path == "/v1/stream";
     for route in guarded().filter(named).filter(|route| route.method != "PUT") {
         let client = if matches!(route.needs, Needs::Manage | Needs::ManageAll) { &full } else { &careful };
         let theirs = send(request(client, route, &names)).await;
@@ -353,7 +400,9 @@ async fn another_tenants_thing_answers_byte_for_byte_as_one_that_does_not_exist(
     }
     let view = server.client().topic("zz-here").await;
     assert_eq!((view.records, view.max_record_bytes), (1, 1024 * 1024), "nothing of it was changed");
-    assert!(list_is_empty(&full).await);
+    for list in ["/v1/topics"] {
+        assert!(list_is_empty(&full, list).await);
+    }
     full.publish("zz-here", "text/plain", "own").await;
     assert_eq!(crate::client::texts(&full.read_all("zz-here", 0).await), ["own"], "one name, two tenants, two topics");
     assert_eq!(crate::client::texts(&server.client().read_all("zz-here", 0).await), ["secret"]);

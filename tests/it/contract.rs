@@ -87,6 +87,7 @@ impl Contract {
 
     fn operation(&self, method: &Method, path: &str) -> Option<(&str, &Value)> {
         let method = method.as_str().to_lowercase();
+        let path = without_tenant(path);
         let paths = self.document["paths"].as_object().expect("the document has paths");
         let (route, item) = paths.iter().find(|(route, _)| fits(route, path))?;
         Some((route, item.get(method)?))
@@ -103,6 +104,13 @@ impl Contract {
 pub(crate) fn validator(document: &Value, schema: &Value) -> Validator {
     let whole = json!({"allOf": [schema], "components": document["components"]});
     jsonschema::validator_for(&whole).expect("a schema")
+}
+
+/// The path without the tenant that it begins with; what is there is described without.
+fn without_tenant(path: &str) -> &str {
+    let rest = path.strip_prefix("/t/").and_then(|path| path.split_once('/'));
+    rest.filter(|(_, rest)| rest.starts_with("v1/stream"))
+        .map_or(path, |(tenant, _)| &path["/t/".len() + tenant.len()..])
 }
 
 /// Whether a path is one of a route; a parameter is one segment, the path of a stream is all that is left.
@@ -128,6 +136,8 @@ fn a_path_is_found_by_its_route() {
     assert!(!fits("/v1/topics/{topic}/records", "/v1/topics/a/b/records"));
     assert!(!fits("/v1/topics/{topic}", "/v1/topics/"));
     assert!(fits("/v1/streams/{path}", "/v1/streams/a/b") && fits("/v1/streams/{path}", "/v1/stream/a"));
+    assert_eq!(without_tenant("/t/a/v1/stream/b"), "/v1/stream/b");
+    assert_eq!(without_tenant("/t/a/v1/topics/b"), "/t/a/v1/topics/b");
     assert!(!fits("/v1/streams/{path}", "/v1/streams/") && !fits("/v1/streams/{path}", "/v1/stream"));
 }
 

@@ -95,7 +95,7 @@ impl Awake {
         acks: &[(&str, &str)],
         done: bool,
     ) -> Result<bool, WakeError> {
-        let bearer = self.wakes.bearer(kind, token, "s")?;
+        let bearer = self.wakes.bearer(kind, token, "s", None)?;
         let acks = acks.iter().map(|(stream, offset)| Ack { stream: (*stream).into(), offset: (*offset).into() });
         let acked = self.wakes.acknowledge(&bearer, wake, acks.collect(), done).await?;
         self.wakes.work_all().await;
@@ -291,7 +291,7 @@ async fn a_worker_claims_what_an_event_tells_of_and_gives_it_back() {
     let busy = awake.claim("two").await;
     let Err(WakeError::Refused { code: WakeCode::AlreadyClaimed, held, .. }) = busy else { panic!("{busy:?}") };
     assert_eq!(held, Some(("one".into(), 1)));
-    let bearer = awake.wakes.bearer(TokenKind::Claim, &claimed.token, "s").expect("its token");
+    let bearer = awake.wakes.bearer(TokenKind::Claim, &claimed.token, "s", None).expect("its token");
     awake.wakes.release(&bearer, claimed.wake.clone()).await.expect("given back");
     awake.wakes.work_all().await;
     is(&awake.wakes.release(&bearer, claimed.wake).await, WakeCode::Fenced);
@@ -344,7 +344,7 @@ async fn the_event_of_a_wake_is_there_once_though_a_crash_comes_before_or_after_
     awake.made("s", by_pull()).await;
     awake.append("events/a", "x").await;
     let claimed = awake.claim("one").await.expect("it needs no event");
-    let bearer = awake.wakes.bearer(TokenKind::Claim, &claimed.token, "s").expect("its token");
+    let bearer = awake.wakes.bearer(TokenKind::Claim, &claimed.token, "s", None).expect("its token");
     awake.wakes.release(&bearer, claimed.wake).await.expect("given back");
     awake.crash().await;
     awake.world.stream("wake/pool", JSON).await;
@@ -488,11 +488,11 @@ async fn a_token_is_for_one_kind_of_call_one_subscription_one_tenant_and_a_day()
     }
     awake.append("events/a", "x").await;
     let claimed = awake.claim("one").await.expect("claimed");
-    let of = |kind, id| awake.wakes.bearer(kind, &claimed.token, id);
+    let of = |kind, id| awake.wakes.bearer(kind, &claimed.token, id, None);
     assert!(of(TokenKind::Claim, "s").is_ok());
     is(&of(TokenKind::Callback, "s"), WakeCode::TokenInvalid);
     is(&of(TokenKind::Claim, "t"), WakeCode::TokenInvalid);
-    is(&awake.wakes.bearer(TokenKind::Claim, "plw_AAAA", "s"), WakeCode::TokenInvalid);
+    is(&awake.wakes.bearer(TokenKind::Claim, "plw_AAAA", "s", None), WakeCode::TokenInvalid);
     let root = awake.world.auth.authenticate(Credential::Bearer(&awake.world.root), None).expect("root");
     let root = root.operator().expect("root");
     let suspend = |suspended| crate::auth::TenantChange { suspended: Some(suspended), ..Default::default() };

@@ -89,17 +89,20 @@ impl Wakes {
         self.0.tokens.write(&WakeToken { kind, tenant, generation, id }, self.0.broker.log().now())
     }
 
-    /// Whose a token is, if it is for this kind of call on this subscription.
+    /// Whose a token is, if it is for this kind of call on this subscription, and of the tenant `at` if the address names one.
     ///
     /// # Errors
     /// `TokenInvalid`, `TokenExpired`; `Suspended`.
-    pub fn bearer(&self, kind: TokenKind, text: &str, id: &str) -> Result<WakeBearer, WakeError> {
+    pub fn bearer(&self, kind: TokenKind, text: &str, id: &str, at: Option<&str>) -> Result<WakeBearer, WakeError> {
         let token = self.0.tokens.read(text, self.0.broker.log().now())?;
         let invalid = || WakeError::new(WakeCode::TokenInvalid, "the token is not one that was given for this");
         if token.kind != kind || token.id != id {
             return Err(invalid());
         }
         let tenant: TenantRef = self.0.auth.tenant_by_id(token.tenant).ok_or_else(invalid)?;
+        if at.is_some_and(|at| at != tenant.name()) {
+            return Err(invalid());
+        }
         if tenant.is_suspended() {
             return Err(Denied::Suspended(format!("the tenant {} is suspended", tenant.name())).into());
         }

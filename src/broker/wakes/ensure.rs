@@ -302,6 +302,9 @@ impl Wakes {
     /// # Errors
     /// `NotFound` for one that is not there, and one that the caller may not know of.
     pub(super) async fn visible(&self, caller: &Caller, action: Action, id: &str) -> Result<Arc<Sub>, WakeError> {
+        if caller.is_elsewhere() {
+            return Err(WakeError::absent(id));
+        }
         let sub = self.sub(caller.inside()?.id(), id)?.ok_or_else(|| WakeError::absent(id))?;
         if self.allows(caller, action, &sub).await? { Ok(sub) } else { Err(WakeError::absent(id)) }
     }

@@ -14,7 +14,7 @@ use crate::broker::{Ack, TokenKind, WakeBearer, WakeRef};
 use crate::http::convert::json;
 use crate::http::error::ApiError;
 use crate::http::extract::{Authed, Name, bearer};
-use crate::http::{Front, Visit};
+use crate::http::{Front, TenantRoot, Visit};
 
 /// Claim the wake of a subscription: of many workers one gets it, and the token with which it acknowledges. Where nobody has been
 /// woken and something is new, a wake begins.
@@ -124,7 +124,8 @@ async fn of_wake<T: DeserializeOwned>(
 ) -> Result<(WakeBearer, T), ApiError> {
     let (parts, body) = request.into_parts();
     let token = bearer(&parts.headers).ok().flatten().unwrap_or_default();
-    let holder = front.wakes.bearer(kind, token, id).map_err(refused)?;
+    let at = visit.root().map(TenantRoot::tenant);
+    let holder = front.wakes.bearer(kind, token, id, at).map_err(refused)?;
     visit.enter_account(holder.account())?;
     let asked = answer::read(front, Some(holder.account()), &parts.headers, body).await?;
     Ok((holder, asked))

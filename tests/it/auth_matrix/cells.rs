@@ -12,7 +12,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use super::{
-    ALL, Names, ROUTES, Seen, guarded, of_what_is_missing, prepared, request, send, subscribe, wrong_credentials,
+    ALL, Names, Seen, Way, guarded, of_what_is_missing, prepared, request, send, subscribe, ways, wrong_credentials,
 };
 use crate::client::{Client, answer};
 use crate::harness::{ROOT_KEY, Server};
@@ -85,7 +85,7 @@ pub(super) const BAD: [Bad; 28] = [
 
 impl Bad {
     /// How it is refused on a route, or `None` where it is good.
-    fn refusal(self, route: &Route) -> Option<ErrorCode> {
+    fn refusal(self, route: &Way) -> Option<ErrorCode> {
         let live = route.needs == Needs::Subscribe || route.path == "/v1/ws";
         match self {
             // A WebSocket may show its credential in the first frame.
@@ -93,7 +93,10 @@ impl Bad {
             Self::Ticket => (!live).then_some(ErrorCode::Unauthenticated),
             Self::OfASuspendedTenant => Some(ErrorCode::TenantSuspended),
             Self::RootInNoTenant => Some(ErrorCode::NotFound),
-            Self::RootWithoutTenant => (route.needs != Needs::Operator).then_some(ErrorCode::Forbidden),
+            // What it asks for may say which tenant.
+            Self::RootWithoutTenant => {
+                (route.needs != Needs::Operator && !route.names_the_tenant()).then_some(ErrorCode::Forbidden)
+            }
             Self::OtherScheme
             | Self::Empty
             | Self::Garbage
@@ -155,7 +158,7 @@ impl World {
     }
 
     /// A request of the route that shows a credential of the kind.
-    async fn shown(&self, kind: Bad, route: &Route, names: &Names) -> RequestBuilder {
+    async fn shown(&self, kind: Bad, route: &Way, names: &Names) -> RequestBuilder {
         let stranger = self.server.stranger();
         match kind {
             Bad::Nothing => request(&stranger, route, names),
@@ -217,8 +220,15 @@ impl World {
         let issuer = json!({"issuer": "https://theirs.example", "algorithms": ["HS256"], "secret": "x".repeat(64)});
         let trusted = answer(self.foreign.put("/v1/issuers/zz-abroad").json(&issuer)).await;
         assert!([200, 201].contains(&trusted.status), "{}", trusted.text());
-        let foreign = Names { topic: "zz-theirs".into(), tenant: "zz-other".into(), id, issuer: "zz-abroad".into() };
+        let foreign = Names {
+            home: "default".into(),
+            topic: "zz-theirs".into(),
+            tenant: "zz-other".into(),
+            id,
+            issuer: "zz-abroad".into(),
+        };
         let twice = Names {
+            home: "default".into(),
             topic: own.topic.replacen('z', "%7A", 1),
             tenant: own.tenant.replacen('v', "%2576", 1),
             id: own.id.replacen('0', "%2530", 1),
@@ -356,7 +366,7 @@ async fn where_the_token_of_a_wake_is_asked_for_no_other_credential_counts() {
     let world = World::new().await;
     let names = world.names().await;
     let mut routes = 0;
-    for route in ROUTES.iter().filter(|route| route.needs == Needs::WakeToken) {
+    for route in &ways(|route| route.needs == Needs::WakeToken) {
         routes += 1;
         for names in &names {
             let mut requests =
@@ -372,7 +382,7 @@ async fn where_the_token_of_a_wake_is_asked_for_no_other_credential_counts() {
             }
         }
     }
-    assert_eq!(routes, 3);
+    assert_eq!(routes, 12);
     nothing_happened(&world, &names).await;
 }
 
