@@ -13,6 +13,7 @@ mod object;
 pub mod quotas;
 pub mod records;
 pub mod revocations;
+pub mod streams;
 pub mod system;
 pub mod tenants;
 pub mod tokens;

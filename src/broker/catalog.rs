@@ -387,7 +387,7 @@ impl Catalog {
     }
 
     /// Calls `take` with each topic in order of name until it answers false.
-    fn each(
+    pub(super) fn each(
         &self,
         tenant: TenantId,
         prefix: &str,

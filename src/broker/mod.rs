@@ -44,8 +44,8 @@ pub use self::quotas::{Exceeded, KeyMeter, Left, Look, Meter, Meters, Opened, Ro
 pub use self::retention::{Before, RetentionChange, Trimmed, retention_age_ms, retention_bytes};
 pub use self::settings::{TopicChange, TopicSettings};
 pub use self::streams::{
-    Expiry, ForkFrom, GivenToken, StreamAppend, StreamAppended, StreamConfig, StreamFollower, StreamFrom, StreamMoved,
-    StreamPage, StreamProducer, StreamView, TOKEN_BYTES, Token,
+    Expiry, ForkFrom, GivenToken, StreamAppend, StreamAppended, StreamConfig, StreamFollower, StreamFrom, StreamItem,
+    StreamMoved, StreamPage, StreamProducer, StreamView, StreamsPage, TOKEN_BYTES, Token,
 };
 use self::system::Events;
 pub use self::system::{Note, SYSTEM_RETENTION_MS, System, UsageRange};

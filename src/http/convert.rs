@@ -38,11 +38,11 @@ pub(crate) fn no_content() -> Response {
 
 /// Which part of a list is asked for.
 #[derive(Debug)]
-pub(super) struct ListRequest {
+pub(crate) struct ListRequest {
     /// The last item of the page before.
-    pub(super) after: Option<String>,
+    pub(crate) after: Option<String>,
     /// Most items of the page.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl ListRequest {
@@ -54,7 +54,7 @@ impl ListRequest {
         Ok(wanted)
     }
 
-    pub(super) fn take(params: &mut Params<'_>) -> Result<Self, ApiError> {
+    pub(crate) fn take(params: &mut Params<'_>) -> Result<Self, ApiError> {
         let limit = params.take_count("limit", LIST_ITEMS_DEFAULT, LIST_ITEMS_MAX)?;
         let after = params.take("cursor")?.map(|cursor| list_cursor(&cursor)).transpose()?;
         Ok(Self { after, limit })
@@ -74,7 +74,7 @@ impl ListRequest {
 }
 
 /// A page of a list; `more` when it goes on after it.
-pub(super) fn list_page<T>(items: Vec<T>, more: bool, name: impl Fn(&T) -> &str) -> ListPage<T> {
+pub(crate) fn list_page<T>(items: Vec<T>, more: bool, name: impl Fn(&T) -> &str) -> ListPage<T> {
     let last = items.last().filter(|_| more);
     let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(name(last)));
     ListPage { data: items, next_cursor }

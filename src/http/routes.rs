@@ -101,6 +101,7 @@ pub const ROUTES: &[Route] = routes! {
     get    RECORDS,                 Subscribe => read::read;
     delete RECORDS,                 Manage    => topics::trim;
     get    "/v1/stream",            Subscribe => live::stream;
+    get    "/v1/streams",           View      => streams::list;
     put    STREAM,                  Manage    => streams::put;
     post   STREAM,                  Publish   => streams::post;
     get    STREAM,                  Subscribe => streams::get;

@@ -13,6 +13,7 @@ mod fail;
 mod frames;
 mod get;
 mod headers;
+mod list;
 mod poll;
 mod post;
 mod put;
@@ -20,6 +21,7 @@ mod sse;
 
 pub(crate) use about::{__path_head, __path_options, __path_remove, head, options, remove};
 pub(crate) use get::{__path_get, answer as read, get};
+pub(crate) use list::{__path_list, list};
 pub(crate) use post::{__path_post, answer as append, post};
 pub(crate) use put::{__path_put, put};
 

@@ -100,7 +100,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of the log.
-    pub(super) fn is_hidden(&self, topic: &Topic) -> Result<bool, Error> {
+    pub(in crate::broker) fn is_hidden(&self, topic: &Topic) -> Result<bool, Error> {
         Ok(topic.deleted || self.is_over(topic)?)
     }
 

@@ -22,6 +22,7 @@ fn of_schema(name: &str) -> Option<Value> {
             "retention": {"age": "7d"}, "cleanup": "delete", "created_at": 1_780_000_000_000_u64, "bytes": 4096,
             "records": 17, "partition_bounds": [{"partition": 0, "start": 0, "tail": 17, "bytes": 4096}],
         }),
+        "Stream" => stream(),
         "Trimmed" => json!({
             "topic": "orders", "partition_bounds": [{"partition": 0, "start": 17, "tail": 17, "bytes": 0}],
         }),
@@ -119,6 +120,14 @@ fn of_token_schema(name: &str) -> Option<Value> {
         _ => return subscriptions::of_schema(name),
     };
     Some(example)
+}
+
+/// A stream in a list.
+fn stream() -> Value {
+    json!({
+        "name": "chats/7", "content_type": "application/json", "next_offset": "1780000000000000_0000000000170000",
+        "closed": false, "ttl": "1h", "created_at": 1_780_000_000_000_u64,
+    })
 }
 
 /// What a tenant used in a minute.

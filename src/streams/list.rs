@@ -1,0 +1,61 @@
+//! List the streams of a tenant.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use plinth_api::ListPage;
+use plinth_api::streams::Stream;
+
+use crate::broker::{Expiry, StreamItem, TopicsRequest};
+use crate::http::Front;
+use crate::http::convert::{self, ListRequest};
+use crate::http::error::ApiError;
+use crate::http::extract::{Authed, Params};
+use crate::units::show_millis;
+
+/// List the streams that the credential may know of, by name: its topics of one partition that are not compacted. That is no
+/// use of a stream: none lives longer by it.
+#[utoipa::path(
+    get,
+    path = "/v1/streams",
+    operation_id = "list_streams",
+    tag = "streams",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most items of the page; default 100"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "One page", body = ListPage<Stream>))
+)]
+pub(crate) async fn list(
+    State(front): State<Front>,
+    Authed(caller): Authed,
+    request: Request,
+) -> Result<Response, ApiError> {
+    caller.inside()?;
+    let mut params = Params::parse(request.uri().query());
+    let prefix = params.take("prefix")?.unwrap_or_default();
+    let wanted = ListRequest::take(&mut params)?;
+    params.finish()?;
+    let request = TopicsRequest { prefix, after: wanted.after, limit: wanted.limit };
+    let page = front.broker.list_streams(&caller, request).await?;
+    let streams = page.streams.iter().map(shown).collect();
+    Ok(convert::json(StatusCode::OK, &convert::list_page(streams, page.more, |stream: &Stream| &stream.name)))
+}
+
+fn shown(item: &StreamItem) -> Stream {
+    let (ttl, expires_at) = match item.view.expiry.as_deref() {
+        None => (None, None),
+        Some(Expiry::Ttl(seconds)) => (Some(show_millis(seconds.saturating_mul(1_000))), None),
+        Some(Expiry::At { ms, .. }) => (None, Some(*ms)),
+    };
+    Stream {
+        name: item.name.to_string(),
+        content_type: item.view.content_type.to_string(),
+        next_offset: item.view.next.to_string(),
+        closed: item.view.closed,
+        ttl,
+        expires_at,
+        created_at: item.created_at.0,
+    }
+}
