@@ -437,6 +437,14 @@ pub enum ServerFrame {
         /// The position at which it goes on.
         cursor: String,
     },
+    /// A topic of the subscription is a closed stream, and everything in it was sent: there will be no more records of it, until it
+    /// is deleted.
+    Closed {
+        /// The subscription.
+        sub: String,
+        /// The topic.
+        topic: String,
+    },
     /// A topic of the subscription was deleted; there will be no more records of it.
     End {
         /// The subscription.

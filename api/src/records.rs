@@ -239,6 +239,12 @@ pub enum Control {
         /// The position to go on from.
         cursor: String,
     },
+    /// The topic is a closed stream, and everything in it was sent: there will be no more records. The connection goes on, until
+    /// the topic is deleted.
+    Closed {
+        /// The topic.
+        topic: String,
+    },
     /// The topic was deleted; there will be no more records.
     End {
         /// The topic.

@@ -195,6 +195,9 @@ pub struct PartitionBounds {
     pub tail: u64,
     /// Stored bytes that are kept.
     pub bytes: u64,
+    /// Whether nothing is appended to it any more: the topic is a closed stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// The place before which records are deleted: an offset, `time:<RFC 3339>` or `latest`.

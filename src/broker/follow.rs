@@ -6,6 +6,7 @@
 //! never passed over.
 
 mod check;
+mod closed;
 mod expired;
 mod slow;
 
@@ -81,6 +82,11 @@ pub enum Event {
         /// `lost`, `compacted`, `expired`, `trimmed`, `above_tail` or `slow_consumer`.
         reason: &'static str,
     },
+    /// The topic is closed and has been read to its end.
+    Closed {
+        /// The topic.
+        topic: Arc<str>,
+    },
     /// The topic was deleted.
     End {
         /// The topic.
@@ -132,6 +138,8 @@ struct Lane {
     queued: bool,
     /// Whether it has been at the tail before.
     live: bool,
+    /// Whether it was told that nothing comes any more.
+    closed: bool,
     /// Reads since it was last at the tail.
     reads: u32,
 }
@@ -327,6 +335,7 @@ impl Follower {
                 (lane.queued, lane.live, lane.reads) = (false, true, 0);
                 self.ready.pop_front();
                 self.tell_expired(index);
+                self.tell_closed(index);
             }
             Ok(batches) => {
                 lane.reads = lane.reads.saturating_add(1);
@@ -458,7 +467,8 @@ impl Follower {
             let untold = (requested != next).then_some(requested);
             let (topic, scan) = (Arc::clone(&topic), Scan::new(place));
             let used = self.broker.catalog().open(&topic);
-            let lane = Lane { topic, _used: used, place, scan, next, untold, queued: true, live: false, reads: 0 };
+            let (queued, live, closed, reads) = (true, false, false, 0);
+            let lane = Lane { topic, _used: used, place, scan, next, untold, queued, live, closed, reads };
             let index = self.wake.add(place);
             if untold.is_some() {
                 self.events.push_back((index, gap(&lane, requested, next, reason)));

@@ -135,6 +135,7 @@ async fn next(follower: &mut Follower) -> String {
         Event::Gap { topic, partition, requested, resumed_at, reason } => {
             format!("gap {topic}/{partition} {requested}..{resumed_at} {reason}")
         }
+        Event::Closed { topic } => format!("closed {topic}"),
         Event::End { topic } => format!("end {topic}"),
     }
 }

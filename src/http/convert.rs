@@ -106,7 +106,8 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
 
 /// The bounds of one partition.
 pub(super) fn partition_bounds(partition: u32, bounds: &Bounds) -> topics::PartitionBounds {
-    topics::PartitionBounds { partition, start: bounds.start.0, tail: bounds.tail.0, bytes: bounds.bytes }
+    let Bounds { start, tail, bytes, closed, .. } = *bounds;
+    topics::PartitionBounds { partition, start: start.0, tail: tail.0, bytes, closed }
 }
 
 pub(super) fn topic_settings(request: &topics::TopicRequest) -> Result<TopicSettings, ApiError> {

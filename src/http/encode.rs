@@ -84,6 +84,7 @@ fn event_name(control: &Control) -> &'static str {
         Control::CaughtUp { .. } => "caught_up",
         Control::Gap(_) => "gap",
         Control::Goaway { .. } => "goaway",
+        Control::Closed { .. } => "closed",
         Control::End { .. } => "end",
     }
 }

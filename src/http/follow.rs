@@ -133,6 +133,7 @@ impl Stream {
                 resumed_at,
                 reason: reason.to_owned(),
             }),
+            Event::Closed { topic } => Control::Closed { topic: topic.to_string() },
             Event::End { topic } => Control::End { topic: topic.to_string() },
         };
         self.encoder.control(&control, &self.follower.cursor())

@@ -220,6 +220,7 @@ impl Session {
                 self.outbox.push_text(text);
             }
             Turn::Other(Happening::CaughtUp, cursor) => self.outbox.push(&ServerFrame::CaughtUp { sub, cursor }),
+            Turn::Other(Happening::Closed { topic }, _) => self.outbox.push(&ServerFrame::Closed { sub, topic }),
             Turn::Other(Happening::End { topic }, _) => self.outbox.push(&ServerFrame::End { sub, topic }),
             Turn::Other(Happening::Gap { topic, partition, requested, resumed_at, reason }, cursor) => {
                 let gap = Gap { topic, partition, requested, resumed_at, reason: reason.to_owned() };

@@ -66,6 +66,7 @@ pub(super) enum Turn {
 pub(super) enum Happening {
     CaughtUp,
     Gap { topic: String, partition: u32, requested: u64, resumed_at: u64, reason: &'static str },
+    Closed { topic: String },
     End { topic: String },
 }
 
@@ -176,6 +177,7 @@ impl Subscription {
             Ok(Event::Gap { topic, partition, requested, resumed_at, reason }) => {
                 Happening::Gap { topic: topic.as_ref().to_owned(), partition, requested, resumed_at, reason }
             }
+            Ok(Event::Closed { topic }) => Happening::Closed { topic: topic.as_ref().to_owned() },
             Ok(Event::End { topic }) => Happening::End { topic: topic.as_ref().to_owned() },
             Err(Error::NotFound(_)) if self.ended => return Turn::Over,
             Err(error) => return Turn::Failed(error),

@@ -167,7 +167,7 @@ async fn access(
     tenant: Option<&str>,
 ) -> Result<Access, ApiError> {
     let access = match credential {
-        Credential::Ticket(ticket) if tenant.is_none() => by_ticket_or_cookie(front, parts, ticket)?,
+        Credential::Ticket(ticket) if tenant.is_none() => by_ticket_or_cookie(front, visit(parts)?, parts, ticket)?,
         Credential::Ticket(_) | Credential::Bearer(_) | Credential::Reconnect { .. } => {
             authenticate(front, credential, tenant).await?.into()
         }

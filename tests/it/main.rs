@@ -32,6 +32,7 @@ mod read;
 mod restart;
 mod retention;
 mod store_faults;
+mod stream_follow;
 mod stream_list;
 mod stream_roots;
 mod streams;

@@ -13,7 +13,7 @@ const DELIVERY_BYTES: u64 = 1_024;
 async fn delivered(follower: &mut Follower) -> Bytes {
     match follower.next().await.expect("it goes on") {
         Event::Records(batch) => follower.sse(&batch, true),
-        Event::CaughtUp | Event::Gap { .. } | Event::End { .. } => panic!("records were next"),
+        Event::CaughtUp | Event::Gap { .. } | Event::Closed { .. } | Event::End { .. } => panic!("records were next"),
     }
 }
 

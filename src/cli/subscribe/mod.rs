@@ -89,6 +89,8 @@ enum Incoming {
     Gap(Gap),
     /// The node ends the connection.
     Goaway { wait: Duration, reason: String },
+    /// A topic is a closed stream, and everything in it has been brought.
+    Closed { topic: String },
     /// A topic was deleted.
     End { topic: String },
 }
@@ -235,6 +237,10 @@ impl Follow<'_> {
             Incoming::Goaway { wait, reason } => {
                 let wait = Wait::Asked(wait.min(GOAWAY_WAIT_MAX));
                 return Ok(Some(Next::Again { wait, reason: format!("the node says goodbye: {reason}") }));
+            }
+            Incoming::Closed { topic } => {
+                output::say(&format!("topic {topic} is closed"));
+                return Ok(single(self.args).then_some(Next::Done));
             }
             Incoming::End { topic } => {
                 output::say(&format!("topic {topic} was deleted"));

@@ -72,6 +72,7 @@ fn control(control: Control) -> Vec<Incoming> {
             let wait = Duration::from_millis(reconnect_in_ms);
             vec![Incoming::Cursor(cursor), Incoming::Goaway { wait, reason }]
         }
+        Control::Closed { topic } => vec![Incoming::Closed { topic }],
         Control::End { topic } => vec![Incoming::End { topic }],
     }
 }

@@ -91,6 +91,7 @@ fn parse(text: &str) -> Result<Vec<Incoming>, Fault> {
         }
         "caught_up" => cursor.into_iter().chain([Incoming::CaughtUp]).collect(),
         "gap" => vec![Incoming::Gap(read::<Gap>(text)?)],
+        "closed" => vec![Incoming::Closed { topic: frame.topic.unwrap_or_default() }],
         "end" => vec![Incoming::End { topic: frame.topic.unwrap_or_default() }],
         "error" => return Err(refused(frame.problem)),
         "goaway" => {

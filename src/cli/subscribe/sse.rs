@@ -43,6 +43,7 @@ fn parse(event: Event) -> Result<Option<Incoming>, Fault> {
             let wait = Duration::from_millis(goaway.reconnect_in_ms);
             Ok(Some(Incoming::Goaway { wait, reason: goaway.reason }))
         }
+        "closed" => read::<End>(&event.data).map(|closed| Some(Incoming::Closed { topic: closed.topic })),
         "end" => read::<End>(&event.data).map(|end| Some(Incoming::End { topic: end.topic })),
         // A later version may send events that this one need not know.
         _ => Ok(None),
@@ -57,6 +58,7 @@ struct Goaway {
     reason: String,
 }
 
+/// The data of `closed` and `end`.
 #[derive(serde::Deserialize)]
 struct End {
     topic: String,

@@ -363,6 +363,13 @@ export interface components {
             /** @description The topic. */
             topic: string;
             /** @enum {string} */
+            type: "closed";
+        } | {
+            /** @description The subscription. */
+            sub: string;
+            /** @description The topic. */
+            topic: string;
+            /** @enum {string} */
             type: "end";
         } | {
             /** @description Of the request, if it was one. */

@@ -148,6 +148,8 @@ export class Live {
       case "goaway":
         this.cursor = frame.cursors[SUB] ?? this.cursor;
         return this.retry(frame.reconnect_in_ms, frame.reason);
+      // There will be no more, unless the topic is deleted and made again: the connection tells that.
+      case "closed":
       case "welcome":
       case "unsubscribed":
       case "published":

@@ -157,6 +157,11 @@ export interface components {
             reconnect_in_ms: number;
         } | {
             /** @enum {string} */
+            control: "closed";
+            /** @description The topic. */
+            topic: string;
+        } | {
+            /** @enum {string} */
             control: "end";
             /** @description The topic. */
             topic: string;
@@ -599,6 +604,34 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list. */
+        ListPage_Stream: {
+            /** @description The items, in the list's own order. */
+            data: {
+                /** @description Whether nothing is appended to it any more. */
+                closed: boolean;
+                /** @description The media type of all that is in it. */
+                content_type: string;
+                /**
+                 * Format: int64
+                 * @description When it was made, ms since the Unix epoch.
+                 */
+                created_at: number;
+                /**
+                 * Format: int64
+                 * @description When it ends by itself, ms since the Unix epoch.
+                 */
+                expires_at?: number | null;
+                /** @description The name, which is its path. */
+                name: string;
+                /** @description The offset behind its last record: `Stream-Next-Offset`. */
+                next_offset: string;
+                /** @description How long after its last use it ends by itself: a time in its largest unit that fits. */
+                ttl?: string | null;
+            }[];
+            /** @description Pass as `cursor` to get the next page; `null` on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         ListPage_Tenant: {
             /** @description The items, in the list's own order. */
             data: {
@@ -681,6 +714,8 @@ export interface components {
              * @description Stored bytes that are kept.
              */
             bytes: number;
+            /** @description Whether nothing is appended to it any more: the topic is a closed stream. */
+            closed?: boolean;
             /**
              * Format: int32
              * @description The partition.
@@ -1134,6 +1169,13 @@ export interface components {
             /** @description The topic. */
             topic: string;
             /** @enum {string} */
+            type: "closed";
+        } | {
+            /** @description The subscription. */
+            sub: string;
+            /** @description The topic. */
+            topic: string;
+            /** @enum {string} */
             type: "end";
         } | {
             /** @description Of the request, if it was one. */
@@ -1191,6 +1233,29 @@ export interface components {
          *     section 8. A publish is one of them.
          */
         StoredBatches: string;
+        /** @description A stream: a topic of one partition, as the protocol of Durable Streams sees it. */
+        Stream: {
+            /** @description Whether nothing is appended to it any more. */
+            closed: boolean;
+            /** @description The media type of all that is in it. */
+            content_type: string;
+            /**
+             * Format: int64
+             * @description When it was made, ms since the Unix epoch.
+             */
+            created_at: number;
+            /**
+             * Format: int64
+             * @description When it ends by itself, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /** @description The name, which is its path. */
+            name: string;
+            /** @description The offset behind its last record: `Stream-Next-Offset`. */
+            next_offset: string;
+            /** @description How long after its last use it ends by itself: a time in its largest unit that fits. */
+            ttl?: string | null;
+        };
         /** @description What is done with in one stream. */
         StreamAck: {
             /** @description The last offset that is done with. */
