@@ -94,13 +94,17 @@ pub(crate) async fn put(
 fn config(caller: &Caller, headers: &HeaderMap) -> Result<StreamConfig, ApiError> {
     let config = headers::config(headers)?;
     let Some(headers::Fork { from, offset, sub }) = headers::fork(headers)? else { return Ok(config) };
-    let source = caller.authorize(Action::Subscribe, &source(&from)?)?;
+    let source = caller.authorize(Action::Subscribe, &source(caller, &from)?)?;
     Ok(StreamConfig { fork: Some(ForkFrom { source, anchor: offset, sub }), ..config })
 }
 
-/// The name of the stream at an address of this node.
-fn source(from: &str) -> Result<Cow<'_, str>, ApiError> {
-    let name = ROOTS.iter().find_map(|root| from.strip_prefix(root));
+/// The name of the stream at an address of this node, which may begin with the caller's own tenant.
+fn source<'a>(caller: &Caller, from: &'a str) -> Result<Cow<'a, str>, ApiError> {
+    let of_tenant = from.strip_prefix("/t/").and_then(|rest| rest.split_once('/'));
+    let tenant = of_tenant.map(|(tenant, _)| percent_decode_str(tenant).decode_utf8_lossy());
+    let path = of_tenant.map_or(from, |(tenant, _)| &from["/t/".len() + tenant.len()..]);
+    let is_own = tenant.is_none_or(|tenant| caller.inside().is_ok_and(|own| own.name() == &*tenant));
+    let name = ROOTS.iter().find_map(|root| path.strip_prefix(root)).filter(|_| is_own);
     let name = name.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no stream at {from:?}")))?;
     percent_decode_str(name)
         .decode_utf8()
