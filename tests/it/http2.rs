@@ -135,3 +135,38 @@ async fn websockets_events_and_requests_share_one_connection_of_http_2_over_tls_
         assert_eq!(frame(&mut two, "records").await["records"][0]["text"], "fourth");
     }
 }
+
+// Fails when a long-poll or a stream of events keeps the connection to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_readers_of_a_stream_share_one_connection_of_http_2_with_its_writer() {
+    let server = Server::start().await;
+    let mut connection = Connection::open(&server).await;
+    let text = |request: hyper::http::request::Builder, body: &'static str| {
+        request.header("content-type", "text/plain").body(Full::from(body)).unwrap()
+    };
+    let made = connection.send(text(connection.request(Method::PUT, "/v1/stream/s"), "")).await;
+    assert_eq!((made.status().as_u16(), made.version()), (201, Version::HTTP_2));
+    let end = made.headers()["stream-next-offset"].to_str().unwrap().to_owned();
+    let read = |connection: &Connection, live: &str| {
+        let path = format!("/v1/stream/s?offset={end}&live={live}");
+        connection.request(Method::GET, &path).body(Full::default()).unwrap()
+    };
+    let mut events = connection.send(read(&connection, "sse")).await.into_body();
+    let mut polls = JoinSet::new();
+    for _ in 0..98 {
+        polls.spawn(connection.sender.send_request(read(&connection, "long-poll")));
+    }
+    let appended = connection.send(text(connection.request(Method::POST, "/v1/stream/s"), "news")).await;
+    assert_eq!(appended.status().as_u16(), 204);
+    let next = appended.headers()["stream-next-offset"].clone();
+    while let Some(answer) = within("a long-poll", polls.join_next()).await {
+        let answer = answer.unwrap().expect("the connection is open");
+        assert_eq!((answer.status().as_u16(), &answer.headers()["stream-next-offset"]), (200, &next));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "news");
+    }
+    let mut seen = String::new();
+    while !seen.contains("news") {
+        let piece = within("an event", events.frame()).await.expect("it goes on").expect("an event");
+        seen.push_str(&String::from_utf8_lossy(piece.data_ref().expect("data")));
+    }
+}
