@@ -138,7 +138,7 @@ pub(crate) async fn link(
     tag = "subscriptions",
     params(
         ("id" = String, Path, description = "The id"),
-        ("path" = plinth_api::topics::TopicName, Path, description = "The stream; a `/` in it may be written as it is"),
+        ("path" = String, Path, description = "The stream; a `/` in it may be written as it is. What is no stream is not named"),
     ),
     responses((status = 204, description = "It is not named"))
 )]

@@ -33,6 +33,7 @@ def start(server: str, root_key: str, directory: str) -> tuple[subprocess.Popen,
         "PLINTH_CACHE_DIR": f"{directory}/cache",
         "PLINTH_ROOT_KEY": root_key,
         "PLINTH_DRAIN_TIME": "1s",
+        "PLINTH_STREAM_LONG_POLL": "1s",
     }
     log = open(f"{directory}/log", "wb")
     node = subprocess.Popen([server, "serve"], env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=log)
