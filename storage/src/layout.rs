@@ -225,6 +225,11 @@ pub(crate) fn is_stream(key: &[u8]) -> bool {
     key.first() == Some(&STREAM)
 }
 
+/// Whether a key is that of what a partition shares.
+pub(crate) fn is_fork(key: &[u8]) -> bool {
+    key.first() == Some(&FORK)
+}
+
 pub(crate) fn document_key(key: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(1 + key.len());
     out.put_u8(DOCUMENT);

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, Timestamp, TopicId};
 use crate::layout;
 use crate::log::LogOptions;
-use crate::shard::fork::fork_row;
+use crate::shard::fork::is_shared;
 use crate::shard::index::{last_run, last_where, run_at};
 use crate::shard::machine::{partition_row, topic_row};
 use crate::shard::rows::{PartitionRow, RetentionRow, Row};
@@ -156,7 +156,7 @@ fn due(
     let Some(row) = partition_row(state, partition)? else { return Ok(None) };
     match start_of(state, partition, &row, retention, now) {
         // What forks share stays for as long as there are any.
-        Ok(start) if start > row.start && fork_row(state, partition)?.forks > 0 => Ok(None),
+        Ok(start) if start > row.start && is_shared(state, partition)? => Ok(None),
         Ok(start) => Ok((start > row.start).then_some(start)),
         // Trimmed or deleted meanwhile: the next turn finds it in order.
         Err(error) if error.kind() == Kind::Corrupt && partition_row(state, partition)? != Some(row) => Ok(None),

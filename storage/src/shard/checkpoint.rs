@@ -340,7 +340,8 @@ fn draft_of_everything(state: &dyn StateStore) -> Result<Draft> {
     for row in state.snapshot() {
         let (key, value) = row?;
         let forgotten = (planted!(ProducersForgotten) && layout::is_producer(&key))
-            || (planted!(CloseForgotten) && layout::is_stream(&key));
+            || (planted!(CloseForgotten) && layout::is_stream(&key))
+            || (planted!(ForkForgotten) && layout::is_fork(&key));
         if forgotten {
             continue;
         }

@@ -201,6 +201,14 @@ pub(crate) fn has_forks(state: &dyn StateStore, topic: TopicId) -> Result<bool> 
     Ok(fork_row(state, only_partition(topic))?.forks > 0)
 }
 
+/// Whether what a partition keeps is shared with forks.
+///
+/// # Errors
+/// `Corrupt` when the state store is broken.
+pub(crate) fn is_shared(state: &dyn StateStore, partition: Partition) -> Result<bool> {
+    Ok(fork_row(state, partition)?.forks > 0 && !planted!(ForkTrimmed))
+}
+
 fn put_partition(out: &mut BytesMut, partition: Partition) {
     out.put_slice(&partition.topic.0.to_bytes());
     out.put_u32_le(partition.index.0);

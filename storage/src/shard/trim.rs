@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition};
 use crate::layout;
 use crate::shard::changes::Entry;
-use crate::shard::fork::fork_row;
+use crate::shard::fork::is_shared;
 use crate::shard::gaps;
 use crate::shard::index::{last_run, run_at};
 use crate::shard::machine::{Run, partition_row};
@@ -70,7 +70,7 @@ fn trim(
     start: Offset,
     ops: &mut Vec<StateOp>,
 ) -> Result<()> {
-    if start <= row.start || fork_row(state, partition)?.forks > 0 {
+    if start <= row.start || is_shared(state, partition)? {
         return Ok(());
     }
     if start > row.tail {

@@ -54,6 +54,16 @@ pub enum Bug {
     PartDeleted,
     /// A replay leaves out the moves of starts.
     StartForgotten,
+    /// Records that forks share are trimmed, by hand and by what a topic keeps.
+    ForkTrimmed,
+    /// A checkpoint does not say what forks share with what.
+    ForkForgotten,
+    /// What is deleted goes at once, whether it has forks or not.
+    SourceGone,
+    /// What was kept for forks alone stays when the last of them goes.
+    SourceLeft,
+    /// A start does not tell what an earlier session may have shown beyond what is stored, and goes on there.
+    GapForgotten,
     /// A purge leaves slots as they are.
     PurgeLeavesSlots,
     /// A purge leaves what stands beside deleted records in segments.
@@ -64,7 +74,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::AckBeforePut,
         Self::OwnWriteIsConflict,
         Self::ConflictIsFence,
@@ -88,6 +98,11 @@ impl Bug {
         Self::UnlinkedDeleted,
         Self::PartDeleted,
         Self::StartForgotten,
+        Self::ForkTrimmed,
+        Self::ForkForgotten,
+        Self::SourceGone,
+        Self::SourceLeft,
+        Self::GapForgotten,
         Self::PurgeLeavesSlots,
         Self::PurgeLeavesSegments,
         Self::PurgeLeavesParts,

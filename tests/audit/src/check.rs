@@ -4,12 +4,14 @@
 //! reliability. A partition that has no [`Event::View`] is judged only by what reads and subscribers saw of it.
 
 mod ends;
+mod forks;
 mod gone;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use self::ends::Ends;
+use self::forks::{Fork, Forks};
 use self::gone::{Gone, Lives};
 use crate::body::Writer;
 use crate::history::{Class, Event, Outcome, Place, Seen};
@@ -56,6 +58,8 @@ pub enum Violation {
     EndMoved { place: Place, end: u64, found: u64 },
     /// A record is shown, or acknowledged, at the end of a closed stream or behind it.
     BehindTheEnd { place: Place, offset: u64, end: u64 },
+    /// A fork shows, or gives an append, an offset that it inherits with another record than its source has there.
+    ForkDiffers { place: Place, offset: u64 },
     /// The log itself is wrong: an answer without a request, a number used twice.
     BadHistory(String),
 }
@@ -91,6 +95,7 @@ struct Judge {
     orders: BTreeMap<(Place, u64), Writer>,
     gone: Gone,
     ends: Ends,
+    forks: Forks,
     /// One record at two offsets, if the first is not told to be lost in the end.
     doubles: Vec<(Writer, Spot, Spot)>,
 }
@@ -123,7 +128,7 @@ struct Connection {
     lives: Lives,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Due {
     digest: u64,
     acknowledged: Option<Writer>,
@@ -157,6 +162,9 @@ impl Judge {
             Event::Trimmed { place, start } => self.gone.moved(place, *start),
             Event::MayClose { place } => self.ends.may_close(place),
             Event::End { place, tail, closed } => self.found.extend(self.ends.shown(place, *tail, *closed)),
+            Event::Fork { place, source, at, cut } => {
+                self.forks.insert(place, Fork { source: source.clone(), at: *at, cut: *cut });
+            }
             Event::Died { wiped } => self.gone.died(*wiped),
         }
     }
@@ -187,6 +195,10 @@ impl Judge {
         let (first, digests, since) = (entry.first, entry.digests.clone(), entry.lives);
         for (index, digest) in digests.iter().enumerate() {
             let (at, writer) = (offset + index as u64, nth(first, index));
+            if self.forks.is_inherited(&place, at) {
+                self.found.push(Violation::ForkDiffers { place: place.clone(), offset: at });
+                continue;
+            }
             self.fix(&place, at, *digest);
             self.placed(&place, at, writer);
             let due = Due { digest: *digest, acknowledged: Some(writer), class, since };
@@ -228,7 +240,7 @@ impl Judge {
     fn gap(&mut self, connection: u64, place: &Place, resumed_at: u64, lost: bool) {
         let connection = self.connections.get_mut(&(connection, place.clone()));
         let before = connection.and_then(|connection| connection.expected.replace(resumed_at));
-        let allowed = self.gone.allowed(place);
+        let allowed = self.allowed(place);
         match before {
             Some(expected) if lost => self.gone.told_lost(place, expected, resumed_at),
             _ if !lost && resumed_at > allowed => {
@@ -240,7 +252,7 @@ impl Judge {
 
     /// One that knows all of the log shows this start.
     fn start(&mut self, place: &Place, start: u64) {
-        let (allowed, floor) = (self.gone.allowed(place), self.gone.start(place));
+        let (allowed, floor) = (self.allowed(place), self.gone.start(place));
         if start > allowed {
             self.found.push(Violation::Overtrimmed { place: place.clone(), start, allowed });
         }
@@ -264,14 +276,14 @@ impl Judge {
         let there: HashMap<u64, u64> = records.iter().map(|record| (record.offset, record.digest)).collect();
         let is_lost = |offset: u64| lost.iter().any(|(from, to)| (*from..*to).contains(&offset));
         let mut missing = Vec::new();
-        for (offset, due) in self.due.get(place).into_iter().flat_map(|due| due.range(start..)) {
-            let may_be_gone = is_lost(*offset) && self.gone.may_lose(due.class, due.since);
-            if may_be_gone || there.get(offset) == Some(&due.digest) {
+        for (offset, due) in self.all_due(place, start) {
+            let may_be_gone = is_lost(offset) && self.gone.may_lose(due.class, due.since);
+            if may_be_gone || there.get(&offset) == Some(&due.digest) {
                 continue;
             }
             missing.push(match due.acknowledged {
-                Some(writer) => Violation::Lost { place: place.clone(), offset: *offset, writer },
-                None => Violation::Vanished { place: place.clone(), offset: *offset },
+                Some(writer) => Violation::Lost { place: place.clone(), offset, writer },
+                None => Violation::Vanished { place: place.clone(), offset },
             });
         }
         self.found.extend(missing);
@@ -280,20 +292,20 @@ impl Judge {
 
     /// Every batch that begins or shows up in the view is there in one piece, but for what of it is below the start.
     fn batches(&mut self, place: &Place, start: u64, records: &[Seen]) {
-        let mut torn = HashSet::new();
+        let (mut torn, (parts, _)) = (HashSet::new(), self.forks.parts(place));
         for (at, record) in records.iter().enumerate() {
             let Some((op, index)) = record.writer.and_then(|writer| self.written.get(&writer)).copied() else {
                 continue;
             };
-            let count = self.ops[&op].digests.len();
+            let count = self.shown_of(&self.ops[&op], &parts, record.offset.saturating_sub(index as u64));
             let first = self.ops[&op].first;
             let below = (start + index as u64).saturating_sub(record.offset);
             let below = usize::try_from(below).map_or(index, |below| below.min(index));
             let whole = at + below >= index && {
                 let begin = at + below - index;
-                let span = records.get(begin..begin + count - below).unwrap_or_default();
+                let span = records.get(begin..begin + count.saturating_sub(below)).unwrap_or_default();
                 let is_next = |(i, seen): (usize, &Seen)| seen.writer == Some(nth(first, below + i));
-                span.len() == count - below && span.iter().enumerate().all(is_next)
+                span.len() == count.saturating_sub(below) && span.iter().enumerate().all(is_next)
             };
             if !whole && torn.insert(op) {
                 let offset = record.offset;
@@ -305,6 +317,9 @@ impl Judge {
     /// Any observer was shown these records: they are real, they stay, and they are where they are.
     fn shown(&mut self, place: &Place, records: &[Seen], since: Lives) {
         for record in records {
+            if self.inherited(place, record, since) {
+                continue;
+            }
             self.fix(place, record.offset, record.digest);
             if self.gone.is_lost(place, record.offset) && since == self.gone.lives() {
                 self.found.push(Violation::Revived { place: place.clone(), offset: record.offset });
@@ -413,6 +428,10 @@ impl Judge {
                 self.found.push(Violation::Phantom { place: place.clone(), offset: *offset, writer: *writer });
             }
         }
+    }
+
+    fn allowed(&self, place: &Place) -> u64 {
+        self.forks.inherited_start(place, |place| self.gone.allowed(place))
     }
 
     fn floor(&self, place: &Place) -> u64 {

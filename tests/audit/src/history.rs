@@ -191,6 +191,18 @@ pub enum Event {
         /// Whether nothing comes after it.
         closed: bool,
     },
+    /// A fork is about to be made: its place begins with what another one holds below an offset by now.
+    Fork {
+        /// Its place.
+        place: Place,
+        /// Of which place it is a fork.
+        source: Place,
+        /// The offset after the last record that it inherits.
+        at: u64,
+        /// The digest of what it inherits of that record, when that is a part only.
+        #[serde(default)]
+        cut: Option<u64>,
+    },
     /// The process ended at once, and with it what it had only in its memory.
     Died {
         /// Its cache directory is gone, too.
@@ -293,12 +305,13 @@ mod tests {
             Event::Complete { op: 2, outcome: Outcome::Unknown },
             Event::View { place: Place::new("t", 0), start: 0, records: vec![Seen::new(0, b"x")], lost: vec![(1, 2)] },
             Event::End { place: Place::new("t", 0), tail: 1, closed: true },
+            Event::Fork { place: Place::new("f", 0), source: Place::new("t", 0), at: 1, cut: Some(4) },
         ];
         let mut file = Vec::new();
         write_events(&events, &mut file).unwrap();
         assert_eq!(read_events(file.as_slice()).unwrap(), events);
         file.extend_from_slice(b"{\"event\":\"dance\"}\n");
         let error = read_events(file.as_slice()).unwrap_err();
-        assert!(error.to_string().starts_with("line 6:"), "{error}");
+        assert!(error.to_string().starts_with("line 7:"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 //! One seed is one history: one thread, a paused clock that moves when nobody has anything to do, random numbers from
 //! the seed, a store in memory that loses answers, applies late, says 409, is slow, is away ([`chaos`], and the fault
 //! store of the core), nodes that are killed, paused and taken over from ([`fate`]), clients that publish, read, follow,
-//! write and close streams, change the catalog and let records go ([`publish`], [`observe`], [`streams`], [`catalog`], [`trim`]). Tenants come, go and are purged
+//! write, close and fork streams, change the catalog and let records go ([`publish`], [`observe`], [`streams`], [`forks`], [`weak`], [`catalog`], [`trim`]). Tenants come, go and are purged
 //! ([`tenants`]). Nodes delete what nothing needs, and only that ([`deletions`]). Then the bucket is read by a node that was there and by a cold one, and the recorded history is judged by `plinth-audit`. The same seed gives the same trace, line by line.
 //!
 //! The disk is not part of it: the state is kept in memory, and so is every page that was read.
@@ -13,16 +13,19 @@ pub mod chaos;
 pub mod deletions;
 pub mod fate;
 pub mod flag;
+pub mod forks;
 pub mod observe;
 pub mod publish;
 pub mod streams;
 pub mod tenants;
 pub mod trace;
 pub mod trim;
+pub mod weak;
 pub mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plinth_audit::Event;
@@ -34,6 +37,7 @@ use tokio::task::JoinSet;
 use crate::chaos::Weather;
 use crate::publish::{Publisher, Stored};
 use crate::streams::{Stream, StreamWriter};
+use crate::weak::{WeakStream, WeakWriter};
 use crate::world::{Handle, World};
 
 /// How long clients and fate go on, by the virtual clock.
@@ -44,13 +48,14 @@ const PUBLISHERS: u64 = 5;
 const FOLLOWERS: u64 = 2;
 const READERS: u64 = 2;
 const WRITERS: u64 = 2;
-const STREAM_WRITERS: u64 = 2;
+const STREAM_WRITERS: u64 = 3;
 
 /// What must be known for ever.
 #[derive(Default)]
 struct Left {
     batches: Vec<Stored>,
     streams: Vec<Stream>,
+    weak: Vec<WeakStream>,
 }
 
 /// What came of a run.
@@ -68,12 +73,16 @@ pub struct Report {
     pub purged: usize,
     /// Streams that were closed.
     pub closed: usize,
+    /// Streams that were made as forks.
+    pub forked: usize,
+    /// Streams that were deleted while they had forks.
+    pub kept: usize,
     /// Starts that came through.
     pub takeovers: usize,
     /// What must not be; empty when every promise held.
     pub wrong: Vec<String>,
     /// The lines of the trace, if they were asked for.
-    pub kept: Option<String>,
+    pub lines: Option<String>,
 }
 
 /// Runs one seed, with a bug in the core if one is named.
@@ -106,8 +115,19 @@ async fn live(seed: u64, keep_trace: bool) -> Report {
         .iter()
         .filter_map(|event| if let Event::End { place, closed: true, .. } = event { Some(place) } else { None });
     let closed = closed.collect::<BTreeSet<_>>().len();
-    let (trace, takeovers, purged) = (world.trace.hash(), world.starts(), world.tenants.purged());
-    Report { seed, trace, acknowledged, deleted, purged, closed, takeovers, wrong, kept: world.trace.kept() }
+    Report {
+        seed,
+        trace: world.trace.hash(),
+        acknowledged,
+        deleted,
+        purged: world.tenants.purged(),
+        closed,
+        forked: world.streams.forks.load(Ordering::Relaxed),
+        kept: world.streams.kept.load(Ordering::Relaxed),
+        takeovers: world.starts(),
+        wrong,
+        lines: world.trace.kept(),
+    }
 }
 
 /// All that happens; answers how many objects were deleted before the end.
@@ -125,6 +145,8 @@ async fn history(world: &Arc<World>) -> usize {
     for number in 0..STREAM_WRITERS {
         stream_writers.spawn(StreamWriter::new(world, number).run());
     }
+    let mut weak_writers = JoinSet::new();
+    weak_writers.spawn(WeakWriter::new(world).run());
     others.spawn(streams::watch(Arc::clone(world)));
     others.spawn(catalog::make_and_delete_topics(Arc::clone(world), 0));
     others.spawn(tenants::come_and_go(Arc::clone(world), 0));
@@ -141,6 +163,9 @@ async fn history(world: &Arc<World>) -> usize {
     }
     while let Some(streams) = stream_writers.join_next().await {
         left.streams.extend(streams.expect("a writer of streams does not panic"));
+    }
+    while let Some(streams) = weak_writers.join_next().await {
+        left.weak.extend(streams.expect("a writer of streams does not panic"));
     }
     while let Some(ended) = others.join_next().await {
         ended.expect("an actor does not panic");
@@ -159,7 +184,7 @@ async fn begin(world: &Arc<World>) {
 }
 
 /// In good weather, with everything late landed: what a new node shows is right, it deletes all that nothing needs,
-/// another one after it shows the same, and purges all tenants without harm to others.
+/// another one after it shows the same, deletes all streams, and purges all tenants without harm to others.
 async fn end(world: &Arc<World>, left: &Left) {
     let (mut random, mut newest) = (world.random("end", 0), None);
     for node in ["the last", "a cold"] {
@@ -173,8 +198,10 @@ async fn end(world: &Arc<World>, left: &Left) {
         newest = Some(handle);
     }
     if let Some(cold) = newest {
+        forks::must_leave_no_row(world, &cold).await;
         tenants::must_leave_nothing(world, &cold).await;
-        look_around(world, &cold, left).await;
+        forks::must_leave_no_record(world).await;
+        look_around(world, &cold, &Left { batches: left.batches.clone(), ..Left::default() }).await;
     }
 }
 
@@ -191,6 +218,7 @@ async fn start(world: &Arc<World>, which: &str) -> Option<Handle> {
 async fn look_around(world: &World, handle: &Handle, left: &Left) {
     world.view(handle).await;
     streams::view(world, handle).await;
+    weak::view_all(world, handle, &left.weak).await;
     catalog::check_documents(world, handle);
     for stored in &left.batches {
         stored.must_be_known(world, handle).await;

@@ -18,7 +18,9 @@ pub async fn read_pages(world: Arc<World>, number: u64) {
     while !world.is_over() {
         world.rest(&mut random, 50..2000).await;
         let Some(handle) = world.pick(&mut random) else { continue };
-        let (partition, place) = any_partition(&world, &mut random);
+        let stream = any_stream(&world, &mut random);
+        let may_go = stream.is_some();
+        let (partition, place) = stream.unwrap_or_else(|| any_partition(&world, &mut random));
         let Ok(bounds) = handle.log.bounds(partition) else { continue };
         let from = random.random_range(0..=bounds.tail.0);
         let read = world.history.fresh_id();
@@ -30,6 +32,8 @@ pub async fn read_pages(world: Arc<World>, number: u64) {
         let is_newest = newest && world.newest() == handle.number;
         let records = match answer {
             Ok(records) => records,
+            // Somebody has deleted the stream.
+            Err(_) if may_go && handle.log.bounds(partition).is_err() => continue,
             Err(error) if is_newest => {
                 check_error(&world, &handle, (partition, &place), (from, begun), &error);
                 continue;
@@ -113,6 +117,13 @@ async fn follow_on(
         world.trace.line(&format!("n{} c{connection} shows {place} up to {next}", handle.number));
         world.history.log(Event::Delivered { connection, place: place.clone(), records });
     }
+}
+
+/// One of the later streams, every other time.
+fn any_stream(world: &World, random: &mut StdRng) -> Option<(Partition, Place)> {
+    let streams = world.streams.all();
+    let later = streams.get(streams.len().saturating_sub(12)..)?;
+    later.get(random.random_range(0..2 * later.len().max(1))).cloned()
 }
 
 fn any_partition(world: &World, random: &mut StdRng) -> (Partition, Place) {

@@ -1,7 +1,9 @@
 //! Those who write streams, one after the other: each is made with what it begins with, appended to by steps of a producer
-//! that counts, and closed, with data or without, while somebody else publishes to it. And one who looks where streams end.
+//! that counts, and closed, with data or without, while somebody else publishes to it. Many are forks of earlier ones, which are
+//! trimmed, kept for a time, and deleted ([`crate::forks`]). And one who looks where streams end.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,16 +20,21 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use ulid::Ulid;
 
+use crate::forks::Origin;
 use crate::world::{Handle, World, is_refusal};
 
 /// Publishers have lower numbers.
-const FIRST_WRITER: u64 = 100;
-const FIRST_GUEST: u64 = 200;
+pub(crate) const FIRST_WRITER: u64 = 100;
+pub(crate) const FIRST_GUEST: u64 = 200;
 
 /// The streams of a run.
 #[derive(Debug, Default)]
 pub struct Streams {
     inner: Mutex<Vec<(Partition, Place)>>,
+    /// Forks that were made, and streams that were deleted while they had some.
+    pub forks: AtomicUsize,
+    /// See `forks`.
+    pub kept: AtomicUsize,
 }
 
 impl Streams {
@@ -37,38 +44,54 @@ impl Streams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, partition: Partition, place: &Place) {
+    pub(crate) fn add(&self, partition: Partition, place: &Place) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).push((partition, place.clone()));
     }
 }
 
 /// One who writes streams.
 pub struct StreamWriter {
-    world: Arc<World>,
-    random: StdRng,
+    pub(crate) world: Arc<World>,
+    pub(crate) random: StdRng,
     number: u64,
     made: u64,
     writer: Writer,
-    known: Vec<Stream>,
+    /// All that were made for sure, those that were deleted, too.
+    pub(crate) known: Vec<Stream>,
 }
 
 /// A stream as its one writer knows it.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    partition: Partition,
-    place: Place,
-    tail: u64,
+    pub(crate) partition: Partition,
+    pub(crate) place: Place,
+    pub(crate) tail: u64,
     next_seq: u64,
     closed: bool,
     /// The last step that was acknowledged.
     last: Option<StreamTerms>,
+    /// Of a fork: which of the streams of its writer it is one of.
+    pub(crate) source: Option<usize>,
+    pub(crate) deleted: bool,
+    /// The last record of each of its steps, and of those that it inherits.
+    pub(crate) lasts: Vec<(u64, Bytes)>,
+    pub(crate) start: crate::forks::Start,
+}
+
+/// What became of a creation.
+pub(crate) enum Created {
+    Yes,
+    Open,
+    /// It is not there, and will not be.
+    Never,
 }
 
 /// What is sent until it is known what became of it.
-struct Sending {
-    batch: Option<Batch>,
+pub(crate) struct Sending {
+    pub(crate) batch: Option<Batch>,
     /// Of the history, when there are records.
-    op: Option<u64>,
+    pub(crate) op: Option<u64>,
+    last: Option<Bytes>,
 }
 
 impl StreamWriter {
@@ -83,7 +106,7 @@ impl StreamWriter {
     /// Writes until the run is over; answers the streams of which all is known.
     pub async fn run(mut self) -> Vec<Stream> {
         while !self.world.is_over() {
-            self.world.clone().rest(&mut self.random, 0..1500).await;
+            self.world.clone().rest(&mut self.random, 0..800).await;
             let Some(mut stream) = self.make().await else { continue };
             let mut sure = true;
             while sure && !stream.closed && !self.world.is_over() {
@@ -96,7 +119,9 @@ impl StreamWriter {
             if sure {
                 self.known.push(stream);
             }
+            self.tend().await;
         }
+        self.known.retain(|stream| !stream.deleted);
         self.known
     }
 
@@ -107,56 +132,56 @@ impl StreamWriter {
         let partition = Partition { topic, index: PartitionIndex(0) };
         let place = Place::new(format!("s{}-{}", self.number, self.made), 0);
         self.world.streams.add(partition, &place);
+        let origin = self.origin(&place);
         let close = self.random.random_range(0..8) == 0;
         if close {
             self.world.history.log(Event::MayClose { place: place.clone() });
         }
         let count = self.random.random_range(0..3);
         let sending = self.sending(&place, count);
-        let document = Bytes::from(format!("stream/{}", place.topic));
+        let document = document(&place);
         let change = Change {
             guards: vec![Guard::Absent(document.clone())],
             docs: vec![DocOp::Put(document.clone(), Bytes::new())],
-            topics: vec![TopicOp::Create { topic, partitions: 1 }],
+            topics: vec![origin.as_ref().map_or(TopicOp::Create { topic, partitions: 1 }, |origin| origin.fork(topic))],
         };
+        let base = origin.as_ref().map_or(0, Origin::at);
         loop {
             let over = self.world.is_over();
             let first = First { partition, batch: sending.batch.clone(), close };
-            if self.create((change.clone(), first), &document, count).await {
-                self.settled(&sending, Some(0));
-                return Some(Stream { partition, place, tail: count, next_seq: 0, closed: close, last: None });
-            }
-            if over {
-                self.settled(&sending, None);
-                return None;
+            match create(&self.world, &mut self.random, (change.clone(), first), (&document, base + count)).await {
+                Created::Yes => {
+                    self.world.streams.forks.fetch_add(usize::from(origin.is_some()), Ordering::Relaxed);
+                    self.settled(&sending, Some(base));
+                    let (source, mut lasts) = origin.map(Origin::inherited).unzip();
+                    let lasts = lasts.get_or_insert_default();
+                    lasts.extend(sending.last.map(|last| (base + count - 1, last)));
+                    return Some(Stream {
+                        partition,
+                        place,
+                        tail: base + count,
+                        next_seq: 0,
+                        closed: close,
+                        last: None,
+                        source,
+                        deleted: false,
+                        lasts: std::mem::take(lasts),
+                        start: crate::forks::Start::default(),
+                    });
+                }
+                Created::Open if !over => {}
+                Created::Open | Created::Never => {
+                    self.settled(&sending, None);
+                    return None;
+                }
             }
             self.world.clone().rest(&mut self.random, 10..1500).await;
         }
     }
 
-    /// Whether the stream is there now.
-    async fn create(&mut self, (change, first): (Change, First), document: &[u8], count: u64) -> bool {
-        let Some(handle) = self.world.pick(&mut self.random) else { return false };
-        let limit = Duration::from_millis(self.random.random_range(500..15_000));
-        let creation = handle.log.create(change, first);
-        match handle.call(tokio::time::timeout(limit, creation)).await {
-            Some(Ok(Ok(tail))) => {
-                if tail != Offset(count) {
-                    self.world.wrong(format!("a stream that begins with {count} records ends at {tail}"));
-                }
-                true
-            }
-            // An earlier try is there, or on its way still.
-            Some(Ok(Err(error))) if error.kind() == Kind::Conflict => {
-                self.world.newest() == handle.number && handle.log.get(document).is_ok_and(|found| found.is_some())
-            }
-            Some(Ok(Err(_)) | Err(_)) | None => false,
-        }
-    }
-
     /// Does one step; false when it is not known what became of it.
     async fn step(&mut self, stream: &mut Stream) -> bool {
-        let close = self.random.random_range(0..6) == 0;
+        let close = self.random.random_range(0..5) == 0;
         let count = self.random.random_range(u64::from(!close)..4);
         let producer = Producer {
             id: Bytes::from(format!("s{}", self.number)),
@@ -192,6 +217,7 @@ impl StreamWriter {
             self.world.wrong(format!("{place} ended at {}, and a step of {count} comes to {stepped:?}", stream.tail));
         }
         self.settled(&sending, Some(tail.saturating_sub(count)));
+        stream.lasts.extend(sending.last.map(|last| (tail - 1, last)));
         (stream.tail, stream.closed, stream.last) = (tail, close, Some(terms));
         stream.next_seq += 1;
         true
@@ -236,7 +262,7 @@ impl StreamWriter {
     fn sending(&mut self, place: &Place, count: u64) -> Sending {
         let first = self.writer;
         self.writer.sequence += count;
-        send(&self.world, place, first, count)
+        send(&self.world, (place, Class::Object), first, count)
     }
 
     /// What became of the records, by the offset of the first.
@@ -253,19 +279,60 @@ impl StreamWriter {
     }
 }
 
+/// Whether the stream is there now.
+pub(crate) async fn create(
+    world: &World,
+    random: &mut StdRng,
+    (change, first): (Change, First),
+    (document, end): (&[u8], u64),
+) -> Created {
+    let Some(handle) = world.pick(random) else { return Created::Open };
+    let limit = Duration::from_millis(random.random_range(500..15_000));
+    let creation = handle.log.create(change, first);
+    match handle.call(tokio::time::timeout(limit, creation)).await {
+        Some(Ok(Ok(tail))) => {
+            if tail != Offset(end) {
+                world.wrong(format!("a stream that begins with what is below {end} ends at {tail}"));
+            }
+            Created::Yes
+        }
+        Some(Ok(Err(error))) if world.newest() == handle.number => match error.kind() {
+            // An earlier try is there, or on its way still.
+            Kind::Conflict if handle.log.get(document).is_ok_and(|found| found.is_some()) => Created::Yes,
+            // The start of the source has moved meanwhile, and no earlier try was stored.
+            Kind::OutOfRange => Created::Never,
+            Kind::NotFound => {
+                world.wrong(format!("what a fork is made of is not there: {error}"));
+                Created::Never
+            }
+            Kind::Conflict
+            | Kind::Refused(_)
+            | Kind::Invalid
+            | Kind::Fenced
+            | Kind::Busy
+            | Kind::Unavailable
+            | Kind::Unknown
+            | Kind::Corrupt
+            | Kind::Closed => Created::Open,
+        },
+        Some(Ok(Err(_)) | Err(_)) | None => Created::Open,
+    }
+}
+
 /// Records of one who writes, and the line of the history that they are sent.
-fn send(world: &World, place: &Place, first: Writer, count: u64) -> Sending {
+pub(crate) fn send(world: &World, (place, class): (&Place, Class), first: Writer, count: u64) -> Sending {
     if count == 0 {
-        return Sending { batch: None, op: None };
+        return Sending { batch: None, op: None, last: None };
     }
     let body = |index| Body::new(Writer { sequence: first.sequence + index, ..first }, 20).encode();
     let bodies: Vec<Bytes> = (0..count).map(|index| Bytes::from(body(index))).collect();
+    let last = bodies.last().cloned();
     let digests = bodies.iter().map(|body| plinth_audit::body::digest(body)).collect();
     let op = world.history.fresh_id();
-    world.history.log(Event::Invoke { op, topic: place.topic.clone(), first, digests, class: Class::Object });
+    world.history.log(Event::Invoke { op, topic: place.topic.clone(), first, digests, class });
     let records: Vec<NewRecord> =
         bodies.into_iter().map(|payload| NewRecord { payload, ..NewRecord::default() }).collect();
-    Sending { batch: Some(Batch::of(&records).expect("the batch is within all limits")), op: Some(op) }
+    Sending { batch: Some(Batch::of(&records).expect("the batch is within all limits")), op: Some(op), last }
 }
 
 /// One who publishes a record to a stream while it is closed.
@@ -288,7 +355,7 @@ impl Guest {
     async fn publish(mut self) -> RangeInclusive<u64> {
         self.world.rest(&mut self.random, 0..200).await;
         let Some(handle) = self.world.pick(&mut self.random) else { return 0..=0 };
-        let Sending { batch, op } = send(&self.world, &self.place, self.writer, 1);
+        let Sending { batch, op, .. } = send(&self.world, (&self.place, Class::Object), self.writer, 1);
         let (batch, op) = batch.zip(op).expect("it is one record");
         let answer =
             handle.call(tokio::time::timeout(Duration::from_secs(15), handle.log.append(self.partition, batch)));
@@ -322,6 +389,10 @@ impl Stream {
     /// was ended without knowing it does not know what came after.
     pub async fn must_be_known(&self, world: &World, handle: &Handle) {
         look(world, handle, (self.partition, &self.place));
+        let is_gone = handle.log.bounds(self.partition).is_err_and(|error| error.kind() == Kind::NotFound);
+        if is_gone && world.newest() == handle.number {
+            world.wrong(format!("{} is not at node {}, and nobody has deleted it", self.place, handle.number));
+        }
         if let Some(terms) = &self.last {
             let again = self.call(handle, handle.log.step(self.partition, one(), terms, Durability::Object)).await;
             self.check_again(world, handle, again);
@@ -374,6 +445,11 @@ impl Stream {
     async fn call<T>(&self, handle: &Handle, call: impl Future<Output = Result<T, Error>>) -> Option<Result<T, Error>> {
         handle.call(tokio::time::timeout(Duration::from_secs(20), call)).await?.ok()
     }
+}
+
+/// The document that comes and goes with a stream.
+pub(crate) fn document(place: &Place) -> Bytes {
+    Bytes::from(format!("stream/{}", place.topic))
 }
 
 fn one() -> Option<Batch> {

@@ -1,4 +1,4 @@
-//! Tenants, as the core knows them: topics and documents that come and go together. A node purges what they have left, and
+//! Tenants, as the core knows them: topics, forks of them, and documents that come and go together. A node purges what they have left, and
 //! then no object holds anything of them (ADR 23).
 //!
 //! Everything of a tenant carries its mark: payloads, keys and headers of records, keys and values of documents. Who deletes
@@ -16,10 +16,11 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use plinth_storage::ids::{Partition, PartitionIndex, TopicId};
-use plinth_storage::log::{Change, DocOp, TopicOp};
+use plinth_storage::log::{Change, DocOp, ForkPoint, TopicOp};
 use plinth_storage::record::{Batch, NewRecord};
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use tokio::time::{Instant, timeout};
 use ulid::Ulid;
 
@@ -27,6 +28,8 @@ use crate::world::{Handle, World};
 
 /// Topics of each, of one partition.
 const TOPICS: u64 = 2;
+/// Forks of each, of these and of one another.
+const FORKS: u64 = 3;
 /// A document for each tenant that is deleted and not purged.
 const LEFT: &str = "left/";
 const LEFT_MAX: usize = 1000;
@@ -79,8 +82,12 @@ impl Tenant {
         format!("mark-{:032x}", world.random("mark", self.0).random::<u128>())
     }
 
-    fn topics(self) -> impl Iterator<Item = TopicId> {
-        (0..TOPICS).map(move |number| TopicId(Ulid::from_parts(1000 + self.0, u128::from(number) + 1)))
+    fn topic(self, number: u64) -> TopicId {
+        TopicId(Ulid::from_parts(1000 + self.0, u128::from(number) + 1))
+    }
+
+    fn partition(self, number: u64) -> Partition {
+        Partition { topic: self.topic(number), index: PartitionIndex(0) }
     }
 
     fn left(self) -> Bytes {
@@ -92,13 +99,25 @@ impl Tenant {
     }
 
     fn creation(self, world: &World) -> Change {
-        let topics = self.topics().map(|topic| TopicOp::Create { topic, partitions: 1 }).collect();
+        let create = |number| TopicOp::Create { topic: self.topic(number), partitions: 1 };
+        let topics = (0..TOPICS).map(create).collect();
         let docs = vec![DocOp::Put(self.document(world), self.mark(world).into())];
         Change { topics, docs, ..Change::default() }
     }
 
+    /// A fork of a topic that came before, at its end by now.
+    fn fork(self, handle: &Handle, number: u64, random: &mut StdRng) -> Option<Change> {
+        let source = self.partition(random.random_range(0..number));
+        let point = ForkPoint { at: handle.log.bounds(source).ok()?.tail, cut: None };
+        let fork = TopicOp::Fork { topic: self.topic(number), source: source.topic, point };
+        Some(Change { topics: vec![fork], ..Change::default() })
+    }
+
+    /// All its topics at once, in any order.
     fn deletion(self, world: &World) -> Change {
-        let topics = self.topics().map(|topic| TopicOp::Delete { topic }).collect();
+        let delete = |number| TopicOp::Delete { topic: self.topic(number) };
+        let mut topics: Vec<TopicOp> = (0..TOPICS + FORKS).map(delete).collect();
+        topics.shuffle(&mut world.random("order", self.0));
         let docs = vec![DocOp::Delete(self.document(world)), DocOp::Put(self.left(), Bytes::new())];
         Change { topics, docs, ..Change::default() }
     }
@@ -121,10 +140,18 @@ pub async fn come_and_go(world: Arc<World>, number: u64) {
 /// Publishes for a while, beside everybody else.
 async fn publish(world: &World, random: &mut StdRng, tenant: Tenant) {
     let mark = tenant.mark(world);
-    let mut stored = false;
+    let (mut stored, mut made) = (false, TOPICS);
     for _ in 0..random.random_range(1..10) {
-        let topic = tenant.topics().nth(random.random_range(0..TOPICS as usize)).expect("one of its topics");
         let Some(handle) = world.pick(random) else { continue };
+        if made < TOPICS + FORKS
+            && random.random_range(0..3) == 0
+            && let Some(fork) = tenant.fork(&handle, made, random)
+        {
+            let forked = commit(&handle, fork).await;
+            world.trace.line(&format!("n{} {tenant:?} forks: {forked}", handle.number));
+            made += 1;
+        }
+        let partition = tenant.partition(random.random_range(0..made));
         let filler: String = (0..random.random_range(0..300)).map(|_| random.random_range('a'..='z')).collect();
         let record = NewRecord {
             key: Some(Bytes::from(format!("key {mark}"))),
@@ -133,7 +160,7 @@ async fn publish(world: &World, random: &mut StdRng, tenant: Tenant) {
             ..NewRecord::default()
         };
         let batch = Batch::of(&[record]).expect("one record is a batch");
-        let append = handle.log.append(Partition { topic, index: PartitionIndex(0) }, batch);
+        let append = handle.log.append(partition, batch);
         let appended = handle.call(timeout(Duration::from_secs(10), append)).await;
         stored |= matches!(appended, Some(Ok(Ok(_))));
         world.rest(random, 0..1000).await;
@@ -236,7 +263,7 @@ async fn names(bucket: &InMemory) -> BTreeSet<Path> {
 }
 
 /// The objects that hold one of these, as it is or compressed.
-async fn holders(bucket: &InMemory, marks: &[String]) -> Vec<Path> {
+pub(crate) async fn holders(bucket: &InMemory, marks: &[String]) -> Vec<Path> {
     let mut out = Vec::new();
     for path in names(bucket).await {
         let stored = bucket.get(&path).await.expect("it was listed").bytes().await.expect("it is in memory");

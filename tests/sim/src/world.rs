@@ -85,6 +85,8 @@ pub struct World {
     pub tenants: Tenants,
     /// The streams that are made.
     pub streams: Streams,
+    /// Those of weaker durability classes.
+    pub weak: Streams,
     over: Flag,
     inner: Mutex<Inner>,
     clock: Arc<VirtualClock>,
@@ -145,6 +147,7 @@ impl World {
             retained: Retained::default(),
             tenants: Tenants::default(),
             streams: Streams::default(),
+            weak: Streams::default(),
             over: Flag::default(),
             inner: Mutex::default(),
             clock: Arc::new(VirtualClock { begun: Instant::now() }),
@@ -305,6 +308,8 @@ impl World {
         let log = opened?;
         let reads_whole = weather.broken_read_one_in == 0;
         let handle = Handle { number, log: log.clone(), sweep_interval, grace, reads_whole, down };
+        // What earlier nodes had in memory is gone.
+        self.history.log(Event::Died { wiped: true });
         let mut inner = self.lock();
         // Of two starts at the same time, the one that comes through last has ended the other.
         inner.newest = number;
@@ -344,6 +349,7 @@ impl World {
         let Some(node) = inner.nodes.get_mut(number as usize - 1) else { return };
         if node.log.take().is_some() {
             self.trace.line(&format!("n{number} ends"));
+            self.history.log(Event::Died { wiped: true });
         }
         node.chaos.set_paused(true);
         node.down.set(true);

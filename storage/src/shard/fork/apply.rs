@@ -110,7 +110,7 @@ impl<'a> Forks<'a> {
                 return Ok(());
             }
             let partition = only_partition(topic);
-            if self.row(partition)?.forks > 0 {
+            if self.row(partition)?.forks > 0 && !planted!(SourceGone) {
                 self.deleted.insert(topic, Deleted::Kept);
                 return Ok(());
             }
@@ -122,7 +122,7 @@ impl<'a> Forks<'a> {
                 return Ok(());
             }
             shared.forks -= 1;
-            let is_last = shared.forks == 0;
+            let is_last = shared.forks == 0 && !planted!(SourceLeft);
             next = (is_last && !self.is_named(source.topic)?).then_some(source.topic);
         }
         Ok(())

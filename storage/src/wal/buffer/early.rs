@@ -221,6 +221,8 @@ impl Core {
             released.push((*partition, tail.next));
             false
         });
+        // The map has no order, and what is stored is the same whenever a history is.
+        released.sort_unstable();
         for (partition, next) in &released {
             self.put_reserve(*partition, *next, false);
         }

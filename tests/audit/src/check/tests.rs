@@ -100,6 +100,7 @@ fn found(events: &[Event]) -> Vec<&'static str> {
         Violation::Reopened { .. } => "reopened",
         Violation::EndMoved { .. } => "end moved",
         Violation::BehindTheEnd { .. } => "behind the end",
+        Violation::ForkDiffers { .. } => "fork differs",
         Violation::BadHistory(_) => "bad history",
     };
     check(events).iter().map(name).collect()
@@ -371,34 +372,4 @@ fn a_subscriber_that_is_told_of_a_loss_goes_on_behind_it() {
     assert_eq!(found(&events(false)), ["overtrimmed"], "it is not what was trimmed");
 }
 
-fn end(tail: u64, closed: bool) -> Event {
-    Event::End { place: place(), tail, closed }
-}
-
-fn may_close() -> Event {
-    Event::MayClose { place: place() }
-}
-
-#[test]
-fn a_stream_that_is_closed_once_and_stays_so_is_as_promised() {
-    let all = [seen(0, writer(1, 0))];
-    let (sent, done) = (invoke(1, writer(1, 0), 1), ok(1, 0));
-    assert_eq!(
-        check(&[end(0, false), sent, done, end(1, false), may_close(), end(1, true), end(1, true), view(&all)]),
-        []
-    );
-}
-
-#[test]
-fn a_closing_that_nobody_asked_for_or_that_does_not_last_is_found() {
-    assert_eq!(found(&[end(1, true)]), ["closed"]);
-    assert_eq!(found(&[may_close(), end(1, true), end(1, false)]), ["reopened"]);
-    assert_eq!(found(&[may_close(), end(1, true), end(2, true)]), ["end moved"]);
-}
-
-#[test]
-fn a_record_behind_the_end_of_a_stream_is_found_whoever_was_told_first() {
-    let (sent, done) = (invoke(1, writer(1, 0), 1), ok(1, 0));
-    assert_eq!(found(&[may_close(), end(0, true), sent.clone(), done.clone()]), ["behind the end"]);
-    assert_eq!(found(&[may_close(), sent, done, end(0, true)]), ["behind the end"]);
-}
+mod streams;

@@ -55,6 +55,9 @@ impl fmt::Display for Violation {
             Self::BehindTheEnd { place, offset, end } => {
                 write!(f, "behind the end: {place} at {offset} has a record, and the stream ends at {end}")
             }
+            Self::ForkDiffers { place, offset } => {
+                write!(f, "fork differs: {place} at {offset} has not the record of its source")
+            }
             Self::BadHistory(why) => write!(f, "bad history: {why}"),
         }
     }
