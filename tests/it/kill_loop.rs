@@ -8,7 +8,7 @@
 //! The topics have all three durability classes: what was acknowledged in a weaker one may be lost, and is told as a gap then.
 //!
 //! Beside them streams are written by the protocol of Durable Streams (`kill_loop/streams.rs`): nothing of an append is there without the
-//! rest of it, and what is closed stays so.
+//! rest of it, what is closed stays so, and forks begin with what their sources had, also when those are deleted (`kill_loop/forks.rs`).
 //!
 //! `PLINTH_KILLS` sets the number of kills (20 when it is not set), `PLINTH_TEST_SEED` repeats the choices of a run.
 //!
@@ -17,9 +17,11 @@
 //! (vanished); a replay that begins one slot too high (lost) or applies a slot twice (changed, duplicate); a tail that is
 //! taken from the cache directory (went back, changed); a follower that goes on at the tail after a reconnect (skipped);
 //! `not_stored` for a publish whose slot is under way (phantom); a sequence or a key that is committed without its records, is
-//! not replayed, or is not in a checkpoint (duplicate, lost).
+//! not replayed, or is not in a checkpoint (duplicate, lost); a deletion that takes the records along of a stream that has forks, or
+//! that leaves a source when the last fork is gone (a fork cannot be read, a path says 410).
 
 mod driver;
+mod forks;
 mod shown;
 mod streams;
 
@@ -145,6 +147,7 @@ pub(crate) async fn run(kills: u64, mut disk: Disk) {
     address.send_replace(Some(server.url().to_owned()));
     within("the followers' last records", followers.join_all()).await;
     run.view(&server.client()).await;
+    forks::end(&server.client(), &streams).await;
     judge(&run);
 }
 

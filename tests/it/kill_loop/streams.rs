@@ -1,6 +1,7 @@
 //! The writers of streams in the kill loop: each makes one after the other, appends to it as a producer that counts, with
 //! sequences of the stream, and closes it. Each sends the same again until it has an answer, and every answer must be the
-//! one of an append that was stored whole: content, producer, sequence and closing, or nothing of it.
+//! one of an append that was stored whole: content, producer, sequence and closing, or nothing of it. Many streams are forks of
+//! earlier ones, which are deleted at times ([`super::forks`]).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
+use super::forks::{Origin, START};
 use super::{Page, Run};
 use crate::client::{Answer, Client, answer, try_answer};
 use crate::harness::DEADLINE;
@@ -25,19 +27,25 @@ const JSON: &str = "application/json";
 /// A stream, as its writer knows it.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
-    name: String,
-    tail: u64,
+    pub(super) name: String,
+    pub(super) tail: u64,
     next_seq: u64,
     closed: bool,
+    /// The stream that it is a fork of.
+    pub(super) source: Option<String>,
+    /// Where appends ended, and the tokens of these places as far as they are known.
+    pub(super) ends: Vec<(u64, Option<String>)>,
+    pub(super) deleted: bool,
 }
 
 /// One who writes streams.
-struct StreamWriter {
-    run: Run,
-    random: StdRng,
+pub(super) struct StreamWriter {
+    pub(super) run: Run,
+    pub(super) random: StdRng,
     next: Writer,
     made: u64,
     server: Option<(String, Client)>,
+    pub(super) known: Vec<Stream>,
 }
 
 /// One append, which is sent until it is answered.
@@ -58,12 +66,11 @@ impl StreamWriter {
     fn new(run: Run, number: u64) -> Self {
         let random = StdRng::seed_from_u64(run.seed ^ (FIRST_WRITER + number));
         let next = Writer { run: run.seed, producer: FIRST_WRITER + number, epoch: 0, sequence: 0 };
-        Self { run, random, next, made: 0, server: None }
+        Self { run, random, next, made: 0, server: None, known: Vec::new() }
     }
 
     /// Writes until the publishes end; answers its streams, of which all is known.
     async fn write(mut self) -> Vec<Stream> {
-        let mut streams = Vec::new();
         while self.run.publishing() {
             let mut stream = self.make().await;
             while !stream.closed && self.run.publishing() {
@@ -72,29 +79,38 @@ impl StreamWriter {
             if stream.closed {
                 self.must_be_closed(&stream).await;
             }
-            streams.push(stream);
+            self.known.push(stream);
+            self.tend().await;
         }
-        streams
+        self.known
     }
 
     /// Makes a stream with what it begins with. A creation that is repeated finds all of that, or nothing.
     async fn make(&mut self) -> Stream {
         self.made += 1;
         let name = format!("streams/{}/{}", self.next.producer, self.made);
+        let origin = self.origin(&name);
         let close = self.random.random_bool(0.05);
         let bodies = self.bodies(0..4);
         let op = self.sent(&name, &bodies, close);
         let (path, array) = (path(&name), format!("[{}]", bodies.join(",")));
         let request = |client: &Client| {
             let request = client.put(&path).header("Content-Type", JSON).body(array.clone());
+            let request = origin.iter().fold(request, |request, origin| origin.ask(request));
             if close { request.header("Stream-Closed", "true") } else { request }
         };
         let (made, _) = self.settle(request).await;
         assert!(matches!(made.status, 200 | 201), "{} {}", made.status, made.text());
-        let tail = bodies.len() as u64;
-        let stream = Stream { name, tail, next_seq: 0, closed: close };
+        let base = origin.as_ref().map_or(0, Origin::at);
+        let (source, ends) = origin.map_or((None, vec![(0, Some(START.to_owned()))]), Origin::inherited);
+        let tail = base + bodies.len() as u64;
+        let mut stream = Stream { name, tail, next_seq: 0, closed: close, source, ends, deleted: false };
         self.must_end(&made, &stream);
-        self.stored(op, 0);
+        self.stored(op, base);
+        stream.ended(&made);
+        if stream.source.is_some() {
+            self.read_whole(&stream).await;
+        }
         stream
     }
 
@@ -125,6 +141,7 @@ impl StreamWriter {
         stream.closed = close;
         self.must_end(&answered, stream);
         self.stored(op, before);
+        stream.ended(&answered);
     }
 
     /// A closed stream says so to whoever looks, and takes nothing.
@@ -154,7 +171,7 @@ impl StreamWriter {
     }
 
     /// Sends until there is an answer that is not the server's own state; and whether an earlier try got none.
-    async fn settle(&mut self, request: impl Fn(&Client) -> RequestBuilder) -> (Answer, bool) {
+    pub(super) async fn settle(&mut self, request: impl Fn(&Client) -> RequestBuilder) -> (Answer, bool) {
         let mut tried = false;
         loop {
             let (url, client) = match self.server.take() {
@@ -231,11 +248,25 @@ impl Append {
     }
 }
 
+impl Stream {
+    /// An answer that tells the end says how it is called.
+    fn ended(&mut self, answered: &Answer) {
+        let token = answered.header("Stream-Next-Offset").map(str::to_owned);
+        if let Some((_, known)) = self.ends.last_mut().filter(|(end, _)| *end == self.tail) {
+            *known = token;
+        } else {
+            self.ends.push((self.tail, token));
+        }
+    }
+}
+
 /// All that the streams hold as the server shows it now, the same by pages of topics and by the protocol of streams.
 pub(super) async fn view(run: &Run, client: &Client, streams: &[Stream]) {
     let closed = streams.iter().filter(|stream| stream.closed).count();
-    println!("{} streams, {closed} of them closed", streams.len());
-    for stream in streams {
+    let count = |is: fn(&Stream) -> bool| streams.iter().filter(|stream| is(stream)).count();
+    let (forks, deleted) = (count(|stream| stream.source.is_some()), count(|stream| stream.deleted));
+    println!("{} streams, {closed} of them closed, {forks} forks, {deleted} deleted", streams.len());
+    for stream in streams.iter().filter(|stream| !stream.deleted) {
         let Stream { name, tail, closed, .. } = stream;
         let (mut records, mut next) = (Vec::new(), 0);
         while next < *tail {
@@ -270,7 +301,7 @@ async fn digests_of(client: &Client, name: &str) -> Vec<u64> {
     }
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/v1/stream/{name}")
 }
 
