@@ -2,6 +2,7 @@
 //!
 //! Virtual time where a store has to answer late.
 
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,7 +154,37 @@ async fn what_is_deleted_stays_for_its_forks_and_goes_with_the_last_of_them() {
     assert_eq!(rows.count(), 0);
 }
 
-// Fails when a purge takes the records of a topic that stays for its forks, or takes them for ones that must go.
+/// The segments that the state refers to.
+fn segments(log: &Log) -> BTreeSet<Path> {
+    let objects = log.needed_objects().expect("listed").into_iter();
+    objects.filter(|object| object.as_ref().starts_with("segment/")).collect()
+}
+
+// Fails when a purge takes what stays for forks for something that must go: it would write anew what it stands beside.
+#[tokio::test(start_paused = true)]
+async fn a_purge_writes_nothing_anew_for_what_forks_share() {
+    let store = FaultStore::in_memory();
+    let log = with_records(&store, &["a", "b"]).await;
+    fork(&log, 1, point(2, 0)).await;
+    let create = vec![TopicOp::Create { topic: place(5).topic, partitions: 1 }];
+    log.commit(Change { topics: create, ..Change::default() }).await.expect("made");
+    log.append(place(5), batch(&["beside".into()])).await.expect("stored");
+    log.append(place(1), batch(&["own".into()])).await.expect("stored");
+    log.compact().await.expect("compacted");
+    let before = segments(&log);
+    assert_eq!(before.len(), 1, "{before:?}");
+    // Of a segment without a hole the purge does not ask what is in it.
+    log.trim(&[(place(5), Offset(1))]).await.expect("trimmed");
+    delete(&log, topic()).await;
+    log.purge().await.expect("purged");
+    assert_eq!((segments(&log), shown(&log, 1).await), (before.clone(), vec!["a".into(), "b".into(), "own".into()]));
+    // The last fork takes it along, and then it must go.
+    delete(&log, place(1).topic).await;
+    log.purge().await.expect("purged");
+    assert_eq!(segments(&log), BTreeSet::new());
+}
+
+// Fails when a purge takes the records of a topic that stays for its forks.
 #[tokio::test(start_paused = true)]
 async fn a_purge_leaves_what_forks_share() {
     let store = FaultStore::in_memory();
@@ -202,7 +233,8 @@ impl Clock for Hand {
     }
 }
 
-// Fails when retention looks at a partition with forks as at any other, or never again.
+// Fails when retention looks at a partition with forks as at any other (the writer refuses the trim then, and that of the other
+// topic with it), or never again; and when both take it for any other.
 #[tokio::test(start_paused = true)]
 async fn retention_stands_still_while_there_are_forks() {
     let store = FaultStore::in_memory();
@@ -213,11 +245,18 @@ async fn retention_stands_still_while_there_are_forks() {
     append(&log, "a").await.expect("stored");
     fork(&log, 1, point(1, 0)).await;
     let retention = Retention { age_ms: NonZeroU64::new(1000), bytes: None };
-    let set = vec![TopicOp::SetRetention { topic: topic(), retention }];
+    let other = place(2).topic;
+    let set = vec![
+        TopicOp::Create { topic: other, partitions: 1 },
+        TopicOp::SetRetention { topic: topic(), retention },
+        TopicOp::SetRetention { topic: other, retention },
+    ];
     log.commit(Change { topics: set, ..Change::default() }).await.expect("set");
+    log.append(place(2), batch(&["of another".into()])).await.expect("stored");
     clock.0.store(10_000, Ordering::Relaxed);
     pass(Duration::from_secs(60)).await;
     assert_eq!(texts(&log).await, ["a"]);
+    assert_eq!(shown(&log, 2).await, Vec::<String>::new(), "that of others goes on");
     delete(&log, place(1).topic).await;
     pass(Duration::from_secs(60)).await;
     assert_eq!(texts(&log).await, Vec::<String>::new());
