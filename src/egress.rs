@@ -120,12 +120,12 @@ impl Egress {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(EgressError::Refused("the URL has a credential in it"));
         }
-        let address = match host {
-            Host::Domain(_) => None,
-            Host::Ipv4(address) => Some(IpAddr::V4(address)),
-            Host::Ipv6(address) => Some(IpAddr::V6(address)),
+        let is_local = match host {
+            Host::Domain(name) => is_this_machine(name),
+            Host::Ipv4(address) => !is_public(IpAddr::V4(address)),
+            Host::Ipv6(address) => !is_public(IpAddr::V6(address)),
         };
-        if !private && address.is_some_and(|address| !is_public(address)) {
+        if is_local && !private {
             return Err(NOT_PUBLIC);
         }
         Ok(url)
@@ -178,6 +178,12 @@ impl Egress {
 }
 
 const NOT_PUBLIC: EgressError = EgressError::Refused("the host does not have public addresses alone");
+
+/// Names that mean the machine itself wherever they are looked up (RFC 6761 §6.3).
+fn is_this_machine(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
+}
 
 async fn within(
     time: Duration,

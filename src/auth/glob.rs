@@ -107,8 +107,13 @@ impl Glob {
 impl Caller {
     /// Whether it is proven that the scopes allow `action` on every stream that a glob may ever match.
     pub(crate) fn may_all(&self, action: Action, glob: &Glob) -> bool {
-        let readings = glob.readings();
-        readings.iter().all(|text| Pattern::parse(text).is_ok_and(|reading| self.covers_pattern(action, &reading)))
+        self.lacking(action, glob).is_empty()
+    }
+
+    /// The patterns of scopes that are needed for all that a glob may ever match, and are not allowed.
+    pub(crate) fn lacking(&self, action: Action, glob: &Glob) -> Vec<String> {
+        let is_covered = |text: &str| Pattern::parse(text).is_ok_and(|reading| self.covers_pattern(action, &reading));
+        glob.readings().into_iter().filter(|reading| !is_covered(reading)).collect()
     }
 
     /// Whether the scopes allow `action` on some stream.

@@ -368,6 +368,8 @@ async fn what_is_wrong_with_a_request_is_said_in_both_words() {
         "https://[::1]/",
         "https://169.254.169.254/",
         "http://127.0.0.1:1/",
+        "https://localhost/",
+        "https://app.LOCALHOST./",
     ] {
         let seen = answer(client.put(&path("s")).json(&hook(url))).await;
         assert_eq!(
@@ -397,6 +399,16 @@ async fn what_is_wrong_with_a_request_is_said_in_both_words() {
     let some = server.with_scopes(&["manage:events/*", "publish:w"]).await;
     let wide = json!({"type": "pull-wake", "pattern": "**", "wake_stream": "w"});
     assert_eq!(answer(some.put(&path("s")).json(&wide)).await.status, 403);
+    // What a glob needs that its text does not say is named.
+    let some = server.with_scopes(&["manage:events/**", "publish:w"]).await;
+    let below = json!({"type": "pull-wake", "pattern": "events/**", "wake_stream": "w"});
+    let refused = answer(some.put(&path("s")).json(&below)).await;
+    assert_eq!(
+        (refused.status, refused.problem().detail.ends_with("can match: events")),
+        (403, true),
+        "{}",
+        refused.text()
+    );
     assert_eq!(answer(client.get(&path("s"))).await.status, 404, "nothing was made");
 }
 

@@ -374,8 +374,10 @@ fn may_all(caller: &Caller, action: Action) -> bool {
 
 fn glob(caller: &Caller, text: String) -> Result<(String, Glob), WakeError> {
     let glob = Glob::parse(&text).map_err(WakeError::invalid)?;
-    if !caller.may_all(Action::Manage, &glob) {
-        let why = format!("the credential is not proven to allow manage on all streams that {text} can match");
+    let lacking = caller.lacking(Action::Manage, &glob);
+    if !lacking.is_empty() {
+        let lacking = lacking.join(", ");
+        let why = format!("the credential does not allow manage on all that the glob {text} can match: {lacking}");
         return Err(crate::auth::Denied::Forbidden(why).into());
     }
     Ok((text, glob))
@@ -411,10 +413,28 @@ fn check_id(id: &str) -> Result<(), WakeError> {
         let (bytes, limit) = (id.len(), SUBSCRIPTION_ID_BYTES_MAX);
         return Err(WakeError::invalid(format!("id of {bytes} bytes is not within 1 to {limit}")));
     }
+    if matches!(id, "." | "..") {
+        return Err(WakeError::invalid(format!("id {id:?} is a step within an address, which clients take out of it")));
+    }
     match id.chars().find(|&c| !is_fine(c)) {
         Some(other) => Err(WakeError::invalid(format!(
             "id {id:?} has the character {other:?}; allowed are A-Z a-z 0-9 . _ ~ - : @"
         ))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_that_clients_send_as_it_is_written() {
+        for id in ["a", "a.b", "..a", "...", "A-_~:@9", &"x".repeat(SUBSCRIPTION_ID_BYTES_MAX)] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "a%2Eb", "\u{e9}", &"x".repeat(SUBSCRIPTION_ID_BYTES_MAX + 1)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
     }
 }

@@ -140,7 +140,8 @@ pub(super) fn apply(links: &mut [Link], acks: &[Ack]) -> Result<Vec<usize>, BadA
             *places.get(&*ack.stream).ok_or_else(|| BadAck(format!("stream {:?} is not linked", ack.stream)))?;
         let link = &links[place];
         let given = GivenToken::parse(&ack.offset).map(GivenToken::token);
-        let token = given.ok_or_else(|| BadAck(format!("the offset for stream {} is none", link.stream)))?;
+        let token = given
+            .ok_or_else(|| BadAck(format!("the offset for stream {} is not one that a stream gives", link.stream)))?;
         let acked = wanted.get(&place).copied().or(link.acked);
         if Some(token) < acked {
             return Err(BadAck(format!("the offset for stream {} is below what is acknowledged", link.stream)));
