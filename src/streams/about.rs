@@ -1,9 +1,13 @@
 //! What a stream is, that it goes, and what can be done with it.
 
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{ALLOW, CACHE_CONTROL};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::stream;
 use plinth_api::topics::TopicName;
 
 use super::{fail, headers};
@@ -32,7 +36,8 @@ pub(crate) async fn head(
         Ok(view) => view,
         Err(error) => return Ok(fail::failed(error, None)),
     };
-    let mut response = Response::default();
+    // Of unknown length: a length in an answer to HEAD is that of what GET would bring (RFC 9110 §8.6).
+    let mut response = Response::new(Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()));
     let told = response.headers_mut();
     headers::write_view(told, &view);
     if let Some(expiry) = &view.expiry {

@@ -1,23 +1,22 @@
 //! The `ETag` of a part of a stream, and `If-None-Match`.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use axum::http::header::IF_NONE_MATCH;
 use axum::http::{HeaderMap, HeaderValue};
+use plinth_storage::ids::{Offset, TopicId};
 
-use crate::broker::StreamPage;
-
-/// It differs for everything that a page says: the incarnation of the stream, the part, whether it reaches the end, and
+/// It differs for everything that an answer says: the incarnation of the stream, the part, whether it reaches the end, and
 /// whether that is for ever.
-pub(super) fn of_page(page: &StreamPage) -> HeaderValue {
+pub(super) fn of_part(id: TopicId, part: Range<Offset>, (up_to_date, closed): (bool, bool)) -> HeaderValue {
     let mut text = String::with_capacity(72);
-    let StreamPage { view, from, to, up_to_date, closed, .. } = page;
     let end = match (up_to_date, closed) {
         (_, true) => ":c",
         (true, false) => "",
         (false, false) => ":p",
     };
-    write!(text, r#""{}:{}:{}{end}""#, view.id, from.0, to.0).expect("a string takes all");
+    write!(text, r#""{id}:{}:{}{end}""#, part.start.0, part.end.0).expect("a string takes all");
     HeaderValue::try_from(text).expect("letters, digits and colons")
 }
 

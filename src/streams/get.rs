@@ -1,9 +1,9 @@
 //! Read a stream: what is there, or what comes, by long-poll or server-sent events.
 
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::header::{CACHE_CONTROL, ETAG, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use plinth_api::topics::TopicName;
 
@@ -21,7 +21,10 @@ use crate::telemetry::Transport;
 const KEPT: HeaderValue = HeaderValue::from_static("private, max-age=60, stale-while-revalidate=300");
 /// What reaches the end is asked for again each time, by its `ETag`.
 const ASKED_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
-pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What else than the address an answer depends on that is kept: a browser may hold several credentials, and each tenant has
+/// a stream of that name.
+const BY_CREDENTIAL: HeaderValue = HeaderValue::from_static("Authorization, Plinth-Tenant, Origin");
 
 /// How to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ pub(crate) async fn answer(front: &Front, visit: &Visit, name: &str, parts: &Par
     // Those that wait are in boxes: every connection has room for what is answered directly.
     let answer = match wanted.mode {
         Mode::Page => page(front, &topic, wanted.from, parts).await,
-        Mode::LongPoll => Box::pin(poll::answer(front, &access.caller, &topic, &wanted)).await,
+        Mode::LongPoll => Box::pin(poll::answer(front, &access.caller, &topic, (&wanted, &parts.headers))).await,
         Mode::Events => {
             let id = visit.request_id().clone();
             Box::pin(sse::answer(front, access, &topic, (wanted, id))).await
@@ -160,9 +163,9 @@ async fn page(front: &Front, topic: &TopicRef, from: StreamFrom, parts: &Parts) 
     front.metrics.delivered(Transport::Page, page.records);
     let mut response = Response::default();
     let told = response.headers_mut();
-    told.insert(CACHE_CONTROL, cached(from, &page));
+    write_cached(told, from, &page);
     if from != StreamFrom::Now {
-        let etag = etag::of_page(&page);
+        let etag = etag::of_part(page.view.id, page.from..page.to, (page.up_to_date, page.closed));
         let known = etag::is_known(&parts.headers, &etag);
         told.insert(ETAG, etag);
         if known {
@@ -172,7 +175,7 @@ async fn page(front: &Front, topic: &TopicRef, from: StreamFrom, parts: &Parts) 
             return Ok(response);
         }
     }
-    told.insert(CONTENT_TYPE, headers::media_type(&page.view));
+    headers::write_media_type(told, &page.view);
     headers::write_end(told, page.next, page.closed);
     headers::write_up_to_date(told, page.up_to_date);
     headers::write_gaps(told, &page.gaps);
@@ -180,10 +183,14 @@ async fn page(front: &Front, topic: &TopicRef, from: StreamFrom, parts: &Parts) 
     Ok(response)
 }
 
-fn cached(from: StreamFrom, page: &StreamPage) -> HeaderValue {
-    match (from, page.up_to_date) {
+fn write_cached(headers: &mut HeaderMap, from: StreamFrom, page: &StreamPage) {
+    let cached = match (from, page.up_to_date) {
         (StreamFrom::Now, _) => NO_STORE,
         (StreamFrom::Start | StreamFrom::At(_), true) => ASKED_AGAIN,
-        (StreamFrom::Start | StreamFrom::At(_), false) => KEPT,
-    }
+        (StreamFrom::Start | StreamFrom::At(_), false) => {
+            headers.insert(VARY, BY_CREDENTIAL);
+            KEPT
+        }
+    };
+    headers.insert(CACHE_CONTROL, cached);
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use chrono::DateTime;
@@ -27,6 +27,10 @@ const STREAM_SEQ: HeaderName = HeaderName::from_static("stream-seq");
 const STREAM_TTL: HeaderName = HeaderName::from_static("stream-ttl");
 const STREAM_EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
 const PLINTH_GAP: HeaderName = HeaderName::from_static("plinth-gap");
+
+/// A page that a browser makes of an answer has no scripts, and nothing of this origin.
+const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 
 const STREAM_FORKED_FROM: HeaderName = HeaderName::from_static("stream-forked-from");
 const STREAM_FORK_OFFSET: HeaderName = HeaderName::from_static("stream-fork-offset");
@@ -179,6 +183,14 @@ pub(super) fn write_view(headers: &mut HeaderMap, view: &StreamView) {
     write_end(headers, view.next, view.closed);
 }
 
+/// Says what the bytes of an answer are. Whoever made the stream has chosen it: a browser that is led to its address is not to
+/// take it for a page of this node, beside the console.
+pub(super) fn write_media_type(headers: &mut HeaderMap, view: &StreamView) {
+    headers.insert(CONTENT_TYPE, media_type(view));
+    headers.insert(CONTENT_DISPOSITION, ATTACHMENT);
+    headers.insert(CONTENT_SECURITY_POLICY, NO_PAGE);
+}
+
 /// Says when the stream ends by itself.
 pub(super) fn write_expiry(headers: &mut HeaderMap, expiry: &Expiry) {
     match expiry {
@@ -203,7 +215,7 @@ pub(super) fn gap_text(gap: &PageGap) -> String {
 }
 
 /// The media type of the stream, as it was given.
-pub(super) fn media_type(view: &StreamView) -> HeaderValue {
+fn media_type(view: &StreamView) -> HeaderValue {
     HeaderValue::from_str(&view.content_type).expect("a media type was checked when it came")
 }
 

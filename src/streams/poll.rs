@@ -1,15 +1,16 @@
 //! Long-poll: what comes behind an offset, or the word that nothing did.
 
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use tokio::time::timeout;
 
 use super::cursor::next_cursor;
+use super::etag;
 use super::get::{Failed, Wanted};
 use super::headers::{self, STREAM_CURSOR};
 use crate::auth::{Caller, TopicRef};
-use crate::broker::{Error, FollowedBatch, StreamFollower, StreamMoved};
+use crate::broker::{Error, FollowedBatch, StreamFollower, StreamFrom, StreamMoved};
 use crate::http::Front;
 use crate::http::pieces::Pieces;
 use crate::http::read::refused;
@@ -20,7 +21,7 @@ pub(super) async fn answer(
     front: &Front,
     caller: &Caller,
     topic: &TopicRef,
-    wanted: &Wanted,
+    (wanted, asked): (&Wanted, &HeaderMap),
 ) -> Result<Response, Failed> {
     let mut follower = front.broker.follow_stream(topic, wanted.from, front.streams.response_bytes).await?;
     let moved = wait(front, caller, &mut follower).await?;
@@ -37,7 +38,16 @@ pub(super) async fn answer(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    told.insert(CONTENT_TYPE, headers::media_type(follower.view()));
+    if wanted.from != StreamFrom::Now {
+        let etag = etag::of_part(follower.view().id, moved.from..moved.to, (moved.up_to_date, moved.closed));
+        let known = etag::is_known(asked, &etag);
+        told.insert(ETAG, etag);
+        if known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+    }
+    headers::write_media_type(told, follower.view());
     let held = moved.batches.iter().map(FollowedBatch::pinned_bytes).sum();
     let room = front.broker.room_of_page(topic.account(), held)?;
     front.metrics.delivered(Transport::Page, moved.records());
@@ -61,8 +71,9 @@ async fn wait(front: &Front, caller: &Caller, follower: &mut StreamFollower) -> 
 async fn until_more(follower: &mut StreamFollower, moved: &mut StreamMoved) -> Result<(), Error> {
     while moved.batches.is_empty() && !moved.closed {
         let next = follower.next().await?;
-        let gaps = std::mem::replace(moved, next).gaps;
-        moved.gaps.splice(..0, gaps);
+        let before = std::mem::replace(moved, next);
+        moved.from = before.from;
+        moved.gaps.splice(..0, before.gaps);
     }
     Ok(())
 }

@@ -19,16 +19,18 @@ const ALL = [...MARKUP, ...ODD];
 /** What the API answers with; nothing of it is run by a browser. */
 const HARMLESS = /^(application\/(json|problem\+json|x-ndjson|vnd\.plinth\.batch)|text\/(event-stream|plain)|$)/;
 
+/** Each payload as HTML, and one of each media type. */
+const GIVEN = [...BYTES.map((body) => [body, "text/html"]), ...MEDIA_TYPES.map((type, at) => [BYTES[at % BYTES.length], type])];
+
 /** One record for each payload as HTML and for each media type, with markup in its key and headers. */
 async function publishBytes(server, topic) {
-  const given = [...BYTES.map((body) => [body, "text/html"]), ...MEDIA_TYPES.map((type, at) => [BYTES[at % BYTES.length], type])];
-  for (const [at, [body, type]] of given.entries()) {
+  for (const [at, [body, type]] of GIVEN.entries()) {
     const attack = MARKUP[at % MARKUP.length];
     const headers = { Authorization: `Bearer ${server.key}`, "Content-Type": type, "Record-Key": attack, "Record-Header-H": attack };
     const { status } = await fetch(`${server.url}/v1/topics/${topic}/records`, { method: "POST", headers, body });
     assert.equal(status, 201, type);
   }
-  return given.length;
+  return GIVEN.length;
 }
 
 test("payloads of every media type are shown as text in the console, and no policy is broken", LIMIT, async (t) => {
@@ -124,6 +126,30 @@ test("records opened as pages of their own run nothing, in whichever form", LIMI
     mustBeHarmless(headers["content-type"], headers["x-content-type-options"], `${accept} ${address}`);
     if (shown) await mustShowText(page, address);
   }
+});
+
+// An answer of a stream has the media type that its writer has chosen. The test fails when a browser makes a page of it.
+test("streams opened as pages of their own are downloads, whatever their media type", LIMIT, async (t) => {
+  const server = await Server.start(t);
+  const page = await browser.open(t, server);
+  await page.setExtraHTTPHeaders({ Authorization: `Bearer ${server.key}` });
+  let made = 0;
+  for (const [at, [body, type]] of GIVEN.entries()) {
+    const address = `${server.url}/v1/stream/s${at}`;
+    const headers = { Authorization: `Bearer ${server.key}`, "Content-Type": type };
+    const { status } = await fetch(address, { method: "PUT", headers, body });
+    if (status === 201) made += 1;
+    // A body that is to be JSON, and is not.
+    else assert.equal(`${status} ${type}`, `400 ${type.startsWith("application/json") ? type : ""}`);
+    for (const query of status === 201 ? ["", "?offset=-1&live=long-poll"] : []) {
+      const opened = page.waitForResponse(address + query);
+      const shown = await page.goto(address + query, { waitUntil: "commit" }).then(() => true, () => false);
+      const seen = await (await opened).allHeaders();
+      assert.equal(shown, false, type);
+      assert.match(seen["content-security-policy"], /sandbox/, type);
+    }
+  }
+  assert.ok(made > BYTES.length, `${made} streams`);
 });
 
 test("what an address holds is in no page that answers it", LIMIT, async (t) => {

@@ -44,7 +44,8 @@ pub(crate) fn check(method: &Method, path: &str, seen: &Seen<'_>) {
     };
     let given = seen.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default();
-    let listed = content.keys().find(|key| *key == given || *key == essence);
+    let named = content.keys().find(|key| *key == given || *key == essence);
+    let listed = named.or_else(|| content.keys().find(|key| *key == "*/*"));
     let listed = listed.unwrap_or_else(|| panic!("{at} as {given:?}, which the OpenAPI document does not list"));
     if !listed.ends_with("json") || listed.contains("ndjson") || body.len() > BODY_BYTES_MAX {
         return;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plinth_storage::feed::Follow;
+use plinth_storage::ids::Offset;
 
 use super::read::{Reading, payloads, pieces};
 use super::{StreamFrom, StreamView, Token, check_is_stream};
@@ -46,7 +47,11 @@ enum Told {
 pub struct StreamMoved {
     /// What was appended, in order; may be nothing.
     pub batches: Vec<FollowedBatch>,
-    /// The position after it.
+    /// The offset of the first of it.
+    pub from: Offset,
+    /// The offset after it.
+    pub to: Offset,
+    /// The same for clients.
     pub next: Token,
     /// Whether that is the end of the stream.
     pub up_to_date: bool,
@@ -125,8 +130,10 @@ impl StreamFollower {
                 self.pace.delivered(self.account.meters(), records, bytes);
                 self.told = told;
                 let topic = Arc::clone(&self.reading.topic);
-                let next = topic.token(self.reading.next);
-                return Ok(StreamMoved { batches: found.batches, next, up_to_date, closed, gaps: found.gaps, topic });
+                let (from, to) = (begins, self.reading.next);
+                let next = topic.token(to);
+                let (batches, gaps) = (found.batches, found.gaps);
+                return Ok(StreamMoved { batches, from, to, next, up_to_date, closed, gaps, topic });
             }
             self.wake.changed().await;
         }

@@ -39,7 +39,12 @@ const HEADERS: &[Header] = &[
     ("Access-Control-Expose-Headers", Type::String, "Which of these headers such a page may read", |_, route| {
         route.path.starts_with("/v1/")
     }),
-    ("Vary", Type::String, "`Origin`, when the request has that header", |_, route| route.path.starts_with("/v1/")),
+    (
+        "Vary",
+        Type::String,
+        "`Origin`, when the request has that header; `Authorization, Plinth-Tenant, Origin` of a part of a stream that may be kept",
+        |_, route| route.path.starts_with("/v1/"),
+    ),
     ("Strict-Transport-Security", Type::String, "`max-age=31536000`, over TLS alone", |_, _| true),
     (
         "Cache-Control",

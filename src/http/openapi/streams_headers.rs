@@ -22,7 +22,7 @@ pub(super) const HEADERS: &[Header] = &[
         is(route, &["GET"]) && matches!(status, "200" | "204" | "304")
     }),
     ("Stream-Cursor", Type::String, "Of a long-poll: the `cursor` of the next one", |status, route| {
-        is(route, &["GET"]) && matches!(status, "200" | "204")
+        is(route, &["GET"]) && matches!(status, "200" | "204" | "304")
     }),
     (
         "Stream-SSE-Data-Encoding",
@@ -46,11 +46,20 @@ pub(super) const HEADERS: &[Header] = &[
         "Names what was read, whether it reaches the end and whether the stream is closed",
         |status, route| is(route, &["GET"]) && matches!(status, "200" | "304"),
     ),
+    ("Content-Disposition", Type::String, "`attachment`, but of events: no page is made of it", |status, route| {
+        is(route, &["GET"]) && status == "200"
+    }),
+    (
+        "Content-Security-Policy",
+        Type::String,
+        "`default-src 'none'; sandbox`, but of events: in a page that is made of it nothing runs",
+        |status, route| is(route, &["GET"]) && status == "200",
+    ),
     (
         "Plinth-Gap",
         Type::String,
         "Once for each place where records are missing: `requested=5; resumed_at=1029; reason=lost`",
-        |status, route| is(route, &["GET"]) && matches!(status, "200" | "204"),
+        |status, route| is(route, &["GET"]) && matches!(status, "200" | "204" | "304"),
     ),
     (
         "Producer-Epoch",

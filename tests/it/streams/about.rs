@@ -97,6 +97,7 @@ async fn head_tells_a_stranger_nothing_of_a_stream() {
     Stream::made(&server.client(), "s", TEXT).await;
     let own = Stream::new(&server.client(), "s").head().await;
     assert_eq!((own.status, own.header("content-type"), own.body.len()), (200, Some(TEXT), 0));
+    assert_eq!(own.header("content-length"), None, "it would be that of a page");
     for (client, status) in [(server.tenant("other").await, 404), (server.stranger(), 401)] {
         let seen = Stream::new(&client, "s").head().await;
         assert_eq!((seen.status, seen.body.len()), (status, 0));
@@ -195,7 +196,25 @@ async fn a_page_that_has_not_changed_is_not_sent_again_and_the_closing_changes_i
     let known = again().await;
     assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, Some(etag.as_str())));
     assert_eq!((next(&known), known.header("stream-up-to-date")), (next(&first), Some("true")));
+    let polled = stream.read("?offset=-1&live=long-poll").await;
+    assert_eq!(polled.header("etag"), Some(etag.as_str()), "the same part, however it was asked for");
+    let known = stream.request(Method::GET, "?offset=-1&live=long-poll").header("If-None-Match", &etag);
+    assert_eq!(answer(known).await.status, 304);
     assert_eq!(stream.close().await.status, 204);
     let closed = again().await;
     assert_eq!((closed.status, closed.text().as_str(), closed.header("stream-closed")), (200, "a", Some("true")));
+}
+
+// Fails when a browser that is led to an address with a ticket runs what somebody has written, in the origin of the console.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_browser_takes_what_a_stream_holds_for_a_page_of_the_node() {
+    let server = Server::start().await;
+    let stream = Stream::made(&server.client(), "s", "text/html").await;
+    stream.append("text/html", "<script>alert(1)</script>").await;
+    for query in ["", "?offset=now", "?offset=-1&live=long-poll"] {
+        let seen = stream.read(query).await;
+        assert_eq!((seen.status, seen.header("content-type")), (200, Some("text/html")), "{query}");
+        assert_eq!(seen.header("content-disposition"), Some("attachment"), "{query}");
+        assert_eq!(seen.header("content-security-policy"), Some("default-src 'none'; sandbox"), "{query}");
+    }
 }

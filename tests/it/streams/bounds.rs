@@ -42,6 +42,23 @@ async fn answers_are_bounded_and_together_they_are_the_stream() {
     assert_eq!((read, pages >= 10), (messages, true));
 }
 
+// Fails when a browser that has a page of one credential gives it to another one: each tenant has a stream at that address.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_browser_may_keep_is_kept_for_the_credential_that_it_was_read_with() {
+    let server = bounded().await;
+    let stream = Stream::made(&server.client(), "s", TEXT).await;
+    stream.append(TEXT, "x".repeat(BOUND)).await;
+    let end = stream.append(TEXT, "y".repeat(BOUND)).await;
+    let kept = stream.read("").await;
+    assert_eq!(kept.header("cache-control"), Some("private, max-age=60, stale-while-revalidate=300"));
+    assert_eq!(kept.header("vary"), Some("Authorization, Plinth-Tenant, Origin"));
+    let etag = kept.header("etag").expect("a page has one");
+    let known = answer(stream.request(Method::GET, "").header("If-None-Match", etag)).await;
+    assert_eq!((known.status, known.header("vary")), (304, kept.header("vary")));
+    let last = stream.read(&format!("?offset={end}")).await;
+    assert_eq!((last.header("cache-control"), last.header("vary")), (Some("private, no-cache"), None));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_larger_than_a_record_comes_back_as_it_was() {
     let server = bounded().await;
