@@ -193,6 +193,8 @@ limits! {
     PRODUCER_ID_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
     /// Longest `Stream-Seq` of an append to a stream, in bytes.
     STREAM_SEQ_BYTES_MAX: usize = 255; Bytes, Refused(InvalidRequest);
+    /// Most messages of JSON in one append to a stream.
+    STREAM_MESSAGES_MAX: usize = 65_536; Count, Refused(TooLarge);
     /// Most forks from a stream to one that is no fork, itself with them.
     FORK_DEPTH_MAX: u32 = 64; Count, Refused(InvalidRequest);
     /// Largest epoch, sequence, fencing token and expected tail: what every JSON reader can hold.

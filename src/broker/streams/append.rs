@@ -4,7 +4,9 @@
 //! is as records: one per JSON message, and one per other body, in pieces where it is larger than a record may be.
 
 use bytes::Bytes;
-use plinth_api::limits::{BATCH_BYTES_MAX, NUMBER_MAX, PRODUCER_ID_BYTES_MAX, STREAM_SEQ_BYTES_MAX};
+use plinth_api::limits::{
+    BATCH_BYTES_MAX, NUMBER_MAX, PRODUCER_ID_BYTES_MAX, STREAM_MESSAGES_MAX, STREAM_SEQ_BYTES_MAX,
+};
 use plinth_storage::Kind;
 use plinth_storage::error::Refusal;
 use plinth_storage::ids::{ProducerEpoch, ProducerSeq};
@@ -18,6 +20,8 @@ use crate::broker::catalog::{Catalog, Topic, gone};
 use crate::broker::error::Error;
 use crate::broker::publish::check_media_type;
 use crate::broker::{Broker, proved};
+
+const _: () = assert!(STREAM_MESSAGES_MAX <= BATCH_RECORDS_MAX, "an append is one batch");
 
 impl Broker {
     /// Appends to a stream that exists, or closes it; the answer comes when it is stored. Cancel safe: a caller that stops
@@ -192,7 +196,7 @@ pub(super) fn records(media: &Media, body: &Bytes, record_bytes_max: u32) -> Res
     }
     let limit = record_bytes_max as usize;
     let pieces = if media.is_json() {
-        let messages = json::split(body, BATCH_RECORDS_MAX)?;
+        let messages = json::split(body, STREAM_MESSAGES_MAX)?;
         if let Some(over) = messages.iter().find(|message| message.len() > limit) {
             let bytes = over.len();
             return Err(Error::TooLarge(format!(
