@@ -174,9 +174,28 @@ pub struct Topic {
     /// Streams that were forked from it and share its records: while there are any, none of these is deleted, whatever its retention.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forks: u32,
+    /// What it is as a stream, if it was made as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<TopicStream>,
     /// Per partition; only in the view of one topic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition_bounds: Vec<PartitionBounds>,
+}
+
+/// A topic as the stream that it was made as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TopicStream {
+    /// The media type of all that is in it.
+    pub content_type: String,
+    /// Whether nothing is appended to it any more.
+    pub closed: bool,
+    /// How long after its last use it ends by itself: a time in its largest unit that fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^[0-9]{1,13}(d|h|m|s|ms)$")]
+    pub ttl: Option<String>,
+    /// When it ends by itself, ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

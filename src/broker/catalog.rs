@@ -30,7 +30,7 @@ use super::documents::{self, TopicDoc};
 use super::error::Error;
 use super::retention;
 use super::settings::TopicSettings;
-use super::streams::{Expiry, Forked, Media, Readable, SharedTags, Stream, Token, Touches};
+use super::streams::{Expiry, Forked, Media, Readable, SharedTags, Stream, StreamView, Token, Touches};
 use super::system::{self, Events};
 use super::wakes::moved::Moved;
 use crate::auth::{SystemTopic, TopicPattern, TopicRef};
@@ -61,6 +61,8 @@ pub struct TopicView {
     pub created_at: Timestamp,
     /// How many forks share its records.
     pub forks: u32,
+    /// What it is as a stream, if it was made as one.
+    pub stream: Option<StreamView>,
     /// Of its partitions.
     pub bounds: TopicBounds,
 }
@@ -347,6 +349,7 @@ impl Catalog {
             cleanup: topic.cleanup,
             created_at: topic.created_at,
             forks: if topic.partitions == 1 { self.log.forks(topic.id)? } else { 0 },
+            stream: topic.stream.as_ref().zip(bounds.partitions.first()).map(|(_, end)| StreamView::of(topic, end)),
             bounds,
         })
     }

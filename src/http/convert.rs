@@ -16,7 +16,8 @@ use super::error::ApiError;
 use super::extract::Params;
 use super::retention;
 use crate::auth::{KeyChange, KeyRequest, KeyView, NewKey, TenantChange, TenantSettings, TenantView, Ticket};
-use crate::broker::{TopicChange, TopicSettings, TopicView};
+use crate::broker::{Expiry, StreamView, TopicChange, TopicSettings, TopicView};
+use crate::units::show_millis;
 use crate::{parse, receipt};
 
 /// An answer of `value` as JSON.
@@ -100,7 +101,22 @@ pub(super) fn topic(view: &TopicView, with_bounds: bool) -> topics::Topic {
         bytes: view.bounds.bytes(),
         records: view.bounds.records(),
         forks: view.forks,
+        stream: view.stream.as_ref().map(topic_stream),
         partition_bounds: if with_bounds { bounds.collect() } else { Vec::new() },
+    }
+}
+
+fn topic_stream(view: &StreamView) -> topics::TopicStream {
+    let (ttl, expires_at) = ends_by_itself(view);
+    topics::TopicStream { content_type: view.content_type.to_string(), closed: view.closed, ttl, expires_at }
+}
+
+/// When a stream ends by itself: so long after its last use, or at a time.
+pub(crate) fn ends_by_itself(view: &StreamView) -> (Option<String>, Option<u64>) {
+    match view.expiry.as_deref() {
+        None => (None, None),
+        Some(Expiry::Ttl(seconds)) => (Some(show_millis(seconds.saturating_mul(1_000))), None),
+        Some(Expiry::At { ms, .. }) => (None, Some(*ms)),
     }
 }
 

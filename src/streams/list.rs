@@ -6,12 +6,11 @@ use axum::response::Response;
 use plinth_api::ListPage;
 use plinth_api::streams::Stream;
 
-use crate::broker::{Expiry, StreamItem, TopicsRequest};
+use crate::broker::{StreamItem, TopicsRequest};
 use crate::http::Front;
 use crate::http::convert::{self, ListRequest};
 use crate::http::error::ApiError;
 use crate::http::extract::{Authed, Params};
-use crate::units::show_millis;
 
 /// List the streams that the credential may know of, by name: its topics of one partition that are not compacted. That is no
 /// use of a stream: none lives longer by it.
@@ -44,11 +43,7 @@ pub(crate) async fn list(
 }
 
 fn shown(item: &StreamItem) -> Stream {
-    let (ttl, expires_at) = match item.view.expiry.as_deref() {
-        None => (None, None),
-        Some(Expiry::Ttl(seconds)) => (Some(show_millis(seconds.saturating_mul(1_000))), None),
-        Some(Expiry::At { ms, .. }) => (None, Some(*ms)),
-    };
+    let (ttl, expires_at) = convert::ends_by_itself(&item.view);
     Stream {
         name: item.name.to_string(),
         content_type: item.view.content_type.to_string(),

@@ -3,6 +3,7 @@
 use plinth_api::ListPage;
 use plinth_api::error::ErrorCode;
 use plinth_api::streams::Stream;
+use plinth_api::topics::{Topic, TopicStream};
 use reqwest::RequestBuilder;
 use serde_json::json;
 
@@ -56,8 +57,16 @@ async fn a_list_shows_what_each_stream_is() {
         assert_eq!([&json.next_offset, &closed.next_offset, &plain.next_offset], [&next[0], &next[1], &next[2]]);
         let head = answer(client.request(reqwest::Method::HEAD, "/v1/streams/c")).await;
         assert_eq!(head.headers["stream-next-offset"], topic.next_offset);
-        let made = client.topic("c").await.created_at;
-        assert_eq!(topic.created_at, made);
+        let made = client.topic("c").await;
+        assert_eq!((topic.created_at, made.stream), (made.created_at, None), "not made as a stream");
+        // Whoever looks at topics sees the same of each, in the view of one and in the list.
+        let topics: ListPage<Topic> = answer(client.get("/v1/topics?prefix=a/")).await.parse();
+        for (stream, listed) in [closed, json].into_iter().zip(topics.data) {
+            let Stream { name, content_type, closed, ttl, expires_at, .. } = stream.clone();
+            let expected = Some(TopicStream { content_type, closed, ttl, expires_at });
+            let viewed = client.topic(&name).await;
+            assert_eq!((&listed.name, &listed.stream, &viewed.stream), (&name, &expected, &expected));
+        }
         server.kill9().await;
         server.restart(true).await;
     }

@@ -126,7 +126,7 @@ pub enum StreamFrom {
 }
 
 impl StreamView {
-    fn of(topic: &Topic, bounds: &Bounds) -> Self {
+    pub(super) fn of(topic: &Topic, bounds: &Bounds) -> Self {
         let media = topic.media();
         Self {
             id: topic.id,

@@ -211,6 +211,20 @@ describe("a live view", () => {
     expect(second.sent[0]).toMatchObject({ from: "cursor:c9" });
   });
 
+  test("a closed stream is told from one that is still", async () => {
+    const { socket, states } = follow();
+    const only = await socket(0);
+    only.opens();
+    only.says({ type: "caught_up", sub: "console", cursor: "c1" });
+    expect(states.at(-1)).toEqual({ kind: "live" });
+    only.says({ type: "closed", sub: "console", topic: "t" });
+    expect(states.at(-1)).toEqual({ kind: "closed" });
+    only.says({ type: "caught_up", sub: "console", cursor: "c1" });
+    expect(states.at(-1)).toEqual({ kind: "closed" });
+    only.says({ type: "end", sub: "console", topic: "t" });
+    expect(states.at(-1)).toEqual({ kind: "ended" });
+  });
+
   test("a refusal ends it, a lack of capacity does not", async () => {
     const refused = follow();
     const one = await refused.socket(0);

@@ -12,6 +12,7 @@ export type LiveState =
   | { kind: "catching_up" }
   | { kind: "live" }
   | { kind: "waiting"; retryInMs: number; reason: string }
+  | { kind: "closed" }
   | { kind: "ended" }
   | { kind: "failed"; failure: Failure };
 
@@ -55,6 +56,7 @@ export class Live {
   private owed = 0;
   private attempts = 0;
   private stopped = false;
+  private isClosed = false;
   private heardAtMs = 0;
   private retryTimer: ReturnType<typeof setTimeout> | undefined;
   private pingTimer: ReturnType<typeof setInterval> | undefined;
@@ -128,6 +130,7 @@ export class Live {
     switch (frame.type) {
       case "subscribed":
         this.attempts = 0;
+        this.isClosed = false;
         this.cursor = frame.cursor;
         return this.events.state({ kind: "catching_up" });
       case "records":
@@ -136,7 +139,7 @@ export class Live {
         return this.events.records(frame.records);
       case "caught_up":
         this.cursor = frame.cursor;
-        return this.events.state({ kind: "live" });
+        return this.events.state({ kind: this.isClosed ? "closed" : "live" });
       case "gap":
         this.cursor = frame.cursor;
         return this.events.gap(frame);
@@ -148,8 +151,10 @@ export class Live {
       case "goaway":
         this.cursor = frame.cursors[SUB] ?? this.cursor;
         return this.retry(frame.reconnect_in_ms, frame.reason);
-      // There will be no more, unless the topic is deleted and made again: the connection tells that.
+      // There will be no more, unless the topic is deleted: the connection tells that. It may come before it is caught up.
       case "closed":
+        this.isClosed = true;
+        return this.events.state({ kind: "closed" });
       case "welcome":
       case "unsubscribed":
       case "published":

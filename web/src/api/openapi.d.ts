@@ -698,6 +698,7 @@ export interface components {
                  */
                 records: number;
                 retention?: components["schemas"]["RetentionShown"] | null;
+                stream?: components["schemas"]["TopicStream"] | null;
             }[];
             /** @description Pass as `cursor` to get the next page; `null` on the last one. */
             next_cursor?: string | null;
@@ -1496,6 +1497,7 @@ export interface components {
              */
             records: number;
             retention?: components["schemas"]["RetentionShown"] | null;
+            stream?: components["schemas"]["TopicStream"] | null;
         };
         /**
          * @description What a credential can be asked to do with a topic.
@@ -1536,6 +1538,20 @@ export interface components {
              */
             partitions?: number | null;
             retention?: components["schemas"]["Retention"] | null;
+        };
+        /** @description A topic as the stream that it was made as. */
+        TopicStream: {
+            /** @description Whether nothing is appended to it any more. */
+            closed: boolean;
+            /** @description The media type of all that is in it. */
+            content_type: string;
+            /**
+             * Format: int64
+             * @description When it ends by itself, ms since the Unix epoch.
+             */
+            expires_at?: number | null;
+            /** @description How long after its last use it ends by itself: a time in its largest unit that fits. */
+            ttl?: string | null;
         };
         /** @description The answer to `DELETE /v1/topics/{topic}/records`. */
         Trimmed: {

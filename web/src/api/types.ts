@@ -18,6 +18,7 @@ export type Ticket = Bodies["Ticket"];
 export type Topic = Bodies["Topic"];
 export type TopicList = Bodies["ListPage_Topic"];
 export type TopicRequest = Bodies["TopicRequest"];
+export type TopicStream = Bodies["TopicStream"];
 
 export type ClientFrame = Frames["ClientFrame"];
 export type ServerFrame = Frames["ServerFrame"];

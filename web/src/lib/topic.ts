@@ -1,5 +1,6 @@
-// What the form for a new topic asks the server for.
-import type { Durability, TopicRequest } from "../api/types";
+// What the form for a new topic asks the server for, and what a topic is as a stream, in words.
+import type { Durability, Topic, TopicRequest, TopicStream } from "../api/types";
+import { formatTime } from "./format";
 
 /** The fields of the form as they are filled in. */
 export interface TopicForm {
@@ -24,4 +25,27 @@ export function topicRequest({ partitions, maxRecordBytes, durability, age, byte
     request.retention.bytes = /^\d+$/.test(keptBytes) ? Number(keptBytes) : keptBytes;
   }
   return request;
+}
+
+/** When a stream ends by itself; null for one that does not. */
+export function endOf({ ttl, expires_at }: TopicStream): string | null {
+  if (ttl != null) return `${ttl} after its last use`;
+  return expires_at == null ? null : formatTime(expires_at);
+}
+
+/** Whether nothing is appended any more; a topic that was not made as a stream can be closed, too. */
+export function isClosed({ stream, partition_bounds }: Topic): boolean {
+  return stream?.closed ?? partition_bounds?.some(({ closed }) => closed) ?? false;
+}
+
+/** What a topic is besides a topic, in one line; empty for one that is nothing else. */
+export function streamLine(topic: Topic): string {
+  const words: string[] = [];
+  if (topic.stream) words.push(topic.stream.content_type);
+  if (isClosed(topic)) words.push("closed");
+  const end = topic.stream ? endOf(topic.stream) : null;
+  if (end !== null) words.push(`ends ${topic.stream?.ttl == null ? "at " : ""}${end}`);
+  const forks = topic.forks ?? 0;
+  if (forks > 0) words.push(forks === 1 ? "1 fork" : `${forks} forks`);
+  return words.join(" · ");
 }
