@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Bounds, Log};
 use crate::ahead::Scan;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::ids::{Offset, Partition, PartitionIndex, TopicId};
 use crate::record::StoredBatch;
 use crate::shard::fork::only_partition;
+use crate::shard::machine::{partition_row, topic_row};
 use crate::shard::{clean, gaps};
 
 /// The bounds of a topic.
@@ -35,6 +36,18 @@ impl TopicBounds {
 }
 
 impl Log {
+    /// Stored bytes of a topic that are kept. Looks its partitions up in the local state, beside those who write.
+    ///
+    /// # Errors
+    /// As [`Log::topic_bounds`].
+    pub fn stored_bytes(&self, topic: TopicId) -> Result<u64> {
+        let state = &*self.inner.state;
+        let row = topic_row(state, topic)?;
+        let row = row.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no topic {}", topic.0)))?;
+        let all = (0..row.partitions).map(|index| Partition { topic, index: PartitionIndex(index) });
+        all.map(|partition| Ok(partition_row(state, partition)?.map_or(0, |row| row.bytes))).sum()
+    }
+
     /// The bounds of all `partitions` of a topic. Looks each of them up in the local state: of many, apart from what must not
     /// wait.
     ///

@@ -41,8 +41,9 @@ pub(crate) enum Outcome {
     Failed(Kind, Arc<str>),
 }
 
-/// Idle partitions are forgotten past this number; they are read from the state store again when they are needed.
-const PARTITIONS_KEPT_MAX: usize = 200_000;
+/// Idle partitions are forgotten past this number, of about 160 bytes each; they are read from the state store again when they are
+/// needed. It fits a table of 2^17 places.
+const PARTITIONS_KEPT_MAX: usize = 100_000;
 /// What a batch costs in the buffer besides its bytes.
 const BATCH_OVERHEAD_BYTES: usize = 128;
 
@@ -390,10 +391,18 @@ impl Core {
         }
     }
 
+    /// Makes room for a partition that is not held, where there is none: a look at all of a million would hold them all.
+    fn make_room(&mut self, partition: Partition) {
+        if self.partitions.len() >= self.partitions_max && !self.partitions.contains_key(&partition) {
+            self.forget_idle();
+        }
+    }
+
     fn tail(&mut self, state: &dyn StateStore, partition: Partition) -> Result<&mut PartitionTail> {
         if self.deleting.contains_key(&partition.topic) {
             return Err(no_partition(partition));
         }
+        self.make_room(partition);
         match self.partitions.entry(partition) {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::hash_map::Entry::Vacant(entry) => {

@@ -49,12 +49,15 @@ impl Core {
                 | Entry::Cleaned(_) => {}
             }
         }
-        if self.partitions.len() > self.partitions_max {
-            let reserved = &self.reserved;
-            self.partitions.retain(|partition, tail| !tail.is_idle() || reserved.contains_key(partition));
-            // Those that are in use are not looked through again at each commit.
-            self.partitions_max = PARTITIONS_KEPT_MAX.max(2 * self.partitions.len());
-        }
+    }
+
+    /// Forgets the idle partitions, with the memory that they took.
+    pub(super) fn forget_idle(&mut self) {
+        let reserved = &self.reserved;
+        self.partitions.retain(|partition, tail| !tail.is_idle() || reserved.contains_key(partition));
+        self.partitions.shrink_to(PARTITIONS_KEPT_MAX);
+        // Those that are in use are not looked through again for each that comes.
+        self.partitions_max = PARTITIONS_KEPT_MAX.max(2 * self.partitions.len());
     }
 
     /// Takes back what an entry of the buffer `sequence` did, which will not be committed.

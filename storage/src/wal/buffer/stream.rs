@@ -183,6 +183,7 @@ impl Core {
         }
         let begun = self.begun(state, change, partition)?;
         let outcome = self.change(state, change)?;
+        self.make_room(partition);
         self.partitions.insert(partition, begun);
         let at = At { partition, now, want: Want::default() };
         let ack = match batch {

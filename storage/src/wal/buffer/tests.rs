@@ -94,3 +94,18 @@ fn partitions_are_forgotten_when_the_deletion_of_their_topic_is_committed() {
     core.committed_up_to(sealed.sequence, &[], &sealed.entries);
     assert!(core.partitions.is_empty() && core.deleting.is_empty());
 }
+
+// Fails when every partition that is looked at is held, and when one is forgotten to which something was given that is not committed.
+#[test]
+fn a_look_at_many_partitions_holds_few_of_them_and_forgets_none_that_is_in_use() {
+    let (state, mut core) = (state(), Core::new());
+    let topic = crate::shard::rows::Row::encode(&crate::shard::rows::TopicRow { partitions: 50 });
+    state.write(&[StateOp::Put(layout::topic_key(partition().topic), topic)]).expect("written");
+    core.append(&state, at(5), batch(2)).expect("accepted");
+    for index in 0..50 {
+        core.partitions_max = 8;
+        core.bounds(&state, Partition { index: PartitionIndex(index), ..partition() }).expect("there");
+        assert!(core.partitions.len() <= 8, "{} are held", core.partitions.len());
+    }
+    assert_eq!(core.append(&state, at(5), batch(1)).expect("accepted").base, Offset(2));
+}
