@@ -115,7 +115,7 @@ pub(crate) fn apply(
         }
     }
     // Last: a topic that the slot deletes takes along what the slot says of it.
-    forks.finish(&mut ops);
+    forks.finish(&mut ops)?;
     let applied = Position::load(state)?.map_or(0, |position| position.applied);
     ops.extend(dirty::note(applied, &ops));
     let position = Position { cluster, session: slot.session, next: slot.slot.next(), hash, applied: applied + 1 };

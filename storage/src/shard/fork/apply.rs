@@ -3,7 +3,9 @@
 //! A topic that has forks when it is deleted stays without a name: its records, until the last of its forks goes. That one takes it
 //! along, and its source with it if that stays only for forks, and so on up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
 
 use super::{Begin, ForkRow, fork_row, only_partition};
 use crate::error::Result;
@@ -13,6 +15,9 @@ use crate::shard::changes::Entry;
 use crate::shard::machine;
 use crate::shard::rows::{PartitionRow, Row, TopicRow};
 use crate::state::{StateOp, StateStore};
+
+/// More rows of a kind than this go as a range when their topic is deleted.
+const ROWS_ONE_BY_ONE: usize = 64;
 
 /// What one slot does to what partitions share.
 pub(crate) struct Forks<'a> {
@@ -29,6 +34,41 @@ enum Deleted {
     Whole,
     /// Its records are: it has forks.
     Kept,
+}
+
+/// What goes with topics that are deleted. Most have few rows, which go one by one: reads of the local state look through all
+/// ranges that were deleted lately, and a million streams that end would be nine million of them.
+struct Taken<'a> {
+    state: &'a dyn StateStore,
+    /// Keys that the slot itself has set before.
+    put: BTreeSet<Bytes>,
+    ops: Vec<StateOp>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(state: &'a dyn StateStore, before: &[StateOp]) -> Self {
+        let put = before.iter().filter_map(|op| match op {
+            StateOp::Put(key, _) => Some(key.clone()),
+            StateOp::Delete(_) | StateOp::DeleteRange(..) => None,
+        });
+        Self { state, put: put.collect(), ops: Vec::new() }
+    }
+
+    fn keys(&mut self, keys: impl IntoIterator<Item = Bytes>) {
+        self.ops.extend(keys.into_iter().map(StateOp::Delete));
+    }
+
+    fn range(&mut self, (from, to): (Bytes, Bytes)) -> Result<()> {
+        let rows = self.state.scan(&from, &to, ROWS_ONE_BY_ONE + 1)?;
+        if rows.len() > ROWS_ONE_BY_ONE {
+            self.ops.push(StateOp::DeleteRange(from, to));
+            return Ok(());
+        }
+        let put = self.put.range(from..to).cloned();
+        let keys: Vec<Bytes> = rows.into_iter().map(|(key, _)| key).chain(put).collect();
+        self.keys(keys);
+        Ok(())
+    }
 }
 
 impl<'a> Forks<'a> {
@@ -63,7 +103,10 @@ impl<'a> Forks<'a> {
     }
 
     /// The changes of the state; they come after all others of the slot.
-    pub(crate) fn finish(self, ops: &mut Vec<StateOp>) {
+    ///
+    /// # Errors
+    /// `Corrupt` when the state store is broken.
+    pub(crate) fn finish(self, ops: &mut Vec<StateOp>) -> Result<()> {
         for partition in self.begun.keys() {
             ops.push(StateOp::Put(layout::topic_key(partition.topic), TopicRow { partitions: 1 }.encode()));
         }
@@ -72,19 +115,22 @@ impl<'a> Forks<'a> {
             let is_empty = row == ForkRow::default();
             ops.push(if is_empty { StateOp::Delete(key) } else { StateOp::Put(key, row.encode()) });
         }
+        if self.deleted.is_empty() {
+            return Ok(());
+        }
+        let mut taken = Taken::of(self.state, ops);
         for (topic, deleted) in self.deleted {
-            ops.push(StateOp::Delete(layout::topic_key(topic)));
-            ops.push(StateOp::Delete(layout::retention_key(topic)));
-            ops.push(StateOp::Delete(layout::cleanup_key(topic)));
-            let range = |(from, to)| StateOp::DeleteRange(from, to);
+            taken.keys([layout::topic_key(topic), layout::retention_key(topic), layout::cleanup_key(topic)]);
             match deleted {
-                Deleted::Whole => ops.extend(layout::topic_ranges(topic).map(range)),
+                Deleted::Whole => layout::topic_ranges(topic).into_iter().try_for_each(|range| taken.range(range))?,
                 Deleted::Kept => {
-                    ops.extend(layout::unshared_ranges(topic).map(range));
-                    ops.push(StateOp::Delete(layout::reservation_key(only_partition(topic))));
+                    layout::unshared_ranges(topic).into_iter().try_for_each(|range| taken.range(range))?;
+                    taken.keys([layout::reservation_key(only_partition(topic))]);
                 }
             }
         }
+        ops.extend(taken.ops);
+        Ok(())
     }
 
     /// `trimmed` is where the slot moves the start of the source, which it only does while there are no forks.

@@ -1,9 +1,14 @@
 //! The rows of forks as they are stored, and what a lineage holds.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use ulid::Ulid;
 
 use super::*;
+use crate::shard::changes::Entry;
+use crate::state::memory::MemoryState;
+use crate::state::{StateOp, StateStore};
 
 fn partition(number: u64) -> Partition {
     only_partition(TopicId(Ulid::from_parts(number, 1)))
@@ -86,4 +91,27 @@ proptest! {
             source.extend((0..more).map(|_| (partition(step), whole)));
         }
     }
+}
+
+// Fails when all that goes with a topic goes as ranges, when many rows go one by one, and when what the slot itself has set stays.
+#[test]
+fn few_rows_of_a_deleted_topic_go_one_by_one_and_many_as_a_range() {
+    let state = MemoryState::new();
+    let row = |key: Bytes| StateOp::Put(key, Bytes::from_static(b"row"));
+    for (number, runs) in [(1, 3), (2, 100), (3, 1)] {
+        let indices = (0..runs).map(|base| row(layout::index_key(partition(number), Offset(base))));
+        let ops: Vec<StateOp> = indices.chain([row(layout::partition_key(partition(number)))]).collect();
+        state.write(&ops).expect("written");
+    }
+    let ranges = |number: u64| {
+        let topic = partition(number).topic;
+        let forks = Forks::of(&state, &[Entry::DeleteTopic { topic }], &BTreeMap::new()).expect("the state is whole");
+        let mut ops = vec![row(layout::stream_key(partition(number)))];
+        forks.finish(&mut ops).expect("the state is whole");
+        state.write(&ops).expect("written");
+        ops.iter().filter(|op| matches!(op, StateOp::DeleteRange(..))).count()
+    };
+    assert_eq!((ranges(1), ranges(2)), (0, 1));
+    let left: Vec<_> = state.snapshot().map(|row| row.expect("a row").0).collect();
+    assert_eq!(left, [layout::partition_key(partition(3)), layout::index_key(partition(3), Offset(0))]);
 }
