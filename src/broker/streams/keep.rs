@@ -13,10 +13,9 @@ use crate::broker::error::Error;
 
 /// Uses that are stored in one commit.
 const TOUCHES_AT_ONCE: usize = 200;
-/// Ticks from one turn of the reaper to the next.
-const REAP_TICKS: u64 = 10;
-/// Looks of one turn, each at as many streams as a look takes.
-const LOOKS: usize = 10;
+/// Ticks from one round of the reaper through all streams to the next, at least. Each tick of a round has one look, so that many
+/// streams that end go a thousand in a second and no more at once.
+const ROUND_TICKS: u64 = 10;
 /// Streams that are deleted at the same time: their commits share objects.
 const ENDS_AT_ONCE: usize = 64;
 
@@ -25,15 +24,19 @@ impl Broker {
     pub async fn keep_streams(self, auth: Auth) {
         let mut ticks = interval(Duration::from_millis(TICK_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut after = None;
+        let (mut after, mut round_at) = (None, ROUND_TICKS);
         for tick in 1u64.. {
             ticks.tick().await;
             self.store_touches().await;
-            if tick.is_multiple_of(REAP_TICKS) {
-                match self.reap(&auth, after.take()).await {
-                    Ok(last) => after = last,
-                    Err(error) => tracing::warn!(%error, "streams that are over are deleted later"),
-                }
+            if after.is_none() && tick < round_at {
+                continue;
+            }
+            if after.is_none() {
+                round_at = tick + ROUND_TICKS;
+            }
+            match self.reap(&auth, after.take()).await {
+                Ok(last) => after = last,
+                Err(error) => tracing::warn!(%error, "streams that are over are deleted later"),
             }
         }
     }
@@ -49,29 +52,22 @@ impl Broker {
         }
     }
 
-    /// Deletes what is over, of the streams behind `after`; tells where to go on.
+    /// Deletes what is over, of some streams behind `after`; tells where to go on.
     ///
     /// # Errors
     /// Those of the log.
-    pub(in crate::broker) async fn reap(&self, auth: &Auth, mut after: Option<Bytes>) -> Result<Option<Bytes>, Error> {
-        for _ in 0..LOOKS {
-            let (over, last) = self.catalog().look_for_over(after).await?;
-            // A tenant that is being deleted takes its streams along.
-            let known = over.into_iter().filter_map(|over| Some((auth.tenant_by_id(over.tenant)?, over)));
-            let known: Vec<_> = known.collect();
-            let mut ends = known.into_iter().map(|(tenant, over)| self.catalog().end(tenant, over));
-            loop {
-                let some: Vec<_> = ends.by_ref().take(ENDS_AT_ONCE).collect();
-                if some.is_empty() {
-                    break;
-                }
-                join_all(some).await.into_iter().collect::<Result<Vec<()>, Error>>()?;
+    pub(in crate::broker) async fn reap(&self, auth: &Auth, after: Option<Bytes>) -> Result<Option<Bytes>, Error> {
+        let (over, last) = self.catalog().look_for_over(after).await?;
+        // A tenant that is being deleted takes its streams along.
+        let known = over.into_iter().filter_map(|over| Some((auth.tenant_by_id(over.tenant)?, over)));
+        let known: Vec<_> = known.collect();
+        let mut ends = known.into_iter().map(|(tenant, over)| self.catalog().end(tenant, over));
+        loop {
+            let some: Vec<_> = ends.by_ref().take(ENDS_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(last);
             }
-            after = last;
-            if after.is_none() {
-                break;
-            }
+            join_all(some).await.into_iter().collect::<Result<Vec<()>, Error>>()?;
         }
-        Ok(after)
     }
 }
