@@ -123,6 +123,8 @@ impl App {
             tls,
             metrics: Arc::clone(&front.metrics),
         };
+        // However it ends, nobody is left in the local state.
+        let _looks = front.broker.looks_end();
         let mut upkeep = JoinSet::new();
         upkeep.spawn(front.auth.clone().free_what_is_left());
         upkeep.spawn(front.auth.clone().store_uses());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use self::change::Deleted;
 pub(super) use self::change::StreamBegin;
 pub(super) use self::ending::Open;
-pub(super) use self::kept::{apart, is_reserved};
+pub(super) use self::kept::is_reserved;
 pub use self::list::{TopicsPage, TopicsRequest};
 use plinth_storage::ids::{Offset, Partition, PartitionIndex, TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Bounds, Retention, TopicBounds};
@@ -335,7 +335,7 @@ impl Catalog {
     /// `NotFound` when it was deleted; those of the log.
     pub(crate) async fn view(self: &Arc<Self>, topic: Arc<Topic>) -> Result<TopicView, Error> {
         let catalog = Arc::clone(self);
-        apart(move || catalog.look(&topic)).await
+        self.changes.apart(move || catalog.look(&topic)).await
     }
 
     fn look(&self, topic: &Topic) -> Result<TopicView, Error> {
@@ -354,19 +354,23 @@ impl Catalog {
         })
     }
 
-    /// The topics that a pattern shows now.
+    /// The topics that a pattern shows now. Cancel safe.
     ///
     /// # Errors
     /// Those of the log.
-    pub(crate) fn matching(&self, pattern: &TopicPattern) -> Result<Vec<Arc<Topic>>, Error> {
-        let mut topics = Vec::new();
-        self.each(pattern.tenant().id(), pattern.prefix(), None, |topic| {
-            if pattern.shows(&topic.name) && !self.is_hidden(&topic)? {
-                topics.push(Arc::new(topic));
-            }
-            Ok(true)
-        })?;
-        Ok(topics)
+    pub(crate) async fn matching(self: &Arc<Self>, pattern: TopicPattern) -> Result<Vec<Arc<Topic>>, Error> {
+        let catalog = Arc::clone(self);
+        let matching = move || {
+            let mut topics = Vec::new();
+            catalog.each(pattern.tenant().id(), pattern.prefix(), None, |topic| {
+                if pattern.shows(&topic.name) && !catalog.is_hidden(&topic)? {
+                    topics.push(Arc::new(topic));
+                }
+                Ok(true)
+            })?;
+            Ok(topics)
+        };
+        self.changes.apart(matching).await
     }
 
     /// Announces the topics that are made from now on.
@@ -384,12 +388,12 @@ impl Catalog {
         &self.touches
     }
 
-    /// Waits for the changes under way. Cancel safe.
-    pub(crate) async fn close(&self) {
-        self.changes.finish().await;
+    /// Changes, and looks that are made apart.
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
-    /// Calls `take` with each topic in order of name until it answers false.
+    /// Calls `take` with each topic in order of name until it answers false, or the node ends.
     pub(super) fn each(
         &self,
         tenant: TenantId,
@@ -415,6 +419,7 @@ impl Catalog {
                 Some((last, _)) if rows.len() == LIST_STEP => after = Some(last.clone()),
                 Some(_) | None => return Ok(()),
             }
+            self.changes.go_on()?;
         }
     }
 

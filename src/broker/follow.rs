@@ -430,7 +430,7 @@ impl Follower {
     async fn add_matching(&mut self, origin: &Origin) -> Result<(), Error> {
         let mut found = Vec::new();
         for pattern in self.patterns.iter().flat_map(|patterns| &patterns.of) {
-            found.extend(self.broker.catalog().matching(pattern)?);
+            found.extend(self.broker.catalog().matching(pattern.clone()).await?);
         }
         for topic in found {
             match self.add(topic, None, origin).await {

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use plinth_api::limits::{PAGES_HELD_BYTES_MAX, PUBLISHES_HELD_BYTES_MAX};
 use plinth_storage::Log;
 use plinth_storage::log::{Change, DocOp, Guard};
+use tokio_util::sync::DropGuard;
 
 pub use self::batch::FollowedBatch;
 use self::catalog::Catalog;
@@ -180,9 +181,15 @@ impl Broker {
         self.catalog().count_once(tenant).await
     }
 
-    /// Waits for the changes of topics under way; before the log is closed. Cancel safe.
+    /// Ends long looks when it is dropped.
+    #[must_use = "it ends them when it is dropped"]
+    pub fn looks_end(&self) -> DropGuard {
+        self.catalog().changes().until_dropped()
+    }
+
+    /// Cuts long looks off and waits for the changes of topics under way; before the log is closed. Cancel safe.
     pub async fn close(&self) {
-        self.catalog().close().await;
+        self.catalog().changes().finish().await;
     }
 
     fn catalog(&self) -> &Arc<Catalog> {

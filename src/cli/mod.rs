@@ -34,6 +34,7 @@ mod verify;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use plinth_storage::Kind;
@@ -45,6 +46,9 @@ use crate::config::{ConfigError, check_environment};
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 stopped because another process took over, 130 interrupted";
+
+/// How long threads that look at a local state may take to end: a step of a scan, a piece of an object.
+const LAST_LOOKS: Duration = Duration::from_secs(5);
 
 /// The code of a command that failed.
 const FAILED: u8 = 1;
@@ -157,9 +161,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn start(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // A thread that still waits for stdin must not hold up the end of the program. One that looks at a local state has to be out
+    // of it: what is under it is taken down with the program.
+    let has_state = matches!(
+        command,
+        Command::Serve(_) | Command::Inspect(_) | Command::Verify(_) | Command::Restore(_) | Command::Bench(_)
+    );
     let result = runtime.block_on(dispatch(command));
-    // A thread that still waits for stdin must not hold up the end of the program.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(if has_state { LAST_LOOKS } else { Duration::ZERO });
     result
 }
 

@@ -425,7 +425,8 @@ impl Log {
         self.inner.writer.stopped().await
     }
 
-    /// Takes nothing new, stores what was taken, ends the tasks. Dropped before its end, it ends them at once.
+    /// Takes nothing new, stores what was taken, ends the tasks, and lets go of the local state: whoever still looks at the log is
+    /// answered `Closed`. Dropped before its end, it ends them at once.
     ///
     /// # Errors
     /// `Unknown` when the store did not answer in time for what was in flight.
@@ -437,10 +438,15 @@ impl Log {
         // Without the tasks nobody else tells those who wait behind what is under way.
         let answered = Answered(&self.inner.writer);
         let ended = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
-        tasks.abort_all();
+        tasks.shutdown().await;
         drop(answered);
         let state = Arc::clone(&self.inner.state);
-        if let Err(error) = apart("flushing the local state", move || state.flush()).await {
+        let flush = move || {
+            let flushed = state.flush();
+            state.close();
+            flushed
+        };
+        if let Err(error) = apart("flushing the local state", flush).await {
             tracing::warn!(%error, "local state was not flushed, the next start replays more");
         }
         ended.map_err(|_| Error::new(Kind::Unknown, format!("store gave no answer within {CLOSE_TIMEOUT:?}")))
@@ -453,6 +459,14 @@ struct Answered<'a>(&'a Writer);
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
         self.0.stop(StopReason::Closed);
+    }
+}
+
+/// A log that is not closed, as that of a node that is asked a second time to stop, leaves nobody in its local state either.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        self.state.close();
     }
 }
 

@@ -249,3 +249,23 @@ fn files(dir: &Path, part: &str) -> Vec<std::path::PathBuf> {
     assert!(!found.is_empty(), "there is a file with {part} in its name");
     found
 }
+
+// Fails when a snapshot goes on until its rows end, and when a closed store keeps its database.
+#[test]
+fn a_snapshot_of_the_disk_ends_when_its_store_is_closed_and_the_directory_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = RocksState::open(dir.path()).unwrap();
+    let rows = (0u32..60_000).map(|n| Ok((Bytes::copy_from_slice(&n.to_be_bytes()), Bytes::from(vec![7; 100]))));
+    state.load(&mut rows.into_iter()).unwrap();
+    let mut snapshot = state.snapshot();
+    assert!(snapshot.next().is_some_and(|row| row.is_ok()));
+    state.close();
+    let rest: Vec<_> = snapshot.by_ref().collect();
+    let failed = rest.iter().find_map(|row| row.as_ref().err()).expect("the snapshot says how it ended");
+    assert_eq!(failed.kind(), Kind::Closed);
+    assert!(rest.len() < 50_000, "{} rows came after the close", rest.len());
+    drop(snapshot);
+    // The store itself is still there, as one that somebody was about to look at.
+    RocksState::open(dir.path()).expect("nobody is in the directory");
+    assert_eq!(state.get(b"a").unwrap_err().kind(), Kind::Closed);
+}

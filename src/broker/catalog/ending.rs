@@ -11,7 +11,6 @@ use plinth_storage::Kind;
 use plinth_storage::ids::{TenantId, Timestamp, TopicId};
 use plinth_storage::log::{Change, DocOp, Guard};
 
-use super::kept::apart;
 use super::{Catalog, Topic};
 use crate::auth::TenantRef;
 use crate::broker::documents::{self, StreamTtlDoc, TopicDoc};
@@ -138,24 +137,25 @@ impl Catalog {
         after: Option<Bytes>,
     ) -> Result<(Vec<Over>, Option<Bytes>), Error> {
         let catalog = Arc::clone(self);
-        apart(move || {
-            let rows = catalog.log.scan(documents::STREAM_TTLS, after.as_deref(), LOOK_STEP)?;
-            let mut over = Vec::new();
-            for (key, stored) in &rows {
-                let doc: StreamTtlDoc = documents::decode(key, stored)?;
-                let of = documents::of_stream_ttl(key);
-                let (tenant, id) = of.ok_or_else(|| Error::defect("the key of a stream's end has no id"))?;
-                let name: Arc<str> = doc.name.into();
-                if let Some(topic) = catalog.load(tenant, &name)?.filter(|topic| topic.id == id)
-                    && let Some(expiry) = topic.expiry()
-                    && catalog.was_over(&topic, expiry, DELETED_AFTER_MS)?
-                {
-                    over.push(Over { tenant, name, topic: id });
+        self.changes
+            .apart(move || {
+                let rows = catalog.log.scan(documents::STREAM_TTLS, after.as_deref(), LOOK_STEP)?;
+                let mut over = Vec::new();
+                for (key, stored) in &rows {
+                    let doc: StreamTtlDoc = documents::decode(key, stored)?;
+                    let of = documents::of_stream_ttl(key);
+                    let (tenant, id) = of.ok_or_else(|| Error::defect("the key of a stream's end has no id"))?;
+                    let name: Arc<str> = doc.name.into();
+                    if let Some(topic) = catalog.load(tenant, &name)?.filter(|topic| topic.id == id)
+                        && let Some(expiry) = topic.expiry()
+                        && catalog.was_over(&topic, expiry, DELETED_AFTER_MS)?
+                    {
+                        over.push(Over { tenant, name, topic: id });
+                    }
                 }
-            }
-            Ok((over, rows.into_iter().next_back().map(|(key, _)| key)))
-        })
-        .await
+                Ok((over, rows.into_iter().next_back().map(|(key, _)| key)))
+            })
+            .await
     }
 
     /// Deletes a stream, if it is over still. Cancel safe: who stops waiting does not undo it.

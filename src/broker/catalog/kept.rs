@@ -117,42 +117,35 @@ impl Catalog {
 
     async fn count(self: &Arc<Self>, tenant: TenantId) -> Result<Counted, Error> {
         let catalog = Arc::clone(self);
-        apart(move || {
-            let mut counted = Counted { topics: 0, bytes: 0 };
-            catalog.each(tenant, "", None, |topic| {
-                if is_reserved(&topic.name) {
-                    return Ok(true);
-                }
-                if topic.deleted {
-                    // It counts until the last of its forks takes it along.
-                    counted.bytes += catalog.log.kept_bytes(topic.id)?;
+        self.changes
+            .apart(move || {
+                let mut counted = Counted { topics: 0, bytes: 0 };
+                catalog.each(tenant, "", None, |topic| {
+                    if is_reserved(&topic.name) {
+                        return Ok(true);
+                    }
+                    if topic.deleted {
+                        // It counts until the last of its forks takes it along.
+                        counted.bytes += catalog.log.kept_bytes(topic.id)?;
+                        counted.topics += 1;
+                        return Ok(true);
+                    }
+                    match catalog.log.stored_bytes(topic.id) {
+                        Ok(bytes) => counted.bytes += bytes,
+                        // Deleted since the list was read.
+                        Err(error) if error.kind() == Kind::NotFound => return Ok(true),
+                        Err(error) => return Err(error.into()),
+                    }
                     counted.topics += 1;
-                    return Ok(true);
-                }
-                match catalog.log.topic_bounds(topic.id, topic.partitions) {
-                    Ok(bounds) => counted.bytes += bounds.bytes(),
-                    // Deleted since the list was read.
-                    Err(error) if error.kind() == Kind::NotFound => return Ok(true),
-                    Err(error) => return Err(error.into()),
-                }
-                counted.topics += 1;
-                Ok(true)
-            })?;
-            Ok(counted)
-        })
-        .await
+                    Ok(true)
+                })?;
+                Ok(counted)
+            })
+            .await
     }
 }
 
 /// Whether a topic is the system's, which is not the tenant's to make and takes nothing of its quotas.
 pub(in crate::broker) fn is_reserved(name: &str) -> bool {
     name.starts_with('_')
-}
-
-/// Looks at what may be much of the local state, on a thread that holds up nothing else.
-pub(in crate::broker) async fn apart<T: Send + 'static>(
-    look: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.map_err(|lost| Error::Internal { detail: "a look was cut off".into(), source: Some(Box::new(lost)) })?
 }

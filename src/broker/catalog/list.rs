@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use plinth_api::limits::LIST_PARTITIONS_MAX;
 
-use super::kept::apart;
 use super::{Catalog, TopicView};
 use crate::auth::{Action, Caller};
 use crate::broker::error::Error;
@@ -37,7 +36,7 @@ impl Catalog {
     /// Those of the log.
     pub(crate) async fn list(self: &Arc<Self>, caller: &Caller, request: TopicsRequest) -> Result<TopicsPage, Error> {
         let (catalog, caller) = (Arc::clone(self), caller.clone());
-        apart(move || catalog.page(&caller, &request)).await
+        self.changes.apart(move || catalog.page(&caller, &request)).await
     }
 
     fn page(&self, caller: &Caller, request: &TopicsRequest) -> Result<TopicsPage, Error> {

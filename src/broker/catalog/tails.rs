@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plinth_storage::ids::TenantId;
 use plinth_storage::{Cleanup, Kind};
 
-use super::kept::{apart, is_reserved};
+use super::kept::is_reserved;
 use super::{Catalog, Topic, TopicKeyRef};
 use crate::auth::Glob;
 use crate::broker::error::Error;
@@ -62,17 +62,18 @@ impl Catalog {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, Error> {
         let catalog = Arc::clone(self);
-        apart(move || {
-            let mut names = Vec::new();
-            catalog.each(tenant, &glob.prefix(), None, |topic| {
-                if is_stream(&topic) && glob.matches(&topic.name) && !catalog.is_hidden(&topic)? {
-                    names.push(topic.name);
-                }
-                Ok(names.len() < limit)
-            })?;
-            Ok(names)
-        })
-        .await
+        self.changes
+            .apart(move || {
+                let mut names = Vec::new();
+                catalog.each(tenant, &glob.prefix(), None, |topic| {
+                    if is_stream(&topic) && glob.matches(&topic.name) && !catalog.is_hidden(&topic)? {
+                        names.push(topic.name);
+                    }
+                    Ok(names.len() < limit)
+                })?;
+                Ok(names)
+            })
+            .await
     }
 }
 

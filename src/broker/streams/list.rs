@@ -6,7 +6,6 @@ use plinth_storage::ids::Timestamp;
 
 use super::{StreamView, check_is_stream};
 use crate::auth::{Action, Caller};
-use crate::broker::catalog::apart;
 use crate::broker::error::Error;
 use crate::broker::{Broker, TopicsRequest};
 
@@ -38,7 +37,7 @@ impl Broker {
     /// `Invalid` for the root key outside a tenant; those of the log.
     pub async fn list_streams(&self, caller: &Caller, request: TopicsRequest) -> Result<StreamsPage, Error> {
         let (broker, caller) = (self.clone(), caller.clone());
-        apart(move || broker.page_of_streams(&caller, &request)).await
+        self.catalog().changes().apart(move || broker.page_of_streams(&caller, &request)).await
     }
 
     fn page_of_streams(&self, caller: &Caller, request: &TopicsRequest) -> Result<StreamsPage, Error> {

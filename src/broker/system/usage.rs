@@ -85,7 +85,7 @@ impl System {
             let now = Look { at: self.0.broker.log().now().0, figures: tenant.meter().usage() };
             let usage = used(since, now);
             if is_some(&usage) {
-                let storage_bytes = match self.stored_bytes(tenant).await {
+                let storage_bytes = match self.stored_or_told(tenant).await {
                     Ok(bytes) => bytes,
                     Err(error) => {
                         tracing::error!(%error, "what a tenant has stored could not be counted");
@@ -116,6 +116,30 @@ impl System {
         let until = Instant::now() + (10 * began.elapsed()).max(STORED_FOR);
         stored.insert(tenant.id(), Stored { bytes, until });
         Ok(bytes)
+    }
+}
+
+impl System {
+    /// Stored bytes of the tenant's topics; as they were known last where the end of the node has cut the count off.
+    async fn stored_or_told(&self, tenant: &TenantRef) -> Result<u64, Error> {
+        match self.stored_bytes(tenant).await {
+            Err(Error::ShuttingDown(_)) => match tenant.meter().kept().bytes() {
+                Some(bytes) => Ok(bytes),
+                None => Ok(self.last_usage(tenant).await?.map_or(0, |usage| usage.storage_bytes)),
+            },
+            counted => counted,
+        }
+    }
+
+    /// The newest record of the tenant's `_usage`.
+    async fn last_usage(&self, tenant: &TenantRef) -> Result<Option<Usage>, Error> {
+        let topic = self.0.writer.topic(tenant, SystemTopic::Usage);
+        let Some(found) = self.catalog().find(&topic)? else { return Ok(None) };
+        let (log, partition) = (self.0.broker.log(), found.partition(0));
+        let last = log.last_records(partition, 1).await?;
+        let batches = log.read(partition, last, 1).await?;
+        let record = batches.last().and_then(|batch| batch.records().last());
+        Ok(record.and_then(|record| serde_json::from_slice(&record.payload).ok()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Streams: what is appended is read, by offsets that hold, until the end; beside all that topics can.
 
-mod ending;
+pub(super) mod ending;
 mod fork;
 mod state;
 

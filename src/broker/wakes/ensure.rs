@@ -169,8 +169,7 @@ impl Wakes {
             names.extend(self.catalog().streams_of(tenant, glob.clone(), SUBSCRIPTION_LINKS_MAX + 1).await?);
         }
         let mut links = Vec::with_capacity(names.len());
-        for name in names {
-            let tail = self.tail(tenant, &name)?;
+        for (name, tail) in self.tails(tenant, names).await? {
             let (explicit, glob) = (wanted.streams.contains(&name), tail.is_some() && sub.matches(&name));
             if explicit || glob {
                 links.push(Link { explicit, glob, ..from_its_end(name, tail) });
@@ -241,11 +240,7 @@ impl Wakes {
     }
 
     async fn link_stored(&self, sub: &Arc<Sub>, names: &BTreeSet<Arc<str>>) -> Result<(), WakeError> {
-        let tenant = sub.key.0;
-        let mut ends: Vec<(Arc<str>, Option<Tail>)> = Vec::with_capacity(names.len());
-        for name in names {
-            ends.push((Arc::clone(name), self.tail(tenant, name)?));
-        }
+        let ends = self.tails(sub.key.0, names.clone()).await?;
         self.change(sub, Which::All, |scene| {
             let places = links::places(scene.links);
             for (name, tail) in &ends {

@@ -190,6 +190,7 @@ pub(super) fn load(log: &Log, catalog: &Catalog, tenant: TenantId, id: &str) -> 
             Some((last, _)) if rows.len() == STEP => after = Some(last.clone()),
             Some(_) | None => return Ok(links),
         }
+        catalog.changes().go_on()?;
     }
 }
 

@@ -64,6 +64,11 @@ impl Wakes {
 
     /// Holds all subscriptions that are stored, each to be looked at.
     pub(in crate::broker) async fn load_all(&self) -> Result<(), Error> {
+        let wakes = self.clone();
+        self.catalog().changes().apart(move || wakes.load_each()).await
+    }
+
+    fn load_each(&self) -> Result<(), Error> {
         let mut after = None;
         loop {
             let rows = self.0.broker.log().scan(documents::WAKES, after.as_deref(), STEP)?;
@@ -77,11 +82,11 @@ impl Wakes {
                 };
                 self.push(&sub, 0, Names::all());
             }
-            tokio::task::yield_now().await;
             match rows.last() {
                 Some((last, _)) if rows.len() == STEP => after = Some(last.clone()),
                 Some(_) | None => return Ok(()),
             }
+            self.catalog().changes().go_on()?;
         }
     }
 

@@ -17,12 +17,13 @@ use super::schedule::Key;
 use super::turn::{self, Due, Moment};
 use super::{Sub, Wakes};
 use crate::auth::Glob;
-use crate::broker::catalog::apart;
 use crate::broker::documents::{self, WakeBy, WakeDoc};
 use crate::broker::error::Error;
 
 /// A subscription that is changed by something that had no clear outcome is decided over again so often.
 const TRIES: usize = 3;
+/// A look at more streams is made apart.
+const LOOKED_AT_ONCE: usize = 32;
 /// What fails is tried again after this.
 const AGAIN_MS: u64 = 1_000;
 /// A document that never is: to delete it changes nothing, but waits for what is on its way.
@@ -219,14 +220,26 @@ impl Wakes {
             Which::Some(names) if !names.all => names.some.clone(),
             Which::All | Which::Some(_) => return self.all_links(&sub.key).await,
         };
-        let mut links = Vec::new();
-        for name in names {
-            let doc = documents::load(self.0.broker.log(), &documents::wake_link(sub.key.0, &sub.key.1, &name))?;
-            let Some(doc) = doc else { continue };
-            let tail = self.catalog().tail_of(sub.key.0, &name)?;
-            links.push(Link::read(name, &doc, tail)?);
-        }
-        Ok(links)
+        let (log, catalog, (tenant, id)) = (self.0.broker.log().clone(), Arc::clone(self.catalog()), sub.key.clone());
+        self.look_at_some(names.len(), move || {
+            let mut links = Vec::new();
+            for name in names {
+                let Some(doc) = documents::load(&log, &documents::wake_link(tenant, &id, &name))? else { continue };
+                let tail = catalog.tail_of(tenant, &name)?;
+                links.push(Link::read(name, &doc, tail)?);
+            }
+            Ok(links)
+        })
+        .await
+    }
+
+    /// Makes a look at so many streams: at few of them at once, at many apart.
+    async fn look_at_some<T: Send + 'static>(
+        &self,
+        streams: usize,
+        look: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        if streams <= LOOKED_AT_ONCE { look() } else { self.catalog().changes().apart(look).await }
     }
 
     /// All links of a subscription.
@@ -235,7 +248,7 @@ impl Wakes {
     /// Those of the log.
     pub(super) async fn all_links(&self, key: &Key) -> Result<Vec<Link>, Error> {
         let (log, catalog, (tenant, id)) = (self.0.broker.log().clone(), Arc::clone(self.catalog()), key.clone());
-        apart(move || links::load(&log, &catalog, tenant, &id)).await
+        self.catalog().changes().apart(move || links::load(&log, &catalog, tenant, &id)).await
     }
 
     /// Links streams that are there and match, and ends the links of those that are gone. Gives the places of the links that
@@ -265,8 +278,7 @@ impl Wakes {
         }
         let places = links::places(links);
         let mut changed = Vec::new();
-        for name in names.some {
-            let tail = self.catalog().tail_of(sub.key.0, &name)?;
+        for (name, tail) in self.tails(sub.key.0, names.some).await? {
             let matches = tail.is_some() && sub.matches(&name);
             match places.get(&name).copied() {
                 Some(place) if links[place].glob != matches => {
@@ -285,9 +297,16 @@ impl Wakes {
         Ok(changed)
     }
 
-    /// The end of a stream of the tenant.
-    pub(super) fn tail(&self, tenant: TenantId, name: &Arc<str>) -> Result<Option<Tail>, Error> {
-        self.catalog().tail_of(tenant, name)
+    /// The ends of streams of a tenant, in the order of the names.
+    pub(super) async fn tails<N>(&self, tenant: TenantId, names: N) -> Result<Vec<(Arc<str>, Option<Tail>)>, Error>
+    where
+        N: IntoIterator<Item = Arc<str>, IntoIter: ExactSizeIterator + Send + 'static>,
+    {
+        let (names, catalog) = (names.into_iter(), Arc::clone(self.catalog()));
+        self.look_at_some(names.len(), move || {
+            names.map(|name| catalog.tail_of(tenant, &name).map(|tail| (name, tail))).collect()
+        })
+        .await
     }
 }
 

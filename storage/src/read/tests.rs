@@ -96,6 +96,10 @@ impl StateStore for Changing {
     fn flush(&self) -> Result<()> {
         self.state.flush()
     }
+
+    fn close(&self) {
+        self.state.close();
+    }
 }
 
 // Fails when whatever the second look at a run meets is taken for a trim.

@@ -184,7 +184,12 @@ impl Checkpointer {
                 continue;
             }
             let in_full = self.requested.in_full.swap(false, Ordering::AcqRel);
-            let written = self.write(number, in_full).await;
+            // One under way may take long, and the next start does not need it.
+            let written = tokio::select! {
+                biased;
+                _ = writer.stopped() => return,
+                written = self.write(number, in_full) => written,
+            };
             if written.is_err() && in_full {
                 self.requested.in_full.store(true, Ordering::Release);
             }

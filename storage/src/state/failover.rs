@@ -4,14 +4,14 @@
 //! A disk that is full or has become read-only still reads, so nothing has to come from the bucket. One that cannot be
 //! read either is an error, as without this layer: what it held is only in the bucket then.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::memory::MemoryState;
 use super::{Snapshot, StateOp, StateRow, StateStore};
-use crate::error::{Chain, Error, Result};
+use crate::error::{Chain, Error, Kind, Result};
 
 /// Rows are brought into memory so many at a time.
 const ROWS_AT_ONCE: usize = 4096;
@@ -27,6 +27,13 @@ struct Place {
     is_disk: bool,
 }
 
+impl Place {
+    /// Whether an error is the disk's, which is left then.
+    fn is_refused(&self, error: &Error) -> bool {
+        self.is_disk && error.kind() != Kind::Closed
+    }
+}
+
 impl FailoverState {
     /// Begins on `disk`; `on_disk` is 1 while it is used, and 0 from the moment at which it refused a write.
     #[must_use]
@@ -35,8 +42,9 @@ impl FailoverState {
         Self { place: RwLock::new(Place { store: disk, is_disk: true }), on_disk }
     }
 
-    fn store(&self) -> Arc<dyn StateStore> {
-        Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner).store)
+    /// Where it is kept now, for one call.
+    fn place(&self) -> RwLockReadGuard<'_, Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves the disk and applies what it refused. All other writes wait meanwhile, so that none goes to the disk behind
@@ -68,22 +76,22 @@ fn copy(disk: &dyn StateStore) -> Result<MemoryState> {
 
 impl StateStore for FailoverState {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.store().get(key)
+        self.place().store.get(key)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<StateRow>> {
-        self.store().scan(from, to, limit)
+        self.place().store.scan(from, to, limit)
     }
 
     fn last_at_or_before(&self, from: &[u8], upto: &[u8]) -> Result<Option<StateRow>> {
-        self.store().last_at_or_before(from, upto)
+        self.place().store.last_at_or_before(from, upto)
     }
 
     fn write(&self, ops: &[StateOp]) -> Result<()> {
         let refused = {
-            let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+            let place = self.place();
             match place.store.write(ops) {
-                Err(error) if place.is_disk => error,
+                Err(error) if place.is_refused(&error) => error,
                 settled => return settled,
             }
         };
@@ -92,23 +100,27 @@ impl StateStore for FailoverState {
 
     /// A disk that refuses them is not left: they come only once, so the caller begins anew.
     fn load(&self, rows: &mut dyn Iterator<Item = Result<StateRow>>) -> Result<()> {
-        self.place.read().unwrap_or_else(PoisonError::into_inner).store.load(rows)
+        self.place().store.load(rows)
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.store().snapshot()
+        self.place().store.snapshot()
     }
 
     /// A store that keeps no log of its own meets a full disk here first.
     fn flush(&self) -> Result<()> {
         let refused = {
-            let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+            let place = self.place();
             match place.store.flush() {
-                Err(error) if place.is_disk => error,
+                Err(error) if place.is_refused(&error) => error,
                 settled => return settled,
             }
         };
         self.leave_disk(&[], &refused)
+    }
+
+    fn close(&self) {
+        self.place().store.close();
     }
 }
 
@@ -166,6 +178,10 @@ pub(crate) mod tests {
 
         fn flush(&self) -> Result<()> {
             Self::refuse(&self.full)
+        }
+
+        fn close(&self) {
+            self.rows.close();
         }
     }
 

@@ -70,6 +70,14 @@ pub trait StateStore: Send + Sync + 'static {
     /// # Errors
     /// As [`StateStore::write`].
     fn flush(&self) -> Result<()>;
+
+    /// Lets go of everything that is held, for good. Waits for the calls under way; later ones are answered `Closed`, and who reads
+    /// a snapshot of a disk on may be. So long scans end, and nobody is in the store when its process is taken down.
+    fn close(&self);
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Closed, "the local state is closed")
 }
 
 /// The same rows; one whose key does not come after the one before it is an error.

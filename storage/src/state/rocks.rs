@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use rocksdb::{
     ReadOptions, SstFileWriter, WriteBatch, WriteOptions,
 };
 
-use super::{Snapshot, StateOp, StateRow, StateStore, ascending};
+use super::{Snapshot, StateOp, StateRow, StateStore, ascending, closed};
 use crate::error::{Error, Kind, Result};
 use crate::store::check_writable;
 
@@ -33,7 +34,10 @@ const SNAPSHOT_CHUNKS: usize = 4;
 
 /// An ordered map on the local disk.
 pub struct RocksState {
-    db: Arc<DB>,
+    /// None when it is closed. Who is in RocksDB holds it, so that a close waits for him.
+    db: RwLock<Option<Arc<DB>>>,
+    /// Ends the snapshots, which have the database for themselves.
+    closed: Arc<AtomicBool>,
     dir: PathBuf,
 }
 
@@ -48,7 +52,7 @@ impl RocksState {
             Error::new(Kind::Invalid, format!("state directory {} cannot be written", dir.display())).with_source(error)
         })?;
         let db = DB::open(&options(), dir).map_err(|error| open_error(dir, error))?;
-        Ok(Self { db: Arc::new(db), dir: dir.to_path_buf() })
+        Ok(Self { db: RwLock::new(Some(Arc::new(db))), closed: Arc::default(), dir: dir.to_path_buf() })
     }
 
     /// Removes the store in `dir`, whole or damaged, and nothing else that lies there.
@@ -61,6 +65,12 @@ impl RocksState {
         })
     }
 
+    /// Calls with the database, unless it is closed.
+    fn with<T>(&self, call: impl FnOnce(&Arc<DB>) -> Result<T>) -> Result<T> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        db.as_ref().ok_or_else(closed).and_then(call)
+    }
+
     fn corrupt(&self, error: rocksdb::Error) -> Error {
         corrupt(&self.dir, error)
     }
@@ -68,8 +78,10 @@ impl RocksState {
 
 impl StateStore for RocksState {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        let value = self.db.get_pinned_opt(key, &read_options()).map_err(|error| self.corrupt(error))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        self.with(|db| {
+            let value = db.get_pinned_opt(key, &read_options()).map_err(|error| self.corrupt(error))?;
+            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        })
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<StateRow>> {
@@ -78,16 +90,18 @@ impl StateStore for RocksState {
         }
         let mut options = read_options();
         options.set_iterate_upper_bound(to);
-        let mut iterator = self.db.raw_iterator_opt(options);
-        iterator.seek(from);
-        let mut rows = Vec::new();
-        while rows.len() < limit {
-            let Some(row) = current(&iterator) else { break };
-            rows.push(row);
-            iterator.next();
-        }
-        iterator.status().map_err(|error| self.corrupt(error))?;
-        Ok(rows)
+        self.with(|db| {
+            let mut iterator = db.raw_iterator_opt(options);
+            iterator.seek(from);
+            let mut rows = Vec::new();
+            while rows.len() < limit {
+                let Some(row) = current(&iterator) else { break };
+                rows.push(row);
+                iterator.next();
+            }
+            iterator.status().map_err(|error| self.corrupt(error))?;
+            Ok(rows)
+        })
     }
 
     fn last_at_or_before(&self, from: &[u8], upto: &[u8]) -> Result<Option<StateRow>> {
@@ -96,11 +110,13 @@ impl StateStore for RocksState {
         }
         let mut options = read_options();
         options.set_iterate_lower_bound(from);
-        let mut iterator = self.db.raw_iterator_opt(options);
-        iterator.seek_for_prev(upto);
-        let row = current(&iterator);
-        iterator.status().map_err(|error| self.corrupt(error))?;
-        Ok(row)
+        self.with(|db| {
+            let mut iterator = db.raw_iterator_opt(options);
+            iterator.seek_for_prev(upto);
+            let row = current(&iterator);
+            iterator.status().map_err(|error| self.corrupt(error))?;
+            Ok(row)
+        })
     }
 
     fn write(&self, ops: &[StateOp]) -> Result<()> {
@@ -115,7 +131,7 @@ impl StateStore for RocksState {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(batch, &options).map_err(|error| self.corrupt(error))
+        self.with(|db| db.write_opt(batch, &options).map_err(|error| self.corrupt(error)))
     }
 
     /// The rows become sorted files that RocksDB takes as they are.
@@ -130,15 +146,20 @@ impl StateStore for RocksState {
         }
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.db.ingest_external_file_opts(&options, files.paths.clone()).map_err(|error| self.corrupt(error))
+        let paths = files.paths.clone();
+        self.with(|db| db.ingest_external_file_opts(&options, paths).map_err(|error| self.corrupt(error)))
     }
 
     /// The rows are read by a thread of its own, because an iterator of RocksDB cannot outlive a borrow of its database.
     /// The directory stays in use until the snapshot is dropped, or read to its end.
     fn snapshot(&self) -> Snapshot {
+        let db = match self.with(|db| Ok(Arc::clone(db))) {
+            Ok(db) => db,
+            Err(error) => return Box::new(std::iter::once(Err(error))),
+        };
         let (sender, chunks) = sync_channel(SNAPSHOT_CHUNKS);
-        let (db, dir) = (Arc::clone(&self.db), self.dir.clone());
-        let reader = thread::spawn(move || read_snapshot(&db, &dir, &sender));
+        let (closed, dir) = (Arc::clone(&self.closed), self.dir.clone());
+        let reader = thread::spawn(move || read_snapshot((&db, &closed), &dir, &sender));
         // The first, empty chunk says that the view is taken: what is written from now on is not in it.
         let rows = match chunks.recv() {
             Ok(opened) => opened.into_iter(),
@@ -148,7 +169,14 @@ impl StateStore for RocksState {
     }
 
     fn flush(&self) -> Result<()> {
-        self.db.flush().map_err(|error| self.corrupt(error))
+        self.with(|db| db.flush().map_err(|error| self.corrupt(error)))
+    }
+
+    /// A snapshot under way ends with its next chunk, and lets go of the directory then.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(db);
     }
 }
 
@@ -228,8 +256,9 @@ impl Drop for SnapshotRows {
     }
 }
 
-/// Sends an empty chunk when the view is taken, all rows, and an empty chunk at the end. A receiver that is gone ends it.
-fn read_snapshot(db: &DB, dir: &Path, chunks: &SyncSender<Chunk>) {
+/// Sends an empty chunk when the view is taken, all rows, and an empty chunk at the end. A receiver that is gone ends it, and
+/// the close of the store does.
+fn read_snapshot((db, is_closed): (&DB, &AtomicBool), dir: &Path, chunks: &SyncSender<Chunk>) {
     let mut options = read_options();
     options.fill_cache(false);
     let mut rows = db.iterator_opt(IteratorMode::Start, options);
@@ -237,6 +266,10 @@ fn read_snapshot(db: &DB, dir: &Path, chunks: &SyncSender<Chunk>) {
         return;
     }
     loop {
+        if is_closed.load(Ordering::Acquire) {
+            let _nobody_reads = chunks.send(vec![Err(closed())]);
+            return;
+        }
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while bytes < SNAPSHOT_CHUNK_BYTES {

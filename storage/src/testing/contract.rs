@@ -159,6 +159,7 @@ pub fn state_contract<S: StateStore>(make: impl Fn() -> S) {
     a_snapshot_may_be_dropped_early_and_outlives_its_store(make());
     loads_rows_in_order(&make());
     loads_all_rows_or_none(&make());
+    lets_go_of_all_when_it_is_closed(&make());
 }
 
 fn gets_what_was_put(state: &dyn StateStore) {
@@ -304,6 +305,23 @@ fn loads_all_rows_or_none(state: &dyn StateStore) {
     assert_eq!(error.kind(), crate::error::Kind::Unavailable, "the error of the rows is told");
     assert_eq!(got(state, "a").as_deref(), Some("1"), "nothing was loaded");
     assert_eq!(all(state).len(), 1);
+}
+
+fn lets_go_of_all_when_it_is_closed(state: &dyn StateStore) {
+    write(state, &[put("a", "1"), put("b", "2")]);
+    state.close();
+    state.close();
+    let kinds = [
+        state.get(b"a").map(drop),
+        state.scan(b"a", b"z", 10).map(drop),
+        state.last_at_or_before(b"a", b"z").map(drop),
+        state.write(&[put("c", "3")]),
+        state.load(&mut [Ok((bytes("d"), bytes("4")))].into_iter()),
+        state.snapshot().try_for_each(|row| row.map(drop)),
+    ];
+    for (place, kind) in kinds.map(|answer| answer.map_err(|error| error.kind())).into_iter().enumerate() {
+        assert_eq!(kind, Err(crate::error::Kind::Closed), "call {place}");
+    }
 }
 
 fn put(key: &str, value: &str) -> StateOp {

@@ -8,6 +8,7 @@ use object_store::memory::InMemory;
 use plinth_storage::error::Kind;
 use plinth_storage::ids::{Offset, Timestamp};
 use plinth_storage::log::{Change, DocOp, Guard, Log, StopReason, TopicOp};
+use plinth_storage::state::rocks::RocksState;
 use plinth_storage::store::ObjectStores;
 use plinth_storage::testing::fault::{FaultStore, GetFault, Op};
 
@@ -223,4 +224,17 @@ async fn a_position_is_found_by_time() {
         assert_eq!(log.offset_at(partition(0), at).await.expect("found").0, expected, "at {at}");
     }
     assert_eq!(read_all(&log, partition(0)).await.len(), 50);
+}
+
+// Fails when a closed log keeps its state open for as long as somebody has a part of it.
+#[tokio::test]
+async fn a_closed_log_lets_go_of_its_directory_and_tells_those_who_still_look_that_it_is_closed() {
+    let (stores, cache) = (stores(), tempfile::tempdir().expect("a directory"));
+    let log = open(&stores, Some(cache.path())).await;
+    make_topic(&log, 1).await;
+    append(&log, "one").await.expect("stored");
+    let looking = log.clone();
+    log.close().await.expect("closed");
+    RocksState::open(&cache.path().join("state")).expect("nobody is in the state");
+    assert_eq!(looking.scan(b"", None, 10).expect_err("closed").kind(), Kind::Closed);
 }

@@ -175,7 +175,7 @@ async fn a_publish_makes_a_topic_in_the_place_of_a_stream_that_is_over() {
     assert_eq!(world.is_stored("s"), (true, false));
 }
 
-pub(super) async fn again(options: &LogOptions, world: World) -> World {
+pub(in crate::broker::tests) async fn again(options: &LogOptions, world: World) -> World {
     world.broker.close().await;
     world.broker.log().close().await.expect("closed");
     let log = Log::open(options.clone()).await.expect("a log");

@@ -337,6 +337,10 @@ impl StateStore for Counting {
     fn flush(&self) -> Result<()> {
         self.0.flush()
     }
+
+    fn close(&self) {
+        self.0.close();
+    }
 }
 
 #[test]
