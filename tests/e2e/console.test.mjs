@@ -112,6 +112,8 @@ test("sizes and rates of topics are shown and follow what is published", LIMIT, 
   assert.equal(await page.getByRole("row").filter({ hasText: "idle" }).count(), 1);
 
   await openTopic(page, "busy", "settings");
+  // The name is there before the settings are.
+  await page.locator("tbody tr").nth(2).waitFor();
   const tails = await page.locator("tbody tr td:nth-child(3)").allTextContents();
   assert.equal(tails.length, 3);
   assert.equal(tails.map(Number).reduce((sum, tail) => sum + tail), 100);
