@@ -193,6 +193,8 @@ limits! {
     PRODUCER_ID_BYTES_MAX: usize = 255; Bytes, Refused(TooLarge);
     /// Longest `Stream-Seq` of an append to a stream, in bytes.
     STREAM_SEQ_BYTES_MAX: usize = 255; Bytes, Refused(InvalidRequest);
+    /// Longest media type that a stream is made with, in bytes: each of its records has it.
+    STREAM_MEDIA_TYPE_BYTES_MAX: usize = 255; Bytes, Refused(InvalidRequest);
     /// Most messages of JSON in one append to a stream.
     STREAM_MESSAGES_MAX: usize = 65_536; Count, Refused(TooLarge);
     /// Most forks from a stream to one that is no fork, itself with them.

@@ -39,6 +39,9 @@ const STREAM_FORK_SUB_OFFSET: HeaderName = HeaderName::from_static("stream-fork-
 /// The largest time to live, in s: its end in ms is a number that every client can read.
 const TTL_S_MAX: u64 = NUMBER_MAX / 1_000;
 
+/// The longest time that is taken, and kept as it is: its parts of a second may have any number of digits.
+const EXPIRES_AT_BYTES_MAX: usize = 64;
+
 /// What a creation says of what it forks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fork {
@@ -119,7 +122,7 @@ fn expiry(headers: &HeaderMap) -> Result<Option<Expiry>, ApiError> {
             seconds.map(|seconds| Some(Expiry::Ttl(seconds))).ok_or_else(|| ApiError::invalid(why()))
         }
         (None, Some(at)) => {
-            let time = DateTime::parse_from_rfc3339(at).ok();
+            let time = DateTime::parse_from_rfc3339(at).ok().filter(|_| at.len() <= EXPIRES_AT_BYTES_MAX);
             let ms = time.and_then(|time| u64::try_from(time.timestamp_millis()).ok());
             let why = || format!("the header `{STREAM_EXPIRES_AT}` is {at:?} and not a time by RFC 3339, from 1970 on");
             ms.map(|ms| Some(Expiry::At { text: at.to_owned(), ms })).ok_or_else(|| ApiError::invalid(why()))
@@ -256,7 +259,8 @@ mod tests {
             write_expiry(&mut headers, &at);
             assert_eq!(headers["stream-expires-at"], text);
         }
-        for text in ["", "soon", "2030-01-01", "2030-13-01T00:00:00Z", "1969-12-31T23:59:59Z"] {
+        let exact = "2030-01-01T00:00:00.000000000000000000000000000000000000000000001Z";
+        for text in ["", "soon", "2030-01-01", "2030-13-01T00:00:00Z", "1969-12-31T23:59:59Z", exact] {
             assert!(refusal(&[("stream-expires-at", text)], expiry).contains("RFC 3339"), "{text}");
         }
     }

@@ -36,7 +36,7 @@ use crate::http::extract::{self, Authed, Bound, Name};
     tag = "streams",
     params(
         ("path" = TopicName, Path, description = "The name; a `/` in it may be written as it is"),
-        ("Content-Type" = Option<String>, Header, description = "The media type of all that is in the stream; default \
+        ("Content-Type" = Option<String>, Header, max_length = 255, description = "The media type of all that is in the stream; default \
             `application/octet-stream`. A stream of `application/json` is a list of messages: one array per body is taken apart"),
         ("Stream-TTL" = Option<u64>, Header, maximum = 9_007_199_254_740_u64, description = "Seconds after the last append or \
             read at which the stream ends by itself"),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use plinth_api::limits::STREAM_MEDIA_TYPE_BYTES_MAX;
 
 use super::append::{check_body, records};
 use super::fork::Inherited;
@@ -16,6 +17,15 @@ use crate::broker::error::Error;
 use crate::broker::publish::check_media_type;
 use crate::broker::settings::record_bytes_max;
 use crate::broker::{Broker, managed};
+
+/// A short append of many messages would be a large one if the media type that each of them has were long.
+fn check_stream_media_type(given: &str) -> Result<(), Error> {
+    let (bytes, limit) = (given.len(), STREAM_MEDIA_TYPE_BYTES_MAX);
+    if bytes > limit {
+        return Err(Error::Invalid(format!("media type of {bytes} bytes exceeds the limit of {limit} of a stream")));
+    }
+    check_media_type(given.as_bytes())
+}
 
 impl Broker {
     /// Makes the stream, with a body as its first content, or checks that it is what is asked for and leaves the body out;
@@ -33,7 +43,7 @@ impl Broker {
     ) -> Result<(StreamView, bool), Error> {
         managed(topic)?;
         if let Some(given) = &config.content_type {
-            check_media_type(given.as_bytes())?;
+            check_stream_media_type(given)?;
         }
         check_body(&body)?;
         config.fork.as_ref().map_or(Ok(()), ForkFrom::check)?;

@@ -1,7 +1,7 @@
 //! What one answer and one request may hold, and what is no longer kept.
 
 use plinth_api::error::ErrorCode;
-use plinth_api::limits::BATCH_BYTES_MAX;
+use plinth_api::limits::{BATCH_BYTES_MAX, STREAM_MEDIA_TYPE_BYTES_MAX, STREAM_MESSAGES_MAX};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -40,6 +40,23 @@ async fn answers_are_bounded_and_together_they_are_the_stream() {
         }
     }
     assert_eq!((read, pages >= 10), (messages, true));
+}
+
+// Fails when the media type of a stream, which each record has, may be so long that a short append of many messages is a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_append_stores_is_not_many_times_what_was_sent() {
+    let server = Server::start().await;
+    let client = server.client();
+    let media_type = |bytes: usize| format!("{JSON};x={}", "a".repeat(bytes - JSON.len() - 3));
+    let long = answer(Stream::new(&client, "s").put(&media_type(STREAM_MEDIA_TYPE_BYTES_MAX + 1))).await;
+    assert_eq!(long.problem().code, ErrorCode::InvalidRequest);
+    assert!(long.problem().detail.contains("media type of 256 bytes exceeds the limit of 255"), "{}", long.text());
+    let stream = Stream::made(&client, "s", &media_type(STREAM_MEDIA_TYPE_BYTES_MAX)).await;
+    let most = Value::from(vec![1; STREAM_MESSAGES_MAX]).to_string();
+    stream.append(JSON, most).await;
+    let over = answer(stream.post(JSON, Value::from(vec![1; STREAM_MESSAGES_MAX + 1]).to_string())).await;
+    assert_eq!(over.problem().code, ErrorCode::TooLarge);
+    assert_eq!(client.count("s").await, STREAM_MESSAGES_MAX as u64);
 }
 
 // Fails when a browser that has a page of one credential gives it to another one: each tenant has a stream at that address.
