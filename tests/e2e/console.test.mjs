@@ -279,3 +279,35 @@ test("the pages fit a phone, in light and dark", LIMIT, async (t) => {
     }
   }
 });
+
+// Fails when a closed stream looks like one that is still, in the list or while it is followed.
+test("what a topic is as a stream is shown, and a closed one is told from one that is still", LIMIT, async (t) => {
+  const server = await Server.start(t);
+  const put = async (name, headers, body) => {
+    const all = { Authorization: `Bearer ${server.key}`, ...headers };
+    const { status } = await fetch(`${server.url}/v1/stream/${name}`, { method: "PUT", headers: all, body });
+    assert.equal(status, 201, name);
+  };
+  await put("chats/1", { "Content-Type": "text/markdown", "Stream-TTL": "5400" }, "An answer");
+  await put("chats/2", { "Stream-Forked-From": "/v1/stream/chats/1", "Stream-Closed": "true" });
+  const page = await browser.open(t, server);
+  await signIn(page, server.key);
+  for (const [name, line] of [
+    ["chats/1", "text/markdown · ends 90m after its last use · 1 fork"],
+    ["chats/2", "text/markdown · closed · ends 90m after its last use"],
+  ]) {
+    await page.getByRole("row").filter({ hasText: name }).getByText(line, { exact: true }).waitFor();
+  }
+  await picture(page, "streams");
+  await openTopic(page, "chats/2", "live");
+  await page.getByLabel("From").selectOption("earliest");
+  await rows(page).first().waitFor();
+  await page.locator('[data-state="closed"]').waitFor();
+  await picture(page, "stream-closed");
+  await openTopic(page, "chats/2", "publish");
+  await page.getByText("nothing can be appended to it any more").waitFor();
+  assert.equal(await page.getByRole("button", { name: "Publish", exact: true }).isDisabled(), true);
+  await openTopic(page, "chats/1", "publish");
+  await page.getByText("nothing can be appended to it any more").waitFor({ state: "detached" });
+  assert.equal(await page.getByLabel("Content type").inputValue(), "text/markdown");
+});
