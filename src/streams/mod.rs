@@ -11,6 +11,8 @@ mod cursor;
 mod etag;
 mod fail;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod get;
 mod headers;
 mod list;

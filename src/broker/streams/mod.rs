@@ -8,6 +8,8 @@ mod append;
 mod ensure;
 mod expiry;
 mod fork;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod keep;
 mod list;
