@@ -34,7 +34,7 @@ pub async fn read_pages(world: Arc<World>, number: u64) {
             Ok(records) => records,
             // Somebody has deleted the stream.
             Err(_) if may_go && handle.log.bounds(partition).is_err() => continue,
-            Err(error) if is_newest => {
+            Err(error) if is_newest && !world.is_ended(&handle).await => {
                 check_error(&world, &handle, (partition, &place), (from, begun), &error);
                 continue;
             }

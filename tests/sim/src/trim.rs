@@ -123,7 +123,11 @@ pub async fn watch(world: Arc<World>) {
     let mut random = world.random("watch", 0);
     while !world.is_over() {
         world.rest(&mut random, 100..800).await;
-        if let Some(handle) = world.the_newest() {
+        // A start that has not come through may have ended it, and owns what there is.
+        let newest = world.the_newest();
+        if let Some(handle) = newest
+            && !world.is_ended(&handle).await
+        {
             look(&world, &handle);
         }
     }

@@ -247,6 +247,11 @@ impl World {
         self.lock().newest
     }
 
+    /// Whether somebody has ended a node's session, whether it knows of it or not.
+    pub async fn is_ended(&self, handle: &Handle) -> bool {
+        has_fence(&self.bucket, handle.log.session()).await
+    }
+
     /// How many starts have come through.
     #[must_use]
     pub fn starts(&self) -> usize {
