@@ -19,6 +19,7 @@ macro_rules! planted {
     }};
 }
 
+mod directory;
 pub mod durability;
 pub mod env;
 pub mod error;

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -24,6 +22,7 @@ use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
 use url::Url;
 
+use crate::directory::{Directory, check_writable, make_durable, takes_renames};
 use crate::error::{Error, Kind, Result};
 
 /// The longest that one PUT may take before its outcome is open and the caller tries the same bytes again.
@@ -285,46 +284,21 @@ fn directory(directory: &path::Path, access: Access) -> Result<ObjectStores> {
     if directory.as_os_str().is_empty() {
         return Err(invalid("the store URL is empty"));
     }
-    match access {
-        Access::Write => {
-            make_durable_directory(directory).and_then(|()| check_writable(directory)).map_err(unusable)?
-        }
-        Access::Read if directory.is_dir() => {}
+    let renames = match access {
+        Access::Write => make_durable(directory)
+            .and_then(|()| check_writable(directory))
+            .map(|()| takes_renames(directory))
+            .map_err(unusable)?,
+        Access::Read if directory.is_dir() => false,
         Access::Read => return Err(invalid(format!("store directory {} is not there", directory.display()))),
-    }
-    // The crate does not sync by default, and an acknowledged record must outlive a power cut.
-    let store = LocalFileSystem::new_with_prefix(directory)
-        .map_err(|error| {
-            invalid(format!("store directory {} cannot be opened", directory.display())).with_source(error)
-        })?
-        .with_fsync(true);
+    };
+    let store = Directory::open(directory, renames).map_err(|error| {
+        invalid(format!("store directory {} cannot be opened", directory.display())).with_source(error)
+    })?;
     let url = fs::canonicalize(directory).ok().and_then(|absolute| Url::from_directory_path(absolute).ok());
     let url = url.map_or_else(|| directory.display().to_string(), |url| url.to_string());
     let store: Arc<dyn ObjectStore> = Arc::new(store);
     Ok(ObjectStores { url, ..ObjectStores::of(store, true) })
-}
-
-/// Creates the directory and syncs each parent that got a new entry, so that the entry outlives a power cut.
-fn make_durable_directory(directory: &path::Path) -> io::Result<()> {
-    let missing = directory.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
-    let missing: Vec<_> = missing.collect();
-    fs::create_dir_all(directory)?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        fs::File::open(parent.unwrap_or(path::Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Fails when no file can be made in the directory. A name ending in `#` and digits is never listed as an object.
-pub(crate) fn check_writable(directory: &path::Path) -> io::Result<()> {
-    let file = directory.join(".writable#0");
-    fs::File::create(&file)?;
-    match fs::remove_file(&file) {
-        // Another process that opens the same directory may have been faster.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 async fn probe_create(stores: &ObjectStores, name: &Path) -> Result<()> {

@@ -18,8 +18,8 @@ use rocksdb::{
 };
 
 use super::{Snapshot, StateOp, StateRow, StateStore, ascending, closed};
+use crate::directory::check_writable;
 use crate::error::{Error, Kind, Result};
-use crate::store::check_writable;
 
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
