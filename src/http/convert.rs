@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::extract::Params;
 use super::retention;
 use crate::auth::{KeyChange, KeyRequest, KeyView, NewKey, TenantChange, TenantSettings, TenantView, Ticket};
-use crate::broker::{Expiry, StreamView, TopicChange, TopicSettings, TopicView};
+use crate::broker::{Expiry, StreamView, TopicChange, TopicSettings, TopicView, TopicsRequest};
 use crate::units::show_millis;
 use crate::{parse, receipt};
 
@@ -72,6 +72,18 @@ impl ListRequest {
         items.truncate(self.limit);
         list_page(items, more, name)
     }
+}
+
+/// What a list of topics by name, or of streams, is asked for.
+///
+/// # Errors
+/// `InvalidRequest` for what cannot be read; `UnknownField` for other parameters.
+pub(crate) fn topics_request(query: Option<&str>) -> Result<TopicsRequest, ApiError> {
+    let mut params = Params::parse(query);
+    let prefix = params.take("prefix")?.unwrap_or_default();
+    let ListRequest { after, limit } = ListRequest::take(&mut params)?;
+    params.finish()?;
+    Ok(TopicsRequest { prefix, after, limit })
 }
 
 /// A page of a list; `more` when it goes on after it.

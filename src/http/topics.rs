@@ -6,12 +6,12 @@ use axum::response::Response;
 use plinth_api::ListPage;
 use plinth_api::topics::{Topic, TopicName, TopicPatch, TopicRequest, TrimPlace, Trimmed};
 
-use super::convert::{self, ListRequest};
+use super::convert;
 use super::error::ApiError;
 use super::extract::{self, Authed, Name, Params};
 use super::front::Front;
 use crate::auth::Action;
-use crate::broker::{Before, TopicsRequest};
+use crate::broker::Before;
 
 /// Create a topic, or make sure that it is there with these settings.
 ///
@@ -165,12 +165,7 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     caller.inside()?;
-    let mut params = Params::parse(request.uri().query());
-    let prefix = params.take("prefix")?.unwrap_or_default();
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
-    let request = TopicsRequest { prefix, after: wanted.after, limit: wanted.limit };
-    let page = front.broker.list_topics(&caller, request).await?;
+    let page = front.broker.list_topics(&caller, convert::topics_request(request.uri().query())?).await?;
     let topics = page.topics.iter().map(|view| convert::topic(view, false)).collect();
     Ok(convert::json(StatusCode::OK, &convert::list_page(topics, page.more, |topic: &Topic| &topic.name)))
 }

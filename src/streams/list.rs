@@ -6,11 +6,11 @@ use axum::response::Response;
 use plinth_api::ListPage;
 use plinth_api::streams::Stream;
 
-use crate::broker::{StreamItem, TopicsRequest};
+use crate::broker::StreamItem;
 use crate::http::Front;
-use crate::http::convert::{self, ListRequest};
+use crate::http::convert;
 use crate::http::error::ApiError;
-use crate::http::extract::{Authed, Params};
+use crate::http::extract::Authed;
 
 /// List the streams that the credential may know of, by name: its topics of one partition that are not compacted. That is no
 /// use of a stream: none lives longer by it.
@@ -32,12 +32,7 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     caller.inside()?;
-    let mut params = Params::parse(request.uri().query());
-    let prefix = params.take("prefix")?.unwrap_or_default();
-    let wanted = ListRequest::take(&mut params)?;
-    params.finish()?;
-    let request = TopicsRequest { prefix, after: wanted.after, limit: wanted.limit };
-    let page = front.broker.list_streams(&caller, request).await?;
+    let page = front.broker.list_streams(&caller, convert::topics_request(request.uri().query())?).await?;
     let streams = page.streams.iter().map(shown).collect();
     Ok(convert::json(StatusCode::OK, &convert::list_page(streams, page.more, |stream: &Stream| &stream.name)))
 }
