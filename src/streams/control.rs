@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use plinth_api::limits::SUBSCRIPTION_LEASE_MS_DEFAULT;
 use plinth_api::wakes::{Subscription, SubscriptionRequest, SubscriptionStreams, SubscriptionType};
 
-use self::answer::{no_content, refused, subscription};
+use self::answer::{done, refused, subscription};
 pub(crate) use self::wake::{__path_ack, __path_callback, __path_claim, __path_release, ack, callback, claim, release};
 use crate::broker::WakeRequest;
 use crate::http::Front;
@@ -63,8 +63,7 @@ pub(crate) async fn ensure(
     Name(id): Name,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let asked = answer::read(&front, caller.account(), &parts.headers, body).await?;
+    let (parts, asked) = answer::read(&front, caller.account(), request).await?;
     let ensured = front.wakes.ensure(&caller, &id, wanted(asked)?, root(&front, &parts)?).await;
     let (view, made) = ensured.map_err(refused)?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
@@ -104,8 +103,7 @@ pub(crate) async fn remove(
     Authed(caller): Authed,
     Name(id): Name,
 ) -> Result<Response, ApiError> {
-    front.wakes.remove(&caller, &id).await.map_err(refused)?;
-    Ok(no_content())
+    done(front.wakes.remove(&caller, &id).await)
 }
 
 /// Name further streams of a subscription, from their ends on. They need not be there yet.
@@ -124,10 +122,8 @@ pub(crate) async fn link(
     Name(id): Name,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let asked: SubscriptionStreams = answer::read(&front, caller.account(), &parts.headers, body).await?;
-    front.wakes.link(&caller, &id, asked.streams).await.map_err(refused)?;
-    Ok(no_content())
+    let (_, SubscriptionStreams { streams }) = answer::read(&front, caller.account(), request).await?;
+    done(front.wakes.link(&caller, &id, streams).await)
 }
 
 /// Name a stream of a subscription no more. One that its pattern matches stays linked.
@@ -148,8 +144,7 @@ pub(crate) async fn unlink(
     path: Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let Path((id, stream)) = path;
-    front.wakes.unlink(&caller, &id, &stream).await.map_err(refused)?;
-    Ok(no_content())
+    done(front.wakes.unlink(&caller, &id, &stream).await)
 }
 
 /// The public keys that the calls of webhooks are signed with, as a JSON Web Key Set (RFC 7517). Needs no credential: those who

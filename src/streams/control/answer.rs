@@ -1,8 +1,9 @@
 //! Bodies of requests about subscriptions, and what is answered: the same in the words of the API.
 
-use axum::body::{Body, HttpBody as _};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::body::HttpBody as _;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::response::Response;
 use chrono::{DateTime, SecondsFormat};
 use plinth_api::error::{ErrorCode, Problem};
 use plinth_api::limits::SUBSCRIPTION_BODY_BYTES_MAX;
@@ -15,24 +16,26 @@ use serde::de::DeserializeOwned;
 use crate::auth::Account;
 use crate::broker::{Claimed, WakeCode, WakeError, WakeView};
 use crate::http::Front;
+use crate::http::convert::no_content;
 use crate::http::error::ApiError;
 use crate::http::extract::{self, Bound};
 
-/// Reads a body.
+/// Reads the body of a request.
 ///
 /// # Errors
 /// As any body; in the words of the protocol.
 pub(super) async fn read<T: DeserializeOwned>(
     front: &Front,
     account: Option<&Account>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<T, ApiError> {
+    request: Request,
+) -> Result<(Parts, T), ApiError> {
+    let (parts, body) = request.into_parts();
     let expected = body.size_hint().lower().min(SUBSCRIPTION_BODY_BYTES_MAX as u64);
     let mut room = account.map(|account| front.broker.room(account, expected)).transpose()?;
     let bound = Bound { max: SUBSCRIPTION_BODY_BYTES_MAX, what: "the body", room: room.as_mut() };
-    let read = extract::json_within(front, headers, body, bound).await;
-    read.map_err(|error| in_words(&error, SubscriptionErrorCode::InvalidRequest))
+    let read = extract::json_within(front, &parts.headers, body, bound).await;
+    let asked = read.map_err(|error| in_words(&error, SubscriptionErrorCode::InvalidRequest))?;
+    Ok((parts, asked))
 }
 
 /// A request that is refused for what it says.
@@ -116,6 +119,7 @@ pub(super) fn claimed(claimed: Claimed) -> wakes::Claimed {
     }
 }
 
-pub(super) fn no_content() -> Response {
-    StatusCode::NO_CONTENT.into_response()
+/// The answer to what has no other answer than that it is done.
+pub(super) fn done(done: Result<(), WakeError>) -> Result<Response, ApiError> {
+    done.map(|()| no_content()).map_err(refused)
 }

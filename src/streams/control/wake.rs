@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use plinth_api::wakes::{AckRequest, Acknowledged, ClaimRequest, Claimed, ReleaseRequest};
 use serde::de::DeserializeOwned;
 
-use super::answer::{self, no_content, refused};
+use super::answer::{self, done, refused};
 use crate::broker::{Ack, TokenKind, WakeBearer, WakeRef};
 use crate::http::convert::json;
 use crate::http::error::ApiError;
@@ -33,9 +32,8 @@ pub(crate) async fn claim(
     Name(id): Name,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let asked: ClaimRequest = answer::read(&front, caller.account(), &parts.headers, body).await?;
-    let claimed = front.wakes.claim(&caller, &id, asked.worker).await.map_err(refused)?;
+    let (_, ClaimRequest { worker }) = answer::read(&front, caller.account(), request).await?;
+    let claimed = front.wakes.claim(&caller, &id, worker).await.map_err(refused)?;
     Ok(json(StatusCode::OK, &answer::claimed(claimed)))
 }
 
@@ -98,8 +96,7 @@ pub(crate) async fn release(
 ) -> Result<Response, ApiError> {
     let (holder, asked) = of_wake::<ReleaseRequest>(&front, &visit, (TokenKind::Claim, &id), request).await?;
     let wake = WakeRef { wake_id: asked.wake_id, generation: asked.generation };
-    front.wakes.release(&holder, wake).await.map_err(refused)?;
-    Ok(no_content())
+    done(front.wakes.release(&holder, wake).await)
 }
 
 async fn acknowledge(
@@ -120,13 +117,12 @@ async fn of_wake<T: DeserializeOwned>(
     front: &Front,
     visit: &Visit,
     (kind, id): (TokenKind, &str),
-    request: Request<Body>,
+    request: Request,
 ) -> Result<(WakeBearer, T), ApiError> {
-    let (parts, body) = request.into_parts();
-    let token = bearer(&parts.headers).ok().flatten().unwrap_or_default();
+    let token = bearer(request.headers()).ok().flatten().unwrap_or_default();
     let at = visit.root().map(TenantRoot::tenant);
     let holder = front.wakes.bearer(kind, token, id, at).map_err(refused)?;
     visit.enter_account(holder.account())?;
-    let asked = answer::read(front, Some(holder.account()), &parts.headers, body).await?;
+    let (_, asked) = answer::read(front, Some(holder.account()), request).await?;
     Ok((holder, asked))
 }
