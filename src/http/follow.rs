@@ -1,25 +1,21 @@
 //! A live stream as it runs: what the broker has, what the clock says, and when it must end.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::time::Duration;
+use std::pin::pin;
 
 use bytes::Bytes;
 use futures::stream;
 use plinth_api::error::ErrorCode;
 use plinth_api::records::{Control, Gap};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use super::awake::{Awake, Woken};
 use super::encode::Encoder;
 use super::front::Front;
 use super::visit::RequestId;
-use crate::auth::{Caller, Revocations};
+use crate::auth::Caller;
 use crate::broker::{Error, Event, Follower};
 use crate::problem::{problem_of, problem_of_denied};
 use crate::telemetry::{Open, Transport};
-
-/// How often a silent stream says that it is there. The credential's end is looked at as often.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Why a stream ends, when it is not a code of an error.
 const CREDENTIAL_ENDED: &str = "credential_ended";
@@ -31,9 +27,7 @@ pub(super) struct Stream {
     request_id: RequestId,
     follower: Follower,
     encoder: Encoder,
-    told_to_go: Pin<Box<dyn Future<Output = ()> + Send>>,
-    revoked: Revocations,
-    heartbeat: Interval,
+    awake: Awake,
     state: State,
 }
 
@@ -44,15 +38,6 @@ enum State {
     Over,
 }
 
-/// What woke the stream.
-enum Woken {
-    ToldToGo,
-    /// A credential of the tenant has ended, maybe this one.
-    Revoked,
-    Heartbeat,
-    Broker(Result<Event, Error>),
-}
-
 impl Stream {
     pub(super) fn new(
         front: Front,
@@ -60,12 +45,8 @@ impl Stream {
         (follower, encoder): (Follower, Encoder),
         request_id: RequestId,
     ) -> Self {
-        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let revoked = Revocations::of(&caller);
-        let leaver = front.clone();
-        let told_to_go = Box::pin(async move { leaver.told_to_go().await });
-        Self { front, caller, request_id, follower, encoder, told_to_go, revoked, heartbeat, state: State::New }
+        let awake = Awake::new(&front, &caller);
+        Self { front, caller, request_id, follower, encoder, awake, state: State::New }
     }
 
     /// The chunks of the body. `counted` is dropped with the stream.
@@ -102,21 +83,15 @@ impl Stream {
                     }
                 }
                 Woken::Heartbeat => return Some(self.ended().unwrap_or_else(|| self.encoder.heartbeat())),
-                Woken::Broker(Ok(event)) => return Some(self.event(event, transport)),
-                Woken::Broker(Err(error)) => return self.failed(&error, transport),
+                Woken::Moved(Ok(event)) => return Some(self.event(event, transport)),
+                Woken::Moved(Err(error)) => return self.failed(&error, transport),
             }
         }
     }
 
-    async fn woken(&mut self) -> Woken {
-        // In this order: a stream that always has records must not outlive its credential.
-        tokio::select! {
-            biased;
-            () = &mut self.told_to_go => Woken::ToldToGo,
-            () = self.revoked.changed() => Woken::Revoked,
-            _ = self.heartbeat.tick() => Woken::Heartbeat,
-            event = self.follower.next() => Woken::Broker(event),
-        }
+    async fn woken(&mut self) -> Woken<Result<Event, Error>> {
+        let next = pin!(self.follower.next());
+        self.awake.woken(next).await
     }
 
     fn event(&mut self, event: Event, transport: Transport) -> Bytes {

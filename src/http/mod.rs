@@ -8,6 +8,7 @@ pub mod access;
 pub(crate) mod admit;
 mod asyncapi;
 pub mod audit;
+pub(crate) mod awake;
 pub mod convert;
 pub mod cors;
 mod docs;

@@ -2,7 +2,7 @@
 //! credential or the node ends, or a minute is over: then clients come back, to whichever node is there.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,23 +11,22 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::cursor::next_cursor;
 use super::frames::{Control, Encoding};
 use super::get::{Failed, Wanted};
 use super::headers::STREAM_SSE_DATA_ENCODING;
-use crate::auth::{Caller, Revocations, TopicRef};
+use crate::auth::{Caller, TopicRef};
 use crate::broker::{Error, StreamFollower, StreamMoved};
 use crate::http::access::Access;
+use crate::http::awake::{Awake, Woken};
 use crate::http::live::X_ACCEL_BUFFERING;
 use crate::http::{Front, RequestId};
 use crate::problem::problem_of;
 use crate::server::Lasting;
 use crate::telemetry::{Open, Transport};
 
-/// How often a silent stream says that it is there. The credential's end is looked at as often.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a connection lasts, at least; and how much longer it may, so that not all come back at once.
 const LIFE_MS: u64 = 54_000;
 const LIFE_SPREAD_MS: u64 = 12_000;
@@ -42,20 +41,9 @@ struct Events {
     follower: StreamFollower,
     encoding: Encoding,
     cursor: Option<String>,
-    told_to_go: Pin<Box<dyn Future<Output = ()> + Send>>,
+    awake: Awake,
     ends: Instant,
-    revoked: Revocations,
-    heartbeat: Interval,
     over: bool,
-}
-
-/// What woke it.
-enum Woken {
-    ToldToGo,
-    /// A credential of the tenant has ended, maybe this one.
-    Revoked,
-    Heartbeat,
-    Broker(Result<StreamMoved, Error>),
 }
 
 /// Begins the stream.
@@ -90,25 +78,9 @@ impl Events {
         (follower, encoding): (StreamFollower, Encoding),
         (cursor, request_id): (Option<String>, RequestId),
     ) -> Self {
-        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let revoked = Revocations::of(&caller);
-        let leaver = front.clone();
-        let told_to_go = Box::pin(async move { leaver.told_to_go().await });
+        let awake = Awake::new(&front, &caller);
         let ends = Instant::now() + Duration::from_millis(LIFE_MS + front.random(LIFE_SPREAD_MS));
-        Self {
-            front,
-            caller,
-            request_id,
-            follower,
-            encoding,
-            cursor,
-            told_to_go,
-            ends,
-            revoked,
-            heartbeat,
-            over: false,
-        }
+        Self { front, caller, request_id, follower, encoding, cursor, awake, ends, over: false }
     }
 
     /// The chunks of the body. `counted` is dropped with the stream.
@@ -126,21 +98,15 @@ impl Events {
                 Err(_) | Ok(Woken::ToldToGo) => return None,
                 Ok(Woken::Revoked) => {}
                 Ok(Woken::Heartbeat) => return Some(Bytes::from_static(b":\n\n")),
-                Ok(Woken::Broker(moved)) => return self.moved(moved),
+                Ok(Woken::Moved(moved)) => return self.moved(moved),
             }
         }
         None
     }
 
-    async fn woken(&mut self) -> Woken {
-        // In this order: a stream that always has something must not outlive its credential.
-        tokio::select! {
-            biased;
-            () = &mut self.told_to_go => Woken::ToldToGo,
-            () = self.revoked.changed() => Woken::Revoked,
-            _ = self.heartbeat.tick() => Woken::Heartbeat,
-            moved = self.follower.next() => Woken::Broker(moved),
-        }
+    async fn woken(&mut self) -> Woken<Result<StreamMoved, Error>> {
+        let next = pin!(self.follower.next());
+        self.awake.woken(next).await
     }
 
     fn moved(&mut self, moved: Result<StreamMoved, Error>) -> Option<Bytes> {
