@@ -7,8 +7,10 @@
 //! who catches up costs.
 
 mod json;
+mod stream;
 
 use std::borrow::Cow;
+use std::hash::Hash;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +23,9 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use self::json::{is_json, plain};
+pub use self::stream::EventData;
+use self::stream::Texts;
+pub(crate) use self::stream::{StreamForm, StreamKey, event, joined, lines};
 use crate::broker::cursor::CursorKey;
 
 /// Deepest nesting of a payload that is embedded as JSON; many parsers stop at 128.
@@ -29,6 +34,8 @@ const JSON_DEPTH_MAX: usize = 100;
 const ENVELOPE_BYTES: usize = 64;
 /// About how many bytes an SSE event takes beyond the record.
 const SSE_EVENT_BYTES: usize = 120;
+/// This part of what is kept is for texts of streams.
+const STREAM_SHARE: u64 = 4;
 
 /// What the text says about each record beside the record itself, and how its cursors are made.
 #[derive(Clone)]
@@ -55,6 +62,7 @@ pub struct Rendered {
 /// Batches that were rendered lately.
 pub(crate) struct RenderCache {
     rendered: Cache<(Partition, Offset), Arc<Rendered>, ByBytes>,
+    of_streams: Texts,
 }
 
 /// Text of one piece per record.
@@ -77,16 +85,14 @@ impl Weighter<(Partition, Offset), Arc<Rendered>> for ByBytes {
 
 impl RenderCache {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        // Weights are far apart; the number of items is only a first guess for the size of the tables. One shard: what is
-        // larger than a shard is not kept, and every follower would make a copy of its own.
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(1_000)
-            .weight_capacity(bytes_max)
-            .shards(1)
-            .build()
-            .expect("a number of items and a weight are all that it needs");
-        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self { rendered: Cache::with_options(options, ByBytes, hasher, lifecycle) }
+        let of_streams = bytes_max / STREAM_SHARE;
+        Self { rendered: cache_of(bytes_max - of_streams, ByBytes), of_streams: stream::texts(of_streams) }
+    }
+
+    /// What was appended to a stream, in a form of it, as `make` makes it. It is kept for others when `keep`, which those who
+    /// read old batches once do not ask for.
+    pub(crate) fn of_stream(&self, key: &StreamKey, keep: bool, make: impl FnOnce() -> Bytes) -> Bytes {
+        stream::text_of(&self.of_streams, key, keep, make)
     }
 
     /// The batch as text. It is kept for others when `keep`, which those who read old batches once do not ask for.
@@ -103,6 +109,20 @@ impl RenderCache {
             Err(never) => match never {},
         }
     }
+}
+
+/// A cache of so many bytes, as `weighter` counts them.
+fn cache_of<K: Eq + Hash, V: Clone, W: Weighter<K, V> + Clone>(bytes_max: u64, weighter: W) -> Cache<K, V, W> {
+    // Weights are far apart; the number of items is only a first guess for the size of the tables. One shard: what is
+    // larger than a shard is not kept, and every follower would make a copy of its own.
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(1_000)
+        .weight_capacity(bytes_max)
+        .shards(1)
+        .build()
+        .expect("a number of items and a weight are all that it needs");
+    let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+    Cache::with_options(options, weighter, hasher, lifecycle)
 }
 
 impl Rendered {

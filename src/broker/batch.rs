@@ -9,7 +9,7 @@ use plinth_storage::record::StoredBatch;
 
 use super::Broker;
 use super::catalog::Topic;
-use crate::render::{Rendered, Scene};
+use crate::render::{Rendered, Scene, StreamForm, StreamKey};
 
 /// Consecutive records of one partition: `take` records of a batch after its first `skip`.
 #[derive(Clone)]
@@ -134,6 +134,22 @@ impl FollowedBatch {
     #[must_use]
     pub fn stored_form(&self) -> &[Bytes] {
         self.stored.batch.chunks()
+    }
+
+    /// The wanted records in a form of streams, which `make` makes; made once for all who follow.
+    pub(super) fn of_stream(&self, form: StreamForm, make: impl FnOnce() -> Bytes) -> Bytes {
+        let key = StreamKey { partition: self.place, base: Offset(self.base()), count: self.take, form };
+        self.broker.0.rendered.of_stream(&key, self.keep, make)
+    }
+
+    /// Whether others likely want the same.
+    pub(super) fn is_shared(&self) -> bool {
+        self.keep
+    }
+
+    /// Only its first `count` records, at most all.
+    pub(super) fn first(self, count: u32) -> Self {
+        Self { take: count.min(self.take), ..self }
     }
 
     /// Takes the first `count` records out, at most all; `self` keeps the rest.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use plinth_api::records::Control;
 
 use crate::broker::{FollowedBatch, Follower};
+use crate::render::lines;
 
 /// How long a browser waits before it comes back after a broken connection.
 const RETRY_MS: u64 = 2_000;
@@ -109,17 +110,6 @@ fn push_data(text: &mut String, data: &str) {
     for line in lines(data) {
         text.extend(["data: ", line, "\n"]);
     }
-}
-
-/// The lines of `data`, which end in CR, LF or both, as an event has to show them; at least one.
-pub(crate) fn lines(data: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(data);
-    std::iter::from_fn(move || {
-        let whole = rest?;
-        let end = whole.find(['\r', '\n']);
-        rest = end.map(|end| whole[end..].strip_prefix("\r\n").unwrap_or(&whole[end + 1..]));
-        Some(&whole[..end.unwrap_or(whole.len())])
-    })
 }
 
 #[cfg(test)]

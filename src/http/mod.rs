@@ -13,7 +13,7 @@ pub mod convert;
 pub mod cors;
 mod docs;
 mod door;
-pub(crate) mod encode;
+mod encode;
 pub mod error;
 pub mod extract;
 mod follow;

@@ -18,6 +18,7 @@ use crate::broker::error::Error;
 use crate::broker::page::PageGap;
 use crate::broker::quotas::{Opened, Pace};
 use crate::broker::{Broker, proved};
+use crate::render::{EventData, StreamForm, event};
 
 /// Follows a stream.
 pub struct StreamFollower {
@@ -117,6 +118,8 @@ impl StreamFollower {
             self.pace.wait().await;
             let bounds = self.broker.bounds_of(&self.reading.topic)?;
             let begins = self.reading.next;
+            // Who has been at the end reads what others read at the same time.
+            self.reading.live = self.told != Told::Nothing;
             let found = self.reading.look(&self.broker, bounds.tail, self.bytes_max).await?;
             let up_to_date = self.reading.next >= bounds.tail;
             let closed = up_to_date && bounds.closed;
@@ -147,12 +150,16 @@ impl StreamMoved {
         pieces(&self.topic, &self.batches)
     }
 
-    /// The payloads of one of the batches, as readers of the stream get them.
+    /// One of the batches as an event. Made once for all who follow the stream.
     ///
     /// # Panics
     /// When there is no such batch.
-    pub fn payloads(&self, batch: usize) -> impl Iterator<Item = Bytes> {
-        payloads(&self.topic, &self.batches[batch])
+    #[must_use]
+    pub fn event(&self, batch: usize, data: EventData) -> Bytes {
+        let batch = &self.batches[batch];
+        batch.of_stream(StreamForm::Event(data), || {
+            event(data, payloads(&self.topic, batch), batch.bytes() + batch.count() as usize)
+        })
     }
 
     /// How many records were.

@@ -20,6 +20,7 @@ use crate::broker::catalog::{Topic, gone};
 use crate::broker::error::Error;
 use crate::broker::page::PageGap;
 use crate::broker::{Broker, proved};
+use crate::render::{StreamForm, joined};
 
 /// Bytes that one look into the log takes.
 const READ_BYTES: usize = 1024 * 1024;
@@ -67,6 +68,8 @@ pub(super) struct Reading {
     scan: Scan,
     /// What was read and not given, from `reached` on.
     rest: VecDeque<Arc<StoredBatch>>,
+    /// Whether others likely read the same just now.
+    pub(super) live: bool,
 }
 
 /// What one look found.
@@ -144,7 +147,7 @@ impl Found {
     }
 
     /// As much of a run as fits, at least one record of the first.
-    fn admit(&mut self, mut run: FollowedBatch, bytes_max: usize) -> FollowedBatch {
+    fn admit(&mut self, run: FollowedBatch, bytes_max: usize) -> FollowedBatch {
         let mut filled = self.filled();
         let fits = |payload: &Bytes| {
             filled += payload.len() + SEPARATOR_BYTES;
@@ -152,7 +155,7 @@ impl Found {
         };
         let fitting = run.payloads().take_while(fits).count();
         let fitting = if self.records == 0 { fitting.max(1) } else { fitting };
-        let taken = run.split_to(u32::try_from(fitting).expect("not more than the run has"));
+        let taken = run.first(u32::try_from(fitting).expect("not more than the run has"));
         self.bytes += taken.payloads().map(|payload| payload.len()).sum::<usize>();
         self.records += taken.count() as usize;
         taken
@@ -182,7 +185,7 @@ impl Found {
 impl Reading {
     pub(super) fn new(broker: &Broker, topic: Arc<Topic>, next: Offset) -> Self {
         let scan = broker.log().reader_at(topic.partition(0), next);
-        Self { topic, next, reached: next, scan, rest: VecDeque::new() }
+        Self { topic, next, reached: next, scan, rest: VecDeque::new(), live: false }
     }
 
     /// What comes next and is below `end`, up to about `bytes_max` bytes. Cancel safe: a dropped call may be made again.
@@ -218,8 +221,8 @@ impl Reading {
                 found.expired += stored.batch.len();
                 self.skip(&Gap { from: self.reached, to: until, reason: GapReason::Expired }, found);
             } else {
-                let whole =
-                    FollowedBatch::whole(broker, &self.topic, self.topic.partition(0), Arc::clone(&stored), false);
+                let place = self.topic.partition(0);
+                let whole = FollowedBatch::whole(broker, &self.topic, place, Arc::clone(&stored), self.live);
                 let taken = found.admit(whole.within(self.reached, until), bytes_max);
                 if taken.count() == 0 {
                     return Ok(());
@@ -264,15 +267,15 @@ pub(super) fn pieces(topic: &Topic, batches: &[FollowedBatch]) -> Vec<Bytes> {
     let (mut pieces, mut open) = (Vec::new(), BytesMut::new());
     let is_json = topic.media().is_json();
     let mut before: &[u8] = if is_json { b"[" } else { b"" };
-    for payload in batches.iter().flat_map(|batch| payloads(topic, batch)) {
+    for part in batches.iter().flat_map(|batch| parts(topic, batch)) {
         open.extend_from_slice(before);
-        if payload.len() < OWN_PIECE_BYTES {
-            open.extend_from_slice(&payload);
+        if part.len() < OWN_PIECE_BYTES {
+            open.extend_from_slice(&part);
         } else {
             if !open.is_empty() {
                 pieces.push(open.split().freeze());
             }
-            pieces.push(payload);
+            pieces.push(part);
         }
         before = if is_json { b"," } else { b"" };
     }
@@ -283,6 +286,17 @@ pub(super) fn pieces(topic: &Topic, batches: &[FollowedBatch]) -> Vec<Bytes> {
         pieces.push(open.freeze());
     }
     pieces
+}
+
+/// The payloads of a batch; many small ones as one that is shared, where others likely read the same.
+fn parts(topic: &Topic, batch: &FollowedBatch) -> impl Iterator<Item = Bytes> {
+    let are_small = batch.count() > 1 && batch.bytes() < batch.count() as usize * OWN_PIECE_BYTES;
+    let joined = (are_small && batch.is_shared()).then(|| {
+        let bytes = batch.bytes() + batch.count() as usize;
+        batch.of_stream(StreamForm::Joined, || joined(topic.media().is_json(), payloads(topic, batch), bytes))
+    });
+    let apart = joined.is_none().then(|| payloads(topic, batch));
+    joined.into_iter().chain(apart.into_iter().flatten())
 }
 
 /// The payloads of a batch, as readers of the stream get them.

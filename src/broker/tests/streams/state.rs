@@ -23,8 +23,6 @@ async fn a_change_of_state_is_read_with_the_position_after_it_on_every_way_and_s
 
     let moved = follower.next().await.expect("what was appended");
     assert_eq!(moved.pieces().concat(), page.as_bytes());
-    let event: Vec<Bytes> = moved.payloads(0).collect();
-    let event = String::from_utf8(event.join(&b',')).expect("text");
-    assert_eq!(format!("[{event}]"), page);
+    assert_eq!(moved.event(0, crate::render::EventData::Json), format!("event: data\ndata:{page}\n\n"));
     assert_eq!(texts(&moved.batches), [change, "7", change]);
 }
