@@ -127,17 +127,35 @@ async fn a_list_shows_only_what_the_credential_may_know_of() {
     assert!(list(&server.with_scopes(&["subscribe:none"]).await, "").await.data.is_empty());
 }
 
-// Fails when the list counts as a use of the streams in it, or shows one that is over.
+// Fails when a list counts as a use of the streams in it, or shows one that is over: what has a fork is not deleted by that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_over_is_not_listed_and_a_list_keeps_none_alive() {
     let server = Server::start().await;
     let client = server.client();
     make(client.put("/v1/streams/short").header("Stream-TTL", "1")).await;
     make(client.put("/v1/streams/stays")).await;
+    let fork = client.put("/v1/streams/fork").header("Stream-TTL", "5400");
+    make(fork.header("Stream-Forked-From", "/v1/streams/short")).await;
     let begun = std::time::Instant::now();
     while names(&list(&client, "").await).contains(&"short") {
         assert!(begun.elapsed() < crate::harness::DEADLINE, "it does not end while it is listed");
     }
-    assert_eq!(names(&list(&client, "").await), ["stays"]);
-    assert_eq!(answer(client.get("/v1/streams/short")).await.status, 404);
+    assert_eq!(names(&list(&client, "").await), ["fork", "stays"]);
+    let listed = answer(client.get("/v1/topics")).await.json();
+    let listed = listed["data"].as_array().expect("a list").iter().map(|topic| topic["name"].as_str().expect("a name"));
+    assert_eq!(listed.filter(|name| !name.starts_with('_')).collect::<Vec<_>>(), ["fork", "stays"]);
+    assert_eq!(answer(client.get("/v1/streams/short")).await.status, 410, "it is kept for its fork");
+}
+
+// Fails when the list forgets which names are kept for forks alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_deleted_and_is_kept_for_its_forks_is_not_listed() {
+    let server = Server::start().await;
+    let client = server.client();
+    make(client.put("/v1/streams/a/source")).await;
+    make(client.put("/v1/streams/a/fork").header("Stream-Forked-From", "/v1/streams/a/source")).await;
+    assert_eq!(answer(client.delete("/v1/streams/a/source")).await.status, 204);
+    let page = list(&client, "?prefix=a/&limit=1").await;
+    assert_eq!((names(&page), &page.next_cursor), (vec!["a/fork"], &None));
+    assert_eq!(answer(client.get("/v1/streams/a%2Fsource")).await.status, 410);
 }
