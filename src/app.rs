@@ -87,8 +87,11 @@ impl App {
         let (auth, first_start) =
             Auth::open_with(log.clone(), root_keys, egress.clone()).await.map_err(AppError::Start)?;
         let broker = Broker::open(log.clone(), BrokerOptions::default()).await.map_err(AppError::Start)?;
-        let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| log.metrics().register(registry));
         let wakes = Wakes::new(auth.clone(), broker.clone(), egress);
+        let metrics = Metrics::new(ROUTES.iter().map(|route| route.path), |registry| {
+            log.metrics().register(registry);
+            wakes.metrics().register(registry);
+        });
         let front = Front::new((auth, broker, wakes), (Arc::new(metrics), sampling), limits, streams);
         Ok(Self { listener, local_addr, log, front, tls, first_start })
     }

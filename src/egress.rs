@@ -49,7 +49,11 @@ impl Default for EgressOptions {
 pub enum EgressError {
     /// The address is one that is not asked.
     Refused(&'static str),
-    /// The other side did not answer, or not as it should.
+    /// The status of the answer is not one of success.
+    Answered(u16),
+    /// There was no answer in time.
+    TimedOut(String),
+    /// The other side could not be reached, or what it answered could not be read.
     Failed(String),
 }
 
@@ -57,7 +61,8 @@ impl fmt::Display for EgressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(why) => f.write_str(why),
-            Self::Failed(why) => f.write_str(why),
+            Self::Answered(status) => write!(f, "the answer is {status}"),
+            Self::TimedOut(why) | Self::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -134,7 +139,7 @@ impl Egress {
     /// The body of the answer to a GET, if it is a 200 of at most `bytes_max`. Cancel safe.
     ///
     /// # Errors
-    /// `Refused` for an address, `Failed` for the rest.
+    /// `Refused` for an address; `Answered`, `TimedOut`, `Failed` for what came of the request.
     pub async fn fetch(&self, text: &str, bytes_max: usize) -> Result<Vec<u8>, EgressError> {
         let request = self.made()?.get(self.check(text)?);
         within(ANSWER_WITHIN, read(request, bytes_max, |status| status == StatusCode::OK)).await
@@ -190,7 +195,7 @@ async fn within(
     answer: impl Future<Output = Result<Vec<u8>, EgressError>>,
 ) -> Result<Vec<u8>, EgressError> {
     let answer = timeout(time, answer).await;
-    answer.map_err(|_| EgressError::Failed(format!("no answer within {} ms", time.as_millis())))?
+    answer.map_err(|_| EgressError::TimedOut(format!("no answer within {} ms", time.as_millis())))?
 }
 
 async fn read(
@@ -198,10 +203,10 @@ async fn read(
     bytes_max: usize,
     is_good: impl Fn(StatusCode) -> bool,
 ) -> Result<Vec<u8>, EgressError> {
-    let failed = |error: reqwest::Error| if refused(&error) { NOT_PUBLIC } else { EgressError::Failed(kind(&error)) };
+    let failed = |error: reqwest::Error| if refused(&error) { NOT_PUBLIC } else { kind(&error) };
     let mut response = request.send().await.map_err(failed)?;
     if !is_good(response.status()) {
-        return Err(EgressError::Failed(format!("the answer is {}", response.status().as_u16())));
+        return Err(EgressError::Answered(response.status().as_u16()));
     }
     let too_large = || EgressError::Failed(format!("the answer has more than {bytes_max} bytes"));
     let mut body = Vec::new();
@@ -215,15 +220,14 @@ async fn read(
 }
 
 /// What kind of failure it was; the whole would name addresses.
-fn kind(error: &reqwest::Error) -> String {
-    let kind = if error.is_timeout() {
-        "no answer in time"
+fn kind(error: &reqwest::Error) -> EgressError {
+    if error.is_timeout() {
+        EgressError::TimedOut("no answer in time".to_owned())
     } else if error.is_connect() {
-        "no connection, or no trusted certificate"
+        EgressError::Failed("no connection, or no trusted certificate".to_owned())
     } else {
-        "the answer broke off"
-    };
-    kind.to_owned()
+        EgressError::Failed("the answer broke off".to_owned())
+    }
 }
 
 fn refused(error: &reqwest::Error) -> bool {

@@ -10,6 +10,7 @@ pub mod logs;
 mod process;
 pub mod tenants;
 pub mod traces;
+pub mod webhooks;
 
 use std::collections::HashMap;
 
@@ -54,6 +55,14 @@ pub enum Name {
     AuthenticationFailures,
     /// Reports of browsers that a page has broken its content security policy.
     PolicyReports,
+    /// Calls of webhooks.
+    WebhookCalls,
+    /// Calls of webhooks that had been made before, in vain.
+    WebhookRetries,
+    /// How long a call of a webhook took.
+    WebhookDuration,
+    /// Wakes of subscriptions that are under way.
+    WakesOpen,
     /// Of a tenant: requests, and frames that ask for something.
     TenantRequests,
     /// Of a tenant: records stored.
@@ -89,6 +98,10 @@ impl Name {
             Self::QuotasExceeded => "plinth_quotas_exceeded",
             Self::AuthenticationFailures => "plinth_authentication_failures",
             Self::PolicyReports => "plinth_policy_reports",
+            Self::WebhookCalls => "plinth_webhook_calls",
+            Self::WebhookRetries => "plinth_webhook_retries",
+            Self::WebhookDuration => "plinth_webhook_duration_seconds",
+            Self::WakesOpen => "plinth_wakes_open",
             Self::TenantRequests => "plinth_tenant_requests",
             Self::TenantRecordsPublished => "plinth_tenant_records_published",
             Self::TenantBytesPublished => "plinth_tenant_published_bytes",
@@ -117,6 +130,10 @@ impl Name {
             }
             Self::AuthenticationFailures => "Credentials missing or refused, by what is wrong with a token",
             Self::PolicyReports => "Reports of browsers that a page has broken its policy, by directive",
+            Self::WebhookCalls => "Calls of webhooks, by what came of them",
+            Self::WebhookRetries => "Calls of webhooks that had been made before, in vain",
+            Self::WebhookDuration => "Time that a call of a webhook took, whatever came of it",
+            Self::WakesOpen => "Wakes of subscriptions that have begun and not ended",
             Self::TenantRequests => "Requests, and frames that ask for something, by tenant",
             Self::TenantRecordsPublished => "Records stored, by tenant",
             Self::TenantBytesPublished => "Payload bytes stored, by tenant",

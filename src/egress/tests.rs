@@ -159,7 +159,7 @@ async fn a_redirect_is_not_followed_and_what_is_too_large_is_not_read() {
         let trap = Trap::set("127.0.0.1", 0, http(status, &location, "")).await;
         let egress = egress(Written::new(&[&["127.0.0.1"]]), &["lab.example", "127.0.0.1"]);
         let refused = egress.fetch(&format!("http://lab.example:{}/keys", trap.port), 1000).await;
-        assert_eq!(refused, Err(EgressError::Failed(format!("the answer is {}", &status[..3]))));
+        assert_eq!(refused, Err(EgressError::Answered(status[..3].parse().expect("a status"))));
     }
     assert_eq!(target.hits(), 0);
     let long = Trap::set("127.0.0.1", 0, http("200 OK", "", &"x".repeat(1001))).await;
@@ -180,7 +180,7 @@ async fn who_does_not_answer_is_given_up() {
     let silent = Trap::set("127.0.0.1", 0, None).await;
     let egress = egress(Written::new(&[&["127.0.0.1"]]), &["lab.example"]);
     let refused = egress.fetch(&format!("http://lab.example:{}/keys", silent.port), 1000).await;
-    assert!(matches!(&refused, Err(EgressError::Failed(why)) if why.contains("no ")), "{refused:?}");
+    assert!(matches!(&refused, Err(EgressError::TimedOut(why)) if why.contains("no ")), "{refused:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Subscriptions of streams, by a clock that is set by hand.
 
 mod hook;
+mod metrics;
 
 use std::collections::BTreeMap;
 

@@ -13,6 +13,7 @@ use plinth_storage::Kind;
 use plinth_storage::ids::Timestamp;
 use plinth_storage::record::{Batch, NewRecord};
 use plinth_storage::terms::{IdempotencyKey, Once, Terms};
+use tokio::time::Instant;
 
 use super::fail::{WakeCode, WakeError};
 use super::links::{self, Link};
@@ -26,7 +27,8 @@ use crate::broker::documents::{self, WakeBy, WakeDoc};
 use crate::broker::error::Error;
 use crate::broker::quotas::Meters;
 use crate::broker::streams::Token;
-use crate::egress::{EgressError, Post};
+use crate::egress::Post;
+use crate::telemetry::webhooks::CallOutcome;
 
 /// The header with the signature.
 const SIGNATURE: &str = "webhook-signature";
@@ -36,15 +38,6 @@ const ANSWER_MS_MAX: u64 = 30_000;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// While a tenant is suspended, its wakes wait so long before they are looked at again.
 const SUSPENDED_MS: u64 = 10_000;
-
-/// What came of a call.
-enum Outcome {
-    /// All that the call told of is done with.
-    Done,
-    /// It will call back.
-    Accepted,
-    Failed,
-}
 
 impl Wakes {
     /// Does what is due about a subscription now.
@@ -103,12 +96,14 @@ impl Wakes {
         let wake = WakeRef { wake_id: under_way.id.clone(), generation: doc.generation };
         let links = self.all_links(&sub.key).await?;
         let sent = self.0.broker.log().now();
+        let began = Instant::now();
         let outcome = self.call(sub, url, &doc, (&wake, &links)).await;
+        self.0.metrics.called(outcome, turn::has_failed(&doc), began.elapsed());
         let told = links.into_iter().filter_map(|link| Some((link.stream, link.tail?.token))).collect();
         below(self.delivered(sub, (&wake, sent), &told, outcome).await)
     }
 
-    async fn call(&self, sub: &Sub, url: &str, doc: &WakeDoc, (wake, links): (&WakeRef, &[Link])) -> Outcome {
+    async fn call(&self, sub: &Sub, url: &str, doc: &WakeDoc, (wake, links): (&WakeRef, &[Link])) -> CallOutcome {
         let call = WebhookCall {
             subscription_id: sub.key.1.to_string(),
             wake_id: wake.wake_id.clone(),
@@ -130,9 +125,9 @@ impl Wakes {
         let outcome = match self.0.egress.post(post).await {
             Ok(answer) => {
                 let answer = serde_json::from_slice::<WebhookAnswer>(&answer).unwrap_or_default();
-                if answer.done { Outcome::Done } else { Outcome::Accepted }
+                if answer.done { CallOutcome::Done } else { CallOutcome::Accepted }
             }
-            Err(EgressError::Refused(_) | EgressError::Failed(_)) => Outcome::Failed,
+            Err(error) => error.into(),
         };
         let (tenant, id) = (sub.key.0.0, &*sub.key.1);
         tracing::debug!(%tenant, id, generation = wake.generation, outcome = outcome.as_str(), "a webhook was called");
@@ -145,15 +140,17 @@ impl Wakes {
         sub: &Arc<Sub>,
         (wake, sent): (&WakeRef, Timestamp),
         told: &HashMap<Arc<str>, Token>,
-        outcome: Outcome,
+        outcome: CallOutcome,
     ) -> Result<(), WakeError> {
-        let which = if matches!(outcome, Outcome::Done) { Which::All } else { Which::None };
+        let which = if outcome == CallOutcome::Done { Which::All } else { Which::None };
         self.change(sub, which, |scene| {
             match outcome {
-                Outcome::Accepted => drop(turn::accept(scene.doc, sent, wake)),
-                Outcome::Failed => drop(turn::fail(scene.doc, scene.moment, wake)),
-                Outcome::Done if !turn::is_current(scene.doc, wake) => {}
-                Outcome::Done => {
+                CallOutcome::Accepted => drop(turn::accept(scene.doc, sent, wake)),
+                CallOutcome::Refused | CallOutcome::TimedOut | CallOutcome::Failed | CallOutcome::Address => {
+                    turn::fail(scene.doc, scene.moment, wake);
+                }
+                CallOutcome::Done if !turn::is_current(scene.doc, wake) => {}
+                CallOutcome::Done => {
                     let mut has_acked = false;
                     for (place, link) in scene.links.iter_mut().enumerate() {
                         if link.ack_all(told.get(&link.stream).copied()) {
@@ -242,16 +239,6 @@ impl Wakes {
             Err(_) => charge.give_back(),
         }
         Ok(stored.map(drop)?)
-    }
-}
-
-impl Outcome {
-    fn as_str(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Accepted => "accepted",
-            Self::Failed => "failed",
-        }
     }
 }
 

@@ -45,6 +45,8 @@ use super::catalog::Catalog;
 use super::changes::Changes;
 use crate::auth::{Auth, Glob};
 use crate::egress::Egress;
+use crate::telemetry::Open;
+use crate::telemetry::webhooks::WebhookMetrics;
 
 /// What the seed of the signing key is derived for; never change it.
 const SIGNING: &str = "plinth 2026-11-27 signing key of webhooks";
@@ -63,6 +65,7 @@ struct Inner {
     auth: Auth,
     broker: Broker,
     egress: Egress,
+    metrics: WebhookMetrics,
     signers: Signers,
     tokens: TokenKeys,
     known: Mutex<Known>,
@@ -92,6 +95,8 @@ struct Sub {
     told: AtomicU64,
     /// How often it was tried to tell the next one.
     tries: AtomicU32,
+    /// Counts its wake while one is under way.
+    open: Mutex<Option<Open>>,
 }
 
 impl Wakes {
@@ -106,6 +111,7 @@ impl Wakes {
             auth,
             broker,
             egress,
+            metrics: WebhookMetrics::default(),
             known: Mutex::default(),
             schedule: Mutex::default(),
             news: Notify::new(),
@@ -122,6 +128,12 @@ impl Wakes {
     #[must_use]
     pub fn published_keys(&self) -> Value {
         self.0.signers.published()
+    }
+
+    /// What becomes of wakes.
+    #[must_use]
+    pub fn metrics(&self) -> &WebhookMetrics {
+        &self.0.metrics
     }
 
     /// Waits for the changes under way; before the log is closed. Cancel safe.

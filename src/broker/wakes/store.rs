@@ -1,8 +1,8 @@
 //! Transitions: what is stored is loaded, decided over, and stored again; one after the other for each subscription.
 
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use plinth_api::limits::SUBSCRIPTION_LINKS_MAX;
@@ -57,7 +57,7 @@ impl Sub {
             WakeBy::Webhook { .. } => None,
             WakeBy::Pull { stream } => Some(stream.as_str().into()),
         };
-        Ok(Self { key, glob, told_in, told: AtomicU64::new(0), tries: AtomicU32::new(0) })
+        Ok(Self { key, glob, told_in, told: AtomicU64::new(0), tries: AtomicU32::new(0), open: Mutex::default() })
     }
 
     /// Whether it is about a stream by its glob. It is never about the one that tells its own wakes.
@@ -142,8 +142,9 @@ impl Wakes {
         Ok(self.0.broker.log().commit(nothing).await?)
     }
 
-    /// Puts into the schedule what the document says is due.
+    /// Puts into the schedule what the document says is due, and counts the wake that is under way.
     pub(super) fn plan(&self, sub: &Sub, doc: &WakeDoc) {
+        self.count(sub, doc);
         let at = match turn::due(doc) {
             None => return,
             Some(Due::Deliver(at) | Due::Lease(at)) => at,
@@ -151,6 +152,15 @@ impl Wakes {
             Some(Due::Tell) => self.0.broker.log().now().0,
         };
         self.push(sub, at, Names::default());
+    }
+
+    fn count(&self, sub: &Sub, doc: &WakeDoc) {
+        let mut open = sub.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match (doc.wake.is_some(), open.is_some()) {
+            (true, false) => *open = Some(self.0.metrics.wake()),
+            (false, true) => *open = None,
+            (true, true) | (false, false) => {}
+        }
     }
 
     /// Looks at a subscription again, and at streams, a little later.
@@ -191,6 +201,7 @@ impl Wakes {
     /// `Internal` for a document that cannot be read.
     pub(super) fn register(&self, key: Key, doc: &WakeDoc) -> Result<Arc<Sub>, Error> {
         let sub = Arc::new(Sub::new(key.clone(), doc)?);
+        self.count(&sub, doc);
         let mut known = self.known();
         let subs = known.entry(key.0).or_default();
         // Under the lock: who leaves a tenant holds it, too.
