@@ -1,7 +1,7 @@
 //! The pipeline: seals the open buffer into slots, keeps up to a few of them in flight, commits their contiguous prefix.
 //!
-//! One task owns it. A slot is sealed when none is in flight (on a busy directory a moment later, ADR 8), when it is
-//! full, or when its oldest entry has waited the flush interval. It must not know what records mean or who waits for them.
+//! One task owns it. A slot is sealed when none is in flight (a moment later where many publish, ADR 8), when it is full,
+//! or when its oldest entry has waited the flush interval. It must not know what records mean or who waits for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,11 +28,15 @@ use crate::wal::writer::{StopReason, Writer};
 
 /// Most slots in flight when nothing else is asked for: so many may stand above the first that is missing.
 pub(crate) const IN_FLIGHT_MAX: usize = 4;
-/// On a directory a finished flush starts the next one, and those whom it has just answered need a moment to come back.
-/// Without this pause the first of them would start a flush of its own, and all others would wait for that one too.
+/// A finished flush starts the next one, and those whom it has just answered need a moment to come back. Without this
+/// pause the first of them would start a flush of its own, and all others would wait for that one too.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// Fewer than this many are not waited for: the pause would cost more than a flush of its own.
+/// The same on a remote store, a small part of what a request to it takes.
+const REMOTE_GATHER_MAX: Duration = Duration::from_millis(5);
+/// Fewer than this many are not waited for on a directory: the pause would cost more than a flush of its own.
 const GATHER_FROM: usize = 32;
+/// So many are worth a second request to a remote store while one is under way.
+const REMOTE_SECOND_FROM: usize = 128;
 
 /// A slot whose bytes are frozen.
 struct Sealed {
@@ -153,17 +157,24 @@ impl Pipeline {
     fn wanted(&self) -> usize {
         let on_directory = self.writer.options.flush_interval.is_none();
         match self.in_flight.len() {
-            0 if on_directory && self.is_gathering() => self.waiting * 3 / 8,
-            0 => 0,
-            // Two flushes at a time on a directory, so that the disk works while those who were answered come back.
-            1 if on_directory => (self.waiting / 2).max(GATHER_FROM / 2),
+            0 if !self.is_gathering() => 0,
+            0 if on_directory => self.waiting * 3 / 8,
+            // Who is late waits for a whole request to the store.
+            0 => self.waiting - self.waiting / 32,
+            // Two flushes at a time, so that the store works while those who were answered come back.
+            1 => (self.waiting / 2).max(if on_directory { GATHER_FROM / 2 } else { REMOTE_SECOND_FROM }),
             _ => usize::MAX,
         }
     }
 
     /// Whether it pays to wait a moment for those who were just answered.
     fn is_gathering(&self) -> bool {
-        self.waiting >= GATHER_FROM && self.last_commit.elapsed() < GATHER_MAX
+        let is_worth_it = self.waiting >= GATHER_FROM || self.writer.options.flush_interval.is_some();
+        is_worth_it && self.last_commit.elapsed() < self.gather_max()
+    }
+
+    fn gather_max(&self) -> Duration {
+        self.writer.options.flush_interval.map_or(GATHER_MAX, |interval| interval.min(REMOTE_GATHER_MAX))
     }
 
     fn seal(&mut self, mut buffer: OpenBuffer) {
@@ -371,13 +382,11 @@ impl Pipeline {
 
     fn wake_at(&self) -> Option<Instant> {
         let options = &self.writer.options;
-        let flush = match options.flush_interval {
-            Some(interval) if self.in_flight.len() < options.in_flight_max => {
-                self.writer.core().open.opened.map(|opened| opened + interval)
-            }
-            None if self.in_flight.is_empty() => self.writer.core().open.opened.map(|_| self.last_commit + GATHER_MAX),
-            Some(_) | None => None,
-        };
+        let opened = self.writer.core().open.opened;
+        let interval = options.flush_interval.filter(|_| self.in_flight.len() < options.in_flight_max);
+        let waited = opened.zip(interval).map(|(opened, interval)| opened + interval);
+        let gathered = opened.filter(|_| self.in_flight.is_empty()).map(|_| self.last_commit + self.gather_max());
+        let flush = [waited, gathered].into_iter().flatten().min();
         let unknown = self.in_flight.iter().find(|sealed| is_pending(sealed));
         let unknown = unknown.map(|sealed| sealed.sealed_at + options.append_timeout);
         let check = self.in_flight.is_empty().then_some(self.check_at.min(self.release_at));

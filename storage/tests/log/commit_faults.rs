@@ -230,43 +230,73 @@ async fn a_slot_is_acknowledged_only_after_every_slot_before_it() {
     assert_eq!(read_all(&log, partition(1)).await, [Bytes::from_static(b"b")]);
 }
 
-// Fails when the pipeline of a directory keeps one slot in flight only, or a third one beside two.
+// Fails when the pipeline keeps one slot in flight only, or a third one beside two.
 #[tokio::test(start_paused = true)]
 async fn a_second_flush_begins_when_as_many_wait_as_are_worth_one_and_no_third() {
+    // As on a directory, where a flush is the clock; and as on a remote store, before its interval is over.
+    for (flush_interval, worth) in [(None, 16), (Some(Duration::from_secs(5)), 128)] {
+        let store = FaultStore::in_memory();
+        let options = LogOptions { flush_interval, slot_bytes: 1024 * 1024, ..options(&store.stores(), None) };
+        let log = Log::open(options).await.expect("the log opens");
+        make_topic(&log, 1).await;
+        // What was answered before is not waited for.
+        pass(Duration::from_millis(10)).await;
+        store.on_put(is_wal, PutFault::Hang);
+        store.on_put(is_wal, PutFault::Hang);
+        let before = store.count(Op::Put);
+        let mut appends = tokio::task::JoinSet::new();
+        let mut spawn = |count: usize| {
+            for _ in 0..count {
+                let log = log.clone();
+                appends.spawn(async move { append(&log, "x").await });
+            }
+        };
+        let more_than = |flushes: u64| {
+            let store = store.clone();
+            async move {
+                let wait = store.until(|store| store.count(Op::Put) - before > flushes);
+                tokio::time::timeout(Duration::from_millis(100), wait).await.is_ok()
+            }
+        };
+        spawn(20);
+        assert!(more_than(0).await);
+        spawn(worth - 1);
+        assert!(!more_than(1).await, "{} wait for the flush that is under way", worth - 1);
+        spawn(1);
+        assert!(more_than(1).await, "{worth} are worth a second one");
+        spawn(worth + 40);
+        assert!(!more_than(2).await, "two at a time");
+        store.release().await;
+        let mut offsets: Vec<u64> =
+            appends.join_all().await.into_iter().map(|offset| offset.expect("stored")).collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, (0..(60 + 2 * worth) as u64).collect::<Vec<_>>());
+    }
+}
+
+// Fails when the first who is back on a remote store begins a flush alone: each round takes two requests then.
+#[tokio::test(start_paused = true)]
+async fn those_whom_a_flush_answered_share_the_next_one_on_a_remote_store() {
     let store = FaultStore::in_memory();
-    // As on a directory: a flush is the clock.
-    let options = LogOptions { flush_interval: None, ..options(&store.stores(), None) };
-    let log = Log::open(options).await.expect("the log opens");
+    let log = Log::open(options(&store.stores(), None)).await.expect("the log opens");
     make_topic(&log, 1).await;
-    store.on_put(is_wal, PutFault::Hang);
-    store.on_put(is_wal, PutFault::Hang);
+    store.set_latency(Duration::from_millis(30));
     let before = store.count(Op::Put);
-    let mut appends = tokio::task::JoinSet::new();
-    let mut spawn = |count: usize| {
-        for _ in 0..count {
-            let log = log.clone();
-            appends.spawn(async move { append(&log, "x").await });
-        }
-    };
-    let more_than = |flushes: u64| {
-        let store = store.clone();
-        async move {
-            let wait = store.until(|store| store.count(Op::Put) - before > flushes);
-            tokio::time::timeout(Duration::from_millis(100), wait).await.is_ok()
-        }
-    };
-    spawn(20);
-    assert!(more_than(0).await);
-    spawn(15);
-    assert!(!more_than(1).await, "fifteen wait for the flush that is under way");
-    spawn(1);
-    assert!(more_than(1).await, "sixteen are worth a second one");
-    spawn(40);
-    assert!(!more_than(2).await, "two at a time");
-    store.release().await;
-    let mut offsets: Vec<u64> = appends.join_all().await.into_iter().map(|offset| offset.expect("stored")).collect();
-    offsets.sort_unstable();
-    assert_eq!(offsets, (0..76).collect::<Vec<_>>());
+    let (publishers, rounds) = (10, 20);
+    let mut tasks = tokio::task::JoinSet::new();
+    for publisher in 0..publishers {
+        let log = log.clone();
+        tasks.spawn(async move {
+            for _ in 0..rounds {
+                // None of them is back at the same moment.
+                pass(Duration::from_micros(300 * publisher)).await;
+                append(&log, "x").await.expect("stored");
+            }
+        });
+    }
+    tasks.join_all().await;
+    let flushes = store.count(Op::Put) - before;
+    assert!(flushes <= rounds + 5, "{flushes} flushes for {rounds} rounds");
 }
 
 // Fails when a close that gives up, or is dropped, ends the tasks and tells those who wait for them nothing.
