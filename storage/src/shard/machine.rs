@@ -55,25 +55,26 @@ pub(crate) fn topic_row(state: &dyn StateStore, topic: crate::ids::TopicId) -> R
 }
 
 /// Applies a slot, notes what it changed for the next checkpoint, and moves the position behind it, in one write batch.
-/// `hash` is that of the slot's object. Gives the new rows of the slot's partitions.
+/// `hash` is that of the slot's object. `before` are the rows of the partitions of its runs before the slot, in order, as far as
+/// the caller knows them: those are not looked up. Gives the new rows of the slot's partitions.
 ///
 /// # Errors
 /// `Corrupt` when the state store is broken or the slot does not continue a partition where it ended.
 pub(crate) fn apply(
     state: &dyn StateStore,
     slot: &SlotSummary,
-    cluster: ClusterId,
-    hash: ObjectHash,
+    before: &[Option<PartitionRow>],
+    (cluster, hash): (ClusterId, ObjectHash),
 ) -> Result<Vec<(Partition, PartitionRow)>> {
     let mut ops = Vec::with_capacity(2 * slot.runs.len() + slot.entries.len() + 2);
     let mut rows = Vec::with_capacity(slot.runs.len());
     let gaps = gaps::by_place(&slot.entries);
     let starts = trim::starts(&slot.entries);
     let forks = Forks::of(state, &slot.entries, &starts)?;
-    for run in &slot.runs {
+    for (at, run) in slot.runs.iter().enumerate() {
         let mut row = match forks.begun(run.partition) {
             Some(begun) => begun,
-            None => partition_row(state, run.partition)?.unwrap_or_default(),
+            None => row_before(state, run.partition, before.get(at).copied().flatten())?,
         };
         if let Some(gap) = gaps.get(&(run.partition, row.tail)) {
             row.tail = gap.to;
@@ -122,6 +123,14 @@ pub(crate) fn apply(
     ops.push(StateOp::Put(layout::position_key(), position.encode()));
     state.write(&ops)?;
     Ok(rows)
+}
+
+/// The row of a partition: as it is known, or else as it is stored.
+fn row_before(state: &dyn StateStore, partition: Partition, known: Option<PartitionRow>) -> Result<PartitionRow> {
+    let stored = || partition_row(state, partition).map(Option::unwrap_or_default);
+    let Some(known) = known else { return stored() };
+    debug_assert!(stored().is_ok_and(|stored| stored == known), "what is known of {partition} is what is stored");
+    Ok(known)
 }
 
 /// Moves tails behind gaps, and notes what is reserved. A gap stands before or after the run of its partition.

@@ -302,7 +302,7 @@ impl Starter<'_> {
             if planted!(StartForgotten) {
                 summary.entries.retain(|entry| !matches!(entry, Entry::Trim { .. }));
             }
-            machine::apply(&**state, &summary, self.cluster, hash)?;
+            machine::apply(&**state, &summary, &[], (self.cluster, hash))?;
             restored.slots += 1;
             restored.bytes += header.object_len();
         }

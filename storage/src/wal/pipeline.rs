@@ -286,7 +286,8 @@ impl Pipeline {
         let writer = &self.writer;
         let Sealed { summary, buffer, hash, sealed_at, span: _span, .. } = sealed;
         let OpenBuffer { sequence, groups, room, outcome, early, .. } = buffer;
-        let rows = machine::apply(&*writer.parts.state, &summary, writer.options.cluster, hash)?;
+        let before = writer.core().committed_rows(summary.runs.iter().map(|run| run.partition));
+        let rows = machine::apply(&*writer.parts.state, &summary, &before, (writer.options.cluster, hash))?;
         let record_bytes: u64 = groups.values().flatten().map(|batch| batch.batch.len() as u64).sum();
         let records: u64 = groups.values().flatten().map(|batch| u64::from(batch.batch.count())).sum();
         let groups = if planted!(ServedBeforeCommit) { Vec::new() } else { groups.into_iter().collect() };

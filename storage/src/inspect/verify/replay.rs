@@ -61,7 +61,7 @@ impl Replay {
         }
         let mut faults = self.faults(slot)?;
         if faults.is_empty()
-            && let Err(error) = machine::apply(&*self.state, slot, self.cluster, hash)
+            && let Err(error) = machine::apply(&*self.state, slot, &[], (self.cluster, hash))
         {
             // A scratch place that takes nothing is no fault of the bucket.
             self.forget_dirty()?;

@@ -29,7 +29,7 @@ fn told(from: u64, to: u64) -> Entry {
 
 fn apply(state: &MemoryState, runs: Vec<Run>, entries: Vec<Entry>) -> Result<u64> {
     let summary = SlotSummary { session: SESSION, slot: Slot(0), object_len: 0, runs, entries };
-    let rows = machine::apply(state, &summary, ClusterId(Ulid(3)), ObjectHash(0))?;
+    let rows = machine::apply(state, &summary, &[], (ClusterId(Ulid(3)), ObjectHash(0)))?;
     Ok(rows.last().map_or(0, |(_, row)| row.tail.0))
 }
 

@@ -173,7 +173,7 @@ fn a_topic_that_is_deleted_takes_along_what_its_partitions_remember_also_of_the_
     let (session, hash) = (SessionId(Ulid(1)), ObjectHash(0));
     let entries = [entries(), vec![Entry::DeleteTopic { topic: partition().topic }]].concat();
     let slot = SlotSummary { session, slot: Slot(0), object_len: 0, runs: vec![], entries };
-    machine::apply(&state, &slot, ClusterId(Ulid(2)), hash).expect("applied");
+    machine::apply(&state, &slot, &[], (ClusterId(Ulid(2)), hash)).expect("applied");
     let left = state.snapshot().filter(|row| row.as_ref().is_ok_and(|(key, _)| layout::is_checkpointed(key)));
     assert_eq!(left.count(), 0);
 }

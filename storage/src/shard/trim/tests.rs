@@ -36,7 +36,7 @@ pub(crate) fn apply_slot(state: &MemoryState, number: u64, made: Option<Made>, e
     });
     let (session, slot) = (SessionId(Ulid(1)), Slot(number));
     let summary = SlotSummary { session, slot, object_len: 4096, runs: runs.into_iter().collect(), entries };
-    machine::apply(state, &summary, ClusterId(Ulid(2)), ObjectHash(0)).map(|_| ())
+    machine::apply(state, &summary, &[], (ClusterId(Ulid(2)), ObjectHash(0))).map(|_| ())
 }
 
 /// A topic of one partition with these runs, one per slot.

@@ -7,6 +7,11 @@ use crate::shard::fork::only_partition;
 use crate::shard::rows::PartitionRow;
 
 impl Core {
+    /// The committed rows of partitions, in order; `None` for those that nobody has looked at lately.
+    pub(crate) fn committed_rows(&self, partitions: impl Iterator<Item = Partition>) -> Vec<Option<PartitionRow>> {
+        partitions.map(|partition| self.partitions.get(&partition).map(|tail| tail.committed)).collect()
+    }
+
     /// Notes that the buffer `sequence` is committed and applied.
     pub(crate) fn committed_up_to(&mut self, sequence: u64, rows: &[(Partition, PartitionRow)], entries: &[Entry]) {
         for (partition, row) in rows {

@@ -97,7 +97,7 @@ impl Rig {
         let entries = buffer.partition_entries.clone();
         let summary = SlotSummary { session, slot, object_len: 0, runs: runs.collect(), entries };
         let (cluster, hash) = (crate::ids::ClusterId(Ulid(3)), crate::ids::ObjectHash(0));
-        machine::apply(&self.state, &summary, cluster, hash).expect("applied");
+        machine::apply(&self.state, &summary, &[], (cluster, hash)).expect("applied");
         (buffer.sequence, summary)
     }
 
