@@ -26,13 +26,21 @@ pub(crate) struct Tail {
 #[derive(Debug, Default)]
 struct Inner {
     /// In order, so that those of a topic stand side by side.
-    partitions: BTreeMap<Partition, VecDeque<Arc<StoredBatch>>>,
+    partitions: BTreeMap<Partition, Committed>,
     /// Shown and not committed.
     early: BTreeMap<Partition, VecDeque<Arc<StoredBatch>>>,
     slots: VecDeque<SlotEntry>,
     bytes: usize,
     /// Of all that was ever added.
     pushed: u64,
+}
+
+/// Of one partition.
+#[derive(Debug, Default)]
+struct Committed {
+    batches: VecDeque<Arc<StoredBatch>>,
+    /// How many have left before these.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -46,6 +54,8 @@ struct SlotEntry {
 struct SlotRun {
     partition: Partition,
     base: Offset,
+    /// How many batches of the partition were here before it, those that have left among them.
+    at: u64,
     count: usize,
 }
 
@@ -65,9 +75,11 @@ impl Tail {
         for (partition, batches) in groups {
             let Some(base) = batches.first().map(|batch| batch.base) else { continue };
             inner.bytes += cost(&batches);
-            slot.runs.push(SlotRun { partition, base, count: batches.len() });
             inner.committed(partition, &batches);
-            inner.partitions.entry(partition).or_default().extend(batches);
+            let committed = inner.partitions.entry(partition).or_default();
+            let at = committed.left + committed.batches.len() as u64;
+            slot.runs.push(SlotRun { partition, base, at, count: batches.len() });
+            committed.batches.extend(batches);
         }
         inner.bytes += slot.overhead();
         inner.pushed += (inner.bytes - before) as u64;
@@ -93,7 +105,8 @@ impl Tail {
     ) -> Option<Vec<Arc<StoredBatch>>> {
         let from = range.start;
         let inner = self.lock();
-        let (committed, early) = (inner.partitions.get(&partition), inner.early.get(&partition));
+        let committed = inner.partitions.get(&partition).map(|committed| &committed.batches);
+        let early = inner.early.get(&partition);
         let (mut out, mut bytes, mut next) = (Vec::new(), 0, None);
         for batch in [committed, early].into_iter().flatten().flat_map(|batches| from_on(batches, from)) {
             let full = !out.is_empty() && bytes + batch.batch.len() > bytes_max;
@@ -112,7 +125,7 @@ impl Tail {
     /// Whether the record at `offset` is here.
     pub(crate) fn holds(&self, partition: Partition, offset: Offset) -> bool {
         let inner = self.lock();
-        let batches = inner.partitions.get(&partition);
+        let batches = inner.partitions.get(&partition).map(|committed| &committed.batches);
         let ends = batches.and_then(|batches| Some((batches.front()?.base, batches.back()?.next())));
         ends.is_some_and(|(base, next)| base <= offset && offset < next)
     }
@@ -130,7 +143,7 @@ impl Tail {
         let mut inner = self.lock();
         inner.early.extract_if(topic.partitions(), |_, _| true).for_each(drop);
         let gone: Vec<_> = inner.partitions.extract_if(topic.partitions(), |_, _| true).collect();
-        inner.bytes -= gone.iter().map(|(_, batches)| cost(batches)).sum::<usize>();
+        inner.bytes -= gone.iter().map(|(_, committed)| cost(&committed.batches)).sum::<usize>();
     }
 
     /// Forgets what of a partition is committed below the end of one of its slots' runs: what is left of it is read from
@@ -138,19 +151,17 @@ impl Tail {
     pub(crate) fn forget(&self, partition: Partition, below: Offset) {
         let mut inner = self.lock();
         let Inner { partitions, slots, bytes, .. } = &mut *inner;
-        let Some(batches) = partitions.get_mut(&partition) else { return };
+        let Some(committed) = partitions.get_mut(&partition) else { return };
         for slot in slots {
             slot.runs.retain(|run| {
                 if run.partition != partition || run.base >= below {
                     return true;
                 }
-                let gone =
-                    batches.drain(..run.count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum::<usize>();
-                *bytes -= gone + size_of::<SlotRun>();
+                *bytes -= committed.drop_first(run.count) + size_of::<SlotRun>();
                 false
             });
         }
-        if batches.is_empty() {
+        if committed.batches.is_empty() {
             partitions.remove(&partition);
         }
     }
@@ -196,19 +207,27 @@ impl Inner {
     fn drop_slot(&mut self, slot: SlotEntry) {
         self.bytes -= slot.overhead();
         for run in slot.runs {
-            let Some(batches) = self.partitions.get_mut(&run.partition) else { continue };
-            self.bytes -= cost(batches.range(..run.count));
-            batches.drain(..run.count);
-            if batches.is_empty() {
+            let Some(committed) = self.partitions.get_mut(&run.partition) else { continue };
+            self.bytes -= committed.drop_first(run.count);
+            if committed.batches.is_empty() {
                 self.partitions.remove(&run.partition);
             }
         }
     }
 
     fn run(&self, run: &SlotRun) -> Option<Vec<Arc<StoredBatch>>> {
-        let batches = self.partitions.get(&run.partition)?;
-        let first = batches.partition_point(|batch| batch.base < run.base);
+        let Committed { batches, left } = self.partitions.get(&run.partition)?;
+        let first = usize::try_from(run.at.checked_sub(*left)?).ok()?;
+        batches.get(first).filter(|batch| batch.base == run.base)?;
         (batches.len() - first >= run.count).then(|| batches.range(first..first + run.count).cloned().collect())
+    }
+}
+
+impl Committed {
+    /// Lets the first batches go; gives what they cost.
+    fn drop_first(&mut self, count: usize) -> usize {
+        self.left += count as u64;
+        self.batches.drain(..count).map(|batch| batch.batch.len() + BATCH_OVERHEAD_BYTES).sum()
     }
 }
 
