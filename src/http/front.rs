@@ -1,5 +1,6 @@
 //! What every handler has at hand.
 
+use std::fmt::Write as _;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -147,6 +148,11 @@ impl Front {
     /// The id of a request whose client gave none.
     pub(super) fn next_request_id(&self) -> String {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number:x}", self.request_prefix)
+        // In one allocation of its own length.
+        let digits = (u64::BITS - (number | 1).leading_zeros()).div_ceil(4) as usize;
+        let mut id = String::with_capacity(self.request_prefix.len() + 1 + digits);
+        id.push_str(&self.request_prefix);
+        write!(id, "-{number:x}").expect("a string takes all");
+        id
     }
 }

@@ -96,7 +96,11 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        carried!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        // One piece, the head of an answer without a body, is written by the shorter way through the kernel.
+        match bufs {
+            [piece] => self.poll_write(cx, piece),
+            pieces => carried!(self, stream => Pin::new(stream).poll_write_vectored(cx, pieces)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

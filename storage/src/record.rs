@@ -129,7 +129,10 @@ impl BatchBuilder {
         let headers_len = headers_len(&record.headers, record.ttl_ms);
         let headers = record.headers.len() + usize::from(record.ttl_ms.is_some());
         let key_len = record.key.as_ref().map_or(0, |key| key.len() + 1);
-        self.open.reserve(HEAD_BYTES + key_len + record.content_type.len() + headers_len);
+        let inline = record.payload.len() <= INLINE_PAYLOAD_BYTES_MAX;
+        let payload_len = if inline { record.payload.len() } else { 0 };
+        let key_bytes = record.key.as_ref().map_or(0, Bytes::len);
+        self.open.reserve(HEAD_BYTES + key_bytes + record.content_type.len() + headers_len + payload_len);
         self.open.put_u32_le(length("payload", record.payload.len())?);
         self.open.put_u16_le(length("key", key_len)?);
         self.open.put_u16_le(length("content type", record.content_type.len())?);
@@ -147,7 +150,7 @@ impl BatchBuilder {
             self.open.put_slice(name);
             self.open.put_slice(value);
         }
-        if record.payload.len() <= INLINE_PAYLOAD_BYTES_MAX {
+        if inline {
             self.open.put_slice(&record.payload);
         } else {
             self.close_chunk();
@@ -169,9 +172,12 @@ impl BatchBuilder {
     /// # Errors
     /// `Invalid` when it has no record.
     pub fn finish(mut self) -> Result<Batch> {
-        self.close_chunk();
         if self.count == 0 {
             return Err(Error::new(Kind::Invalid, "batch has no record"));
+        }
+        if !self.open.is_empty() {
+            // Whole, not split off: what has one owner and no room to spare needs no count of owners.
+            self.chunks.push(self.open.freeze());
         }
         Ok(Batch::of_chunks(self.count, self.chunks, self.shortest_ttl))
     }
