@@ -48,7 +48,8 @@ impl Answer for Door {
     ) -> impl Future<Output = Response<Body>> + Send + 'static + use<> {
         tenant_root::take_off(&mut request);
         match Direct::of(&request) {
-            Some(direct) => Either::Left(direct.answer(self.front.clone(), connection, request)),
+            // In a box: it is moved several times before it is polled, and each connection has room for it.
+            Some(direct) => Either::Left(Box::pin(direct.answer(self.front.clone(), connection, request))),
             None => Either::Right(self.router.answer(connection, request)),
         }
     }
