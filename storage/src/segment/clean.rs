@@ -46,6 +46,8 @@ pub(crate) struct Pass {
     /// All runs from the first on; at least one.
     pub(crate) rows: OldRows,
     pub(crate) bytes: u64,
+    /// Of the partition; the first run reaches beyond it.
+    pub(crate) start: Offset,
     /// How far it is clean before.
     pub(crate) clean: CleanRow,
     /// What deletes its key below this may go.
@@ -173,7 +175,7 @@ pub(crate) fn plan(
         Why::Move => true,
     };
     let is_known = ends.is_none_or(|after| after.span.is_some());
-    let pass = Pass { partition, rows, bytes: old + new, clean, settled, why };
+    let pass = Pass { partition, rows, bytes: old + new, start: row.start, clean, settled, why };
     Ok((due && is_known && !pass.rows.is_empty()).then_some(pass))
 }
 

@@ -150,7 +150,8 @@ impl Compactor {
         Ok(Filter { keys, settled: pass.settled, end: pass.end(), tombstones: 0 })
     }
 
-    /// Takes the runs of a pass into segments. A segment ends after any batch: runs need not end where they did.
+    /// Takes the runs of a pass into segments. A segment ends after any batch: runs need not end where they did. But the first
+    /// one reaches beyond the start of the partition, as the index holds nothing that is wholly below it.
     async fn rewrite_pass(&self, pass: &Pass, filter: &mut Filter, output: &mut Output) -> Result<()> {
         let mut open: Option<Piece> = None;
         for (base, row) in &pass.rows {
@@ -167,7 +168,8 @@ impl Compactor {
                 let piece = open.get_or_insert_with(|| Piece::begin(pass.partition, at, time));
                 piece.add(filter.retain(&batch), (batch.next(), batch.timestamp));
                 at = batch.next();
-                if output.bytes + piece.len >= self.segment_bytes && !piece.batches.is_empty() {
+                let is_full = output.bytes + piece.len >= self.segment_bytes && !piece.batches.is_empty();
+                if is_full && at > pass.start {
                     output.take(open.take());
                     self.write(output).await?;
                 }

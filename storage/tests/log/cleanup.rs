@@ -226,6 +226,33 @@ async fn trims_and_cleanings_go_together() {
     assert_eq!(left(&open(&store, &clock).await).await, ["6:d=2"]);
 }
 
+// Fails when a pass ends its first run at the start of the partition or before: it is not put in place then, now and ever after.
+#[tokio::test]
+async fn a_partition_whose_start_is_far_within_a_run_is_cleaned() {
+    let (store, clock) = (FaultStore::in_memory(), Arc::<Hand>::default());
+    let log = make(&store, &clock).await;
+    let value = "v".repeat(600);
+    for key in ["a", "b"] {
+        put(&log, &[&format!("{key}={value}")]).await;
+    }
+    put(&log, &["c=1", "d=1"]).await;
+    log.compact().await.expect("compacted");
+    log.trim(&[(partition(0), Offset(2))]).await.expect("trimmed");
+    drop(log);
+    // What is below the start fills a segment.
+    let options = LogOptions { segment_bytes: 1000, ..small(&store, &clock) };
+    let log = Log::open(options).await.expect("the log opens");
+    put(&log, &["c=2"]).await;
+    log.compact().await.expect("compacted");
+    assert_eq!(left(&log).await, ["3:d=1", "4:c=2"]);
+    assert_eq!(log.metrics().unlinked_runs.get(), 0);
+    let segments = log.metrics().segments.get();
+    log.compact().await.expect("compacted");
+    assert_eq!(log.metrics().segments.get(), segments, "it is not written again and again");
+    drop(log);
+    assert_eq!(left(&open(&store, &clock).await).await, ["3:d=1", "4:c=2"]);
+}
+
 // Fails when a pass goes on over what it could not read, or is not compared with what was there before it is committed.
 #[tokio::test]
 async fn a_pass_that_fails_changes_nothing_and_the_next_one_does_it() {

@@ -347,3 +347,24 @@ proptest! {
         });
     }
 }
+
+// An input that was found by chance: what is below the start fills a segment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_partition_may_be_far_within_its_first_run() {
+    let mut rig = Rig::new().await;
+    let steps = [
+        Step::Append { partition: 0, records: vec![(None, 15293), (None, 0), (None, 0)] },
+        Step::Read { partition: 0, from: 0, bytes: 1 },
+        Step::Append {
+            partition: 0,
+            records: vec![(None, 17307), (Some(7), 0), (None, 0), (None, 0), (Some(7), 0), (Some(5), 0)],
+        },
+        Step::Checkpoint,
+        Step::Append { partition: 0, records: vec![(Some(5), 0)] },
+        Step::Trim { partition: 0, before: 4 },
+    ];
+    for step in steps {
+        rig = rig.run(step).await;
+    }
+    rig.compact().await;
+}
