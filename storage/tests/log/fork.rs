@@ -307,6 +307,8 @@ async fn a_number_of_forks_that_a_change_builds_on_is_that_of_what_is_about_to_b
     let last_of_two = tokio::join!(log.commit(with(1, 1, leaving)), log.commit(with(0, 0, Vec::new())));
     last_of_two.0.expect("there was one");
     last_of_two.1.expect("it is leaving");
+    // Then no flush waits any more for those who were answered.
+    pass(Duration::from_millis(10)).await;
     store.set_unavailable(true);
     let behind = async {
         // What was begun before is under way by then.
