@@ -117,9 +117,7 @@ impl System {
         stored.insert(tenant.id(), Stored { bytes, until });
         Ok(bytes)
     }
-}
 
-impl System {
     /// Stored bytes of the tenant's topics; as they were known last where the end of the node has cut the count off.
     async fn stored_or_told(&self, tenant: &TenantRef) -> Result<u64, Error> {
         match self.stored_bytes(tenant).await {
