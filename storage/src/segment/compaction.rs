@@ -264,13 +264,17 @@ impl Compactor {
         let Window { slots, pieces, bytes } = std::mem::take(&mut progress.window);
         let source = self.source.clone();
         let pieces = apart("compaction", move || source.still_indexed(pieces)).await?;
+        let mut are_linked = true;
         for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
-            progress.walk.made(self.rewrite(writer, pieces).await?);
+            let (segment, is_linked) = self.rewrite(writer, pieces).await?;
+            progress.walk.made(segment);
+            are_linked &= is_linked;
         }
         self.metrics.compactions.inc();
         progress.advance(&slots, bytes, (self.source.session, end, total));
-        if progress.backlog.slots.is_empty() && progress.backlog.more {
-            progress.backlog = self.backlog(Slot(0)).await?;
+        // A run that was trimmed while it was rewritten stands where it was: what is left of it is to be gathered again.
+        if !are_linked || (progress.backlog.slots.is_empty() && progress.backlog.more) {
+            progress.backlog = self.backlog(progress.next).await?;
         }
         self.merge(writer, progress, self.segment_bytes / MERGE_SHARE).await?;
         self.clean_turn(writer, progress).await
@@ -329,7 +333,8 @@ impl Compactor {
     async fn put_together(&self, writer: &Writer, walk: &mut Walk, runs: &[Small]) -> Result<()> {
         let pieces = merge::read(&self.source.stores, self.source.shards, runs).await?;
         for pieces in plan(pieces, self.segment_bytes / OWN_SEGMENT_SHARE) {
-            walk.made(self.rewrite(writer, pieces).await?);
+            let (segment, _) = self.rewrite(writer, pieces).await?;
+            walk.made(segment);
         }
         self.metrics.merged_runs.inc_by(runs.len() as u64);
         Ok(())
@@ -343,8 +348,8 @@ impl Compactor {
         allowed.saturating_sub(written.saturating_add(pending))
     }
 
-    /// Puts pieces, which are sorted, into a segment and links it.
-    async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<SegmentId> {
+    /// Puts pieces, which are sorted, into a segment and links it; false when something else happened to a run meanwhile.
+    async fn rewrite(&self, writer: &Writer, pieces: Vec<Piece>) -> Result<(SegmentId, bool)> {
         let segment = SegmentId(new_ulid(&*self.clock, &*self.rng));
         let session = self.source.session;
         let Ready { object, content_len, expected, rows } =
@@ -366,6 +371,7 @@ impl Compactor {
             self.unsettled.settle(segment);
             return Err(error);
         }
+        let mut is_linked = true;
         for runs in slots_of_links(&rows).map(|within| &expected[within]) {
             let by_shard = runs.chunk_by(|a, b| self.shard(a) == self.shard(b));
             let links = by_shard.map(|checked| {
@@ -374,18 +380,19 @@ impl Compactor {
             });
             let links: Vec<Link> = links.collect();
             writer.commit_links(links.iter().cloned().map(Entry::Link).collect()).await?;
-            self.count_linked(&links)?;
+            is_linked &= self.count_linked(&links)?;
         }
         self.unsettled.settle(segment);
-        Ok(segment)
+        Ok((segment, is_linked))
     }
 
     fn shard(&self, checked: &CheckedRun) -> ShardId {
         checked.run.partition.shard(self.source.shards)
     }
 
-    /// Counts the runs that stand in the segment now, and those that something else happened to meanwhile.
-    fn count_linked(&self, links: &[Link]) -> Result<()> {
+    /// Counts the runs that stand in the segment now, and those that do not; false when there are some of these.
+    fn count_linked(&self, links: &[Link]) -> Result<bool> {
+        let mut are_linked = true;
         for (link, run) in links.iter().flat_map(|link| link.runs.iter().map(move |run| (link, run))) {
             let row = self.source.state.get(&layout::index_key(run.partition, run.base))?;
             let row = row.map(IndexRow::parse).transpose()?;
@@ -393,9 +400,10 @@ impl Compactor {
                 self.metrics.linked_runs.inc();
             } else {
                 self.metrics.unlinked_runs.inc();
+                are_linked = false;
             }
         }
-        Ok(())
+        Ok(are_linked)
     }
 }
 

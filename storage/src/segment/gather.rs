@@ -1,4 +1,4 @@
-//! What a compaction takes from the WAL: the runs of its slots that the index still finds there.
+//! What a compaction takes from the WAL: the runs of its slots, of which it rewrites those that the index still finds there.
 //!
 //! From the tail in memory when the slot is in it, which it is when it is asked for in time, else by one GET of the object.
 
@@ -77,7 +77,8 @@ impl Piece {
 }
 
 impl Source {
-    /// The runs of a slot that the index finds there. None in a slot that is gone: what nothing names may be deleted.
+    /// The runs of a slot: of one in memory all, of an object those that the index finds there. Which of them are to be rewritten
+    /// [`Source::still_indexed`] tells. None in a slot that is gone: what nothing names may be deleted.
     ///
     /// # Errors
     /// `Unavailable` when the store cannot be read. A slot that is broken is logged and gives nothing: it stays as it is.
