@@ -110,6 +110,26 @@ impl ObjectName {
     }
 }
 
+/// The sessions of which slots stand under a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotsUnder {
+    All,
+    One(SessionId),
+    None,
+}
+
+/// Whose slots stand under `prefix`; that of a single slot is none.
+pub(crate) fn slots_under(prefix: Option<&Path>) -> SlotsUnder {
+    let parts: Vec<&str> = prefix.map_or("", AsRef::as_ref).split('/').collect();
+    match parts[..] {
+        [""] | ["session"] => SlotsUnder::All,
+        ["session", sid] | ["session", sid, "wal"] => {
+            sid.parse().map_or(SlotsUnder::None, |sid| SlotsUnder::One(SessionId(sid)))
+        }
+        _ => SlotsUnder::None,
+    }
+}
+
 /// Everything of sessions is under this.
 pub(crate) fn sessions_prefix() -> Path {
     Path::from("session")

@@ -22,7 +22,7 @@ use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
 use url::Url;
 
-use crate::directory::{Directory, check_writable, make_durable, takes_renames};
+use crate::directory::{Abilities, Directory, abilities, check_writable, make_durable};
 use crate::error::{Error, Kind, Result};
 
 /// The longest that one PUT may take before its outcome is open and the caller tries the same bytes again.
@@ -284,15 +284,15 @@ fn directory(directory: &path::Path, access: Access) -> Result<ObjectStores> {
     if directory.as_os_str().is_empty() {
         return Err(invalid("the store URL is empty"));
     }
-    let renames = match access {
+    let can = match access {
         Access::Write => make_durable(directory)
             .and_then(|()| check_writable(directory))
-            .map(|()| takes_renames(directory))
+            .map(|()| abilities(directory))
             .map_err(unusable)?,
-        Access::Read if directory.is_dir() => false,
+        Access::Read if directory.is_dir() => Abilities::default(),
         Access::Read => return Err(invalid(format!("store directory {} is not there", directory.display()))),
     };
-    let store = Directory::open(directory, renames).map_err(|error| {
+    let store = Directory::open(directory, can).map_err(|error| {
         invalid(format!("store directory {} cannot be opened", directory.display())).with_source(error)
     })?;
     let url = fs::canonicalize(directory).ok().and_then(|absolute| Url::from_directory_path(absolute).ok());

@@ -138,16 +138,8 @@ async fn verify_names_a_fault_and_says_by_its_exit_code_how_it_went() {
     );
     assert!(server.terminate().await.success());
 
-    let slot = files(&server.store_dir())
-        .into_keys()
-        .find(|path| path.to_string_lossy().ends_with("/wal/00000000000000000002"));
-    let slot = slot.expect("there is a slot");
-    let mut bytes = std::fs::read(&slot).expect("readable");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&slot, bytes).expect("writable");
+    let name = break_slot(&server.store_dir(), 2);
     std::fs::write(server.store_dir().join("notes.txt"), "mine").expect("writable");
-    let name = slot.strip_prefix(server.store_dir()).expect("below the store").to_string_lossy().into_owned();
 
     let faulty = on(&server, &["verify"]).await;
     assert_eq!(faulty.code, 1, "{}", faulty.stderr);
@@ -167,6 +159,20 @@ async fn verify_names_a_fault_and_says_by_its_exit_code_how_it_went() {
         assert_eq!(ended.code, 2, "{}", ended.stderr);
     }
     assert!(!server.dir().join("absent").exists(), "a bucket that is looked at is not made");
+}
+
+/// Flips a bit in the middle of a slot, and says its name. The slots of a session share a file; each begins with a header (docs/format.md).
+fn break_slot(store: &Path, number: u64) -> String {
+    let shared = files(store).into_keys().find(|path| path.to_string_lossy().ends_with("/wal/slots#1"));
+    let shared = shared.expect("there are slots");
+    let mut bytes = std::fs::read(&shared).expect("readable");
+    let at = bytes.windows(36).position(|head| head.starts_with(b"PLINTHOB") && head[28..] == number.to_le_bytes());
+    let at = at.expect("there is the slot");
+    let len = u64::from_le_bytes(bytes[at + 52..at + 60].try_into().expect("eight bytes"));
+    bytes[at + 128 + usize::try_from(len).expect("a small slot") / 2] ^= 1;
+    std::fs::write(&shared, bytes).expect("writable");
+    let log = shared.parent().and_then(|log| log.strip_prefix(store).ok()).expect("below the store");
+    format!("{}/{number:020}", log.display())
 }
 
 // Fails when whatever keeps verify from looking has the code of a fault.
