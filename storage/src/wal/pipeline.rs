@@ -158,11 +158,11 @@ impl Pipeline {
         let on_directory = self.writer.options.flush_interval.is_none();
         match self.in_flight.len() {
             0 if !self.is_gathering() => 0,
-            0 if on_directory => self.waiting * 3 / 8,
-            // Who is late waits for a whole request to the store.
+            // Who is late waits for a whole flush.
             0 => self.waiting - self.waiting / 32,
-            // Two flushes at a time, so that the store works while those who were answered come back.
-            1 => (self.waiting / 2).max(if on_directory { GATHER_FROM / 2 } else { REMOTE_SECOND_FROM }),
+            // Two requests at a time, so that the store works while those who were answered come back. On a directory the second would
+            // wait for the sync of the first.
+            1 if !on_directory => (self.waiting / 2).max(REMOTE_SECOND_FROM),
             _ => usize::MAX,
         }
     }
