@@ -9,12 +9,13 @@
 
 mod pack;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::path::Path as FilePath;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -137,24 +138,17 @@ impl Directory {
         Ok(Some(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() }))
     }
 
-    async fn delete_one(&self, path: Path) -> Result<Path> {
+    /// Deletes an object, and notes the pack in which it was.
+    async fn delete_one(&self, path: Path, packs: &Mutex<HashMap<SessionId, Arc<Pack>>>) -> Result<Path> {
         if let Some(ObjectName::Slot(session, slot)) = ObjectName::parse(&path) {
             let pack = self.pack(session)?;
+            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(session, Arc::clone(&pack));
             let deleted = tokio::task::spawn_blocking(move || pack.remove(slot.0)).await?;
             if deleted.map_err(|error| unreadable(&path, error))? {
                 return Ok(path);
             }
         }
         self.files.delete(&path).await.map(|()| path)
-    }
-
-    /// Gives the space of deleted slots back. They are deleted whether it can be done now or the next time.
-    fn erase_deleted(&self) {
-        for (session, pack) in self.packs.iter() {
-            if let Err(error) = pack.erase_deleted() {
-                tracing::warn!(%session, %error, "deleted slots still take space");
-            }
-        }
     }
 
     /// The packed slots under a prefix.
@@ -186,8 +180,23 @@ impl Directory {
             let pack = self.packs.get(&session).map_or_else(|| self.open_pack(session).map(Arc::new), Ok)?;
             let listed = pack.list().map_err(|error| unreadable(&layout::wal_prefix(session), error))?;
             out.extend(listed.into_iter().map(|listed| meta(session, listed)));
+            // What a process that ended had deleted and not erased.
+            said(session, pack.erase_deleted());
         }
         Ok(out)
+    }
+}
+
+/// Gives the space of deleted slots back.
+fn erase_deleted(packs: &Mutex<HashMap<SessionId, Arc<Pack>>>) {
+    let packs = std::mem::take(&mut *packs.lock().unwrap_or_else(PoisonError::into_inner));
+    packs.iter().for_each(|(session, pack)| said(*session, pack.end_empty()));
+}
+
+/// They are deleted whether that could be done now or is done the next time.
+fn said(session: SessionId, erased: io::Result<()>) {
+    if let Err(error) = erased {
+        tracing::warn!(%session, %error, "deleted slots still take space");
     }
 }
 
@@ -430,13 +439,13 @@ impl ObjectStore for Directory {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let directory = self.clone();
+        let (directory, packs) = (self.clone(), Arc::new(Mutex::default()));
+        let touched = Arc::clone(&packs);
         let delete = move |path: Result<Path>| {
-            let directory = directory.clone();
-            async move { directory.delete_one(path?).await }
+            let (directory, packs) = (directory.clone(), Arc::clone(&packs));
+            async move { directory.delete_one(path?, &packs).await }
         };
-        let directory = self.clone();
-        let erased = async move { tokio::task::spawn_blocking(move || directory.erase_deleted()).await };
+        let erased = async move { tokio::task::spawn_blocking(move || erase_deleted(&touched)).await };
         let erased =
             stream::once(erased).filter_map(|ended| std::future::ready(ended.err().map(|error| Err(error.into()))));
         paths.map(delete).buffered(DELETES_AT_ONCE).chain(erased).boxed()

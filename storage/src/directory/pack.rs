@@ -11,6 +11,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use self::file::{HEAD_BYTES, SlotFile};
 
 /// A file that is longer gets no more records.
 const FILE_BYTES: u64 = 64 << 20;
-/// The last file is ended when all of it is deleted and it is longer than this.
+/// The last file is ended when it is longer than this and all of it is deleted, or another process comes to write.
 const KEPT_BYTES: u64 = 1 << 20;
 
 /// The slots of one session.
@@ -92,42 +93,59 @@ impl Pack {
     /// Creates the object that as a file would be `at`, durably, unless there is one. Blocks for as long as the disk takes.
     ///
     /// # Errors
-    /// When the disk refuses. Nobody finds the object then, but those who looked at that moment. `Unsupported` where slots are packed and
-    /// the file system does not keep what another one needs.
+    /// When the disk refuses. Nobody finds the object then, as far as it could be marked, but those who looked at that moment. `Unsupported` where slots are
+    /// packed and the file system does not keep what another one needs; `InvalidData` where it could be one that is damaged.
     pub(super) fn create(&self, at: &Path, slot: u64, payload: &[&[u8]]) -> io::Result<Made> {
         let mut chain = self.chain();
         self.read_on(&mut chain)?;
         loop {
             if self.find_known(slot)?.is_some() {
                 // It may be of another process, which has not synced it yet.
-                chain.last.iter().try_for_each(|last| last.file.sync())?;
+                chain.last.iter_mut().try_for_each(Last::sync)?;
                 return Ok(Made::Taken);
             }
-            if !self.appends && chain.last.is_some() {
-                let why = "slots of this session share files, which takes a local file system (ext4, XFS, Btrfs, F2FS, ZFS, tmpfs): \
-                           copy the store with `plinth restore`";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-            }
+            self.check_writable(&chain)?;
             if !self.appends || chain.plain && (chain.last.is_none() || at.try_exists()?) {
                 return Ok(Made::Elsewhere);
             }
             let last = self.writable(&mut chain)?;
-            let Some(at) = self.append(last, |appender, synced| appender.object(slot, synced, payload))? else {
+            if last.synced < last.end {
+                // Others wrote that: once in a takeover.
+                last.sync()?;
+            }
+            let file = Arc::clone(&last.file);
+            let Some(at) = self.append(&mut chain, |appender, synced| appender.object(slot, synced, payload))? else {
                 continue;
             };
-            let place = Place { file: Arc::clone(&last.file), at };
+            let place = Place { file, at };
             if self.find_known(slot)?.is_some() {
                 self.discard(place)?;
                 continue;
             }
-            if let Err(error) = last.file.sync() {
-                self.sync_failed(last, place);
+            if let Err(error) = self.check_writable(&chain) {
+                self.discard(place)?;
                 return Err(error);
             }
-            last.synced = place.at.end;
+            if let Err(error) = chain.last.iter_mut().try_for_each(Last::sync) {
+                self.sync_failed(&mut chain, place);
+                return Err(error);
+            }
             self.know(slot, place);
             return Ok(Made::Created);
         }
+    }
+
+    fn check_writable(&self, chain: &Chain) -> io::Result<()> {
+        if !self.appends && chain.last.is_some() {
+            let why = "slots of this session share files, which takes a local file system (ext4, XFS, Btrfs, F2FS, ZFS, tmpfs): \
+                       copy the store with `plinth restore`";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        if chain.damaged {
+            let why = "a slot of this session is damaged so that its number is not known: it could be the one that is to be created";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
     }
 
     /// Bytes of an object, those of the range that `range` says for its length; `None` when there is no such object.
@@ -177,6 +195,21 @@ impl Pack {
         Ok(out)
     }
 
+    /// Ends the last file when all of it is deleted, so that it can go, and gives the space of what is deleted back.
+    ///
+    /// # Errors
+    /// As [`Pack::erase_deleted`].
+    pub(super) fn end_empty(&self) -> io::Result<()> {
+        let mut chain = self.chain();
+        self.read_on(&mut chain)?;
+        let kept = self.kept_bytes();
+        if self.appends && chain.last.as_ref().is_some_and(|last| last.file.is_empty() && last.end >= kept) {
+            self.begin_next(&mut chain)?;
+        }
+        drop(chain);
+        self.erase_deleted()
+    }
+
     /// Gives the space of what is deleted back to the disk: whole files, and parts of those in which there is something else. What
     /// cannot be done now is tried the next time.
     ///
@@ -193,14 +226,14 @@ impl Pack {
         removed.and(erased)
     }
 
-    /// Removes the files of which everything is deleted.
+    /// Removes the files before the last one of which everything is deleted.
     fn remove_empty(&self) -> io::Result<()> {
         let mut chain = self.chain();
-        self.read_on(&mut chain)?;
-        let kept = KEPT_BYTES.min(self.file_bytes);
-        if chain.last.as_ref().is_some_and(|last| last.file.is_empty() && last.end >= kept) {
-            self.begin_next(&mut chain)?;
+        if !chain.passed.iter().any(|file| file.is_empty()) {
+            return Ok(());
         }
+        // None goes before the name of a later one is on the disk.
+        File::open(&self.directory)?.sync_all()?;
         let mut removed = Ok(());
         chain.passed.retain(|file| {
             let goes = file.is_empty() && removed.is_ok();
@@ -210,6 +243,10 @@ impl Pack {
             !goes || removed.is_err()
         });
         removed
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        KEPT_BYTES.min(self.file_bytes)
     }
 
     fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -246,7 +283,9 @@ impl Pack {
             None => self.know(slot, place),
             // Its writer has lost, or stopped before it could see that.
             Some(first) if self.appends && (first.at != place.at || !Arc::ptr_eq(&first.file, &place.file)) => {
-                self.discard(place)?;
+                if let Err(error) = self.discard(place) {
+                    tracing::warn!(slot, %error, "a record that lost cannot be marked as deleted");
+                }
             }
             Some(_) => {}
         }
@@ -271,6 +310,12 @@ impl Pack {
         }
     }
 
+    /// Forgets what was in a file that is gone.
+    fn forget_file(&self, file: &Arc<SlotFile>) {
+        tracing::warn!(file = %self.path(file.number).display(), "a file of the store directory is gone");
+        self.places().retain(|_, place| !Arc::ptr_eq(&place.file, file));
+    }
+
     /// Marks an object as deleted.
     fn discard(&self, place: Place) -> io::Result<()> {
         place.file.mark_deleted(place.at.start)?;
@@ -279,10 +324,9 @@ impl Pack {
     }
 
     /// Nobody knows whether the record is on the disk. The file gets no other before its mark as deleted is.
-    fn sync_failed(&self, last: &mut Last, place: Place) {
-        last.unsynced = Some(place.at.clone());
-        let marked = self.discard(place).and_then(|()| self.append(last, |appender, synced| appender.end(synced)));
-        if let Err(error) = marked {
+    fn sync_failed(&self, chain: &mut Chain, place: Place) {
+        chain.last.iter_mut().for_each(|last| last.unsynced = Some(place.at.clone()));
+        if let Err(error) = self.discard(place).and_then(|()| self.end(chain)) {
             tracing::warn!(%error, "a record that could not be synced stays until it can be marked");
         }
     }

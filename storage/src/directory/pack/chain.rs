@@ -1,7 +1,7 @@
 //! The files of one session's slots, one after the other, and which of them takes the next record.
 //!
-//! A file that is long, or that failed, gets the mark of its end and is synced before the next is begun. So when there is a later one, nothing
-//! is added to a file that counts. One whose objects are all deleted is removed once there is a later one: the last always stays, numbers only
+//! A file that is long, or that failed, gets the mark of its end, if it does not end with a part of a record, and is synced before the next is begun. So when there
+//! is a later one, nothing is added to a file that counts. One whose objects are all deleted is removed once there is a later one: the last always stays, numbers only
 //! go up, and whoever has lost sight goes on to the first that is there, and from that one to the last.
 
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +16,8 @@ use crate::directory::make_durable;
 
 /// What the files are called, with `#` and their number behind: a name that the crate's store never lists.
 const NAME: &str = "slots#";
+/// That of the files, and those above it up to that of the store, which may have been made for it.
+const NEW_DIRECTORIES: usize = 4;
 
 /// The files, as far as they are read.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ pub(super) struct Chain {
     is_last: bool,
     /// Whether there were objects in files of their own at first.
     pub(super) plain: bool,
+    /// Whether a record is damaged so that nobody knows whose it was: any slot that is not found may be it.
+    pub(super) damaged: bool,
 }
 
 /// The file that takes the next record.
@@ -52,7 +56,7 @@ impl Pack {
         loop {
             if let Some(last) = &mut chain.last {
                 let len = last.file.metadata()?.len();
-                self.read_records(last, len)?;
+                self.read_records(last, &mut chain.damaged, len)?;
                 // There is a later one only behind a mark of the end, or behind a part of a record.
                 if chain.is_last && !last.over && last.end == len {
                     return Ok(());
@@ -71,12 +75,15 @@ impl Pack {
     /// Reads the last file to its end, which is its end for good, since there is a later one.
     pub(super) fn go_on(&self, chain: &mut Chain, next: SlotFile) -> io::Result<()> {
         if let Some(last) = &mut chain.last {
-            self.read_records(last, last.file.metadata()?.len())?;
-            if let Some(at) = last.unsynced.take() {
+            self.read_records(last, &mut chain.damaged, last.file.metadata()?.len())?;
+            if let Some(at) = &last.unsynced {
                 last.file.mark_deleted(at.start)?;
-                last.file.sync()?;
+                last.sync()?;
+                last.unsynced = None;
             }
         }
+        // What others have removed is only held open here.
+        chain.passed.retain(|file| !file.is_empty() || file.is_named().unwrap_or(true));
         chain.number = Some(next.number);
         chain.is_last = false;
         let last = Last { file: Arc::new(next), appender: None, end: 0, synced: 0, over: false, unsynced: None };
@@ -85,7 +92,7 @@ impl Pack {
     }
 
     /// Reads the records of a file below `until`, as far as they are whole, or were.
-    fn read_records(&self, last: &mut Last, until: u64) -> io::Result<()> {
+    fn read_records(&self, last: &mut Last, is_damaged: &mut bool, until: u64) -> io::Result<()> {
         while !last.over && last.end < until {
             let record = match last.file.record(last.end, until)? {
                 Some(record) => record,
@@ -100,7 +107,12 @@ impl Pack {
             match record.what {
                 What::Object(slot) => self.found(slot, place)?,
                 What::Deleted if self.appends => lock(&self.deleted).push(place),
-                What::Deleted | What::Damaged => {}
+                What::Deleted | What::Erased => {}
+                What::Damaged => {
+                    *is_damaged = true;
+                    // Nobody deletes it, so its file stays.
+                    last.file.found();
+                }
                 What::End => last.over = true,
             }
             last.end = record.at.end;
@@ -125,7 +137,10 @@ impl Pack {
 
     /// The file that takes the next record, with its appender.
     pub(super) fn writable<'a>(&self, chain: &'a mut Chain) -> io::Result<&'a mut Last> {
-        let takes = |last: &Last| !last.over && last.unsynced.is_none() && last.end < self.file_bytes;
+        // A fence stays for good: it is not to keep a long file of its predecessor.
+        let is_short =
+            |last: &Last| last.end < if last.appender.is_some() { self.file_bytes } else { self.kept_bytes() };
+        let takes = |last: &Last| !last.over && last.unsynced.is_none() && is_short(last);
         loop {
             if !chain.last.as_ref().is_some_and(takes) {
                 self.begin_next(chain)?;
@@ -133,8 +148,7 @@ impl Pack {
                 return Ok(chain.last.as_mut().expect("it takes records"));
             } else {
                 let lost = chain.last.take().expect("it was looked at").file;
-                tracing::warn!(file = %self.path(lost.number).display(), "a file of the store directory is gone");
-                self.places().retain(|_, place| !Arc::ptr_eq(&place.file, &lost));
+                self.forget_file(&lost);
             }
         }
     }
@@ -142,16 +156,17 @@ impl Pack {
     /// Opens the last file to append to it; false when it has no name any more.
     fn open_appender(&self, chain: &mut Chain) -> io::Result<bool> {
         let last = chain.last.as_mut().expect("a file was begun");
+        if !last.file.is_named()? {
+            return Ok(false);
+        }
         if last.appender.is_none() {
             // Whoever made it may not have come to this.
-            for directory in self.directory.ancestors().take(3) {
+            for directory in self.directory.ancestors().take(NEW_DIRECTORIES) {
                 File::open(directory)?.sync_all()?;
             }
-            last.file.sync()?;
-            last.synced = last.end;
             last.appender = last.file.appender()?;
         }
-        Ok(last.appender.is_some() && last.file.is_named()?)
+        Ok(last.appender.is_some())
     }
 
     /// Appends a record; returns its place, or `None` when the file was over before it.
@@ -159,36 +174,53 @@ impl Pack {
     /// What stands before a record of one's own is final: the kernel lets one write after the other.
     pub(super) fn append(
         &self,
-        last: &mut Last,
+        chain: &mut Chain,
         write: impl FnOnce(&mut Appender, u64) -> io::Result<Range<u64>>,
     ) -> io::Result<Option<Range<u64>>> {
+        let Chain { last: Some(last), damaged, .. } = chain else { return Ok(None) };
         let Some(appender) = &mut last.appender else { return Ok(None) };
         let at = write(appender, last.synced)?;
-        self.read_records(last, at.start)?;
+        self.read_records(last, damaged, at.start)?;
         if last.over || last.end < at.start {
             last.over = true;
             // A disk may be full.
-            last.file.erase(&at)?;
+            last.file.take_bytes(&at)?;
             return Ok(None);
         }
         last.end = at.end;
         Ok(Some(at))
     }
 
+    /// Marks the end of the last file.
+    pub(super) fn end(&self, chain: &mut Chain) -> io::Result<()> {
+        self.append(chain, |appender, synced| appender.end(synced))?;
+        if let Some(last) = &mut chain.last {
+            last.over = true;
+        }
+        Ok(())
+    }
+
     /// Ends the last file, if there is one, and goes on with the next, which another process may have begun.
     pub(super) fn begin_next(&self, chain: &mut Chain) -> io::Result<()> {
         if chain.last.is_some() {
-            let named = self.open_appender(chain)?;
+            let is_named = self.open_appender(chain)?;
             let last = chain.last.as_mut().expect("it was there");
-            if named && !last.over {
-                self.append(last, |appender, synced| appender.end(synced))?;
+            if !is_named {
+                self.forget_file(&last.file);
+            } else if !last.over {
+                if last.unsynced.is_none() && last.synced < last.end {
+                    // The mark of the end is to tell that what stands before it was there.
+                    last.sync()?;
+                }
+                self.end(chain)?;
             }
+            let last = chain.last.as_mut().expect("it was there");
             last.over = true;
             if let Some(at) = &last.unsynced {
                 last.file.mark_deleted(at.start)?;
             }
             // What comes after this may not outlive what came before it.
-            last.file.sync()?;
+            last.sync()?;
             last.unsynced = None;
         }
         let next = match self.next_file(chain.number)? {
@@ -210,8 +242,9 @@ impl Pack {
         };
         // Others may have made it, filled it, and removed it since we looked. Then there is a later one, and ours is none.
         if let Some(later) = self.next_file(Some(number))? {
-            if made {
-                fs::remove_file(&path)?;
+            if made && let Err(error) = fs::remove_file(&path) {
+                // Others that see it empty remove it, too.
+                tracing::debug!(%error, "a file of slots is gone already");
             }
             return Ok(later);
         }
@@ -220,6 +253,18 @@ impl Pack {
 
     pub(super) fn path(&self, number: u64) -> PathBuf {
         self.directory.join(format!("{NAME}{number}"))
+    }
+}
+
+impl Last {
+    /// What was written to the file, by whomever, is on the disk.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        match &self.appender {
+            Some(appender) => appender.sync()?,
+            None => self.file.sync()?,
+        }
+        self.synced = self.end;
+        Ok(())
     }
 }
 

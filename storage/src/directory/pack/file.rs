@@ -6,7 +6,7 @@
 //! ```
 //! Little endian. `synced` is up to where the writer knew the file to be on the disk. The checksum of the head covers what stands before it, but for
 //! the state, and the name of the file, so that what an older file left on the disk is no record of this one. The state is the one byte that
-//! changes: of an object that is deleted it is another, and soon only the head is left.
+//! changes: of an object that is deleted it is another, and a third when only the head is left.
 //!
 //! A kernel that appends (`O_APPEND`) gives each write the place behind all that came before it, and so puts the writes of all
 //! processes in one order, which is what decides here: the first record of a name that is not deleted is the object. A record behind one
@@ -29,9 +29,10 @@ pub(super) const HEAD_BYTES: u64 = 36;
 const MAGIC: u32 = u32::from_le_bytes(*b"PLSR");
 /// Where in a record its state stands.
 const STATE_AT: u64 = 4;
-/// No flip of a few bits makes one state of the other.
+/// No flip of a few bits makes one state of another.
 const LIVE: u8 = 0x0f;
 const DELETED: u8 = 0xf0;
+const ERASED: u8 = 0xcc;
 const OBJECT: u8 = 0;
 const END: u8 = 1;
 /// How much is read at once to check a record, or overwritten.
@@ -40,7 +41,7 @@ const CHECK_BYTES: usize = 256 << 10;
 /// A file of slots, open to read and to mark what is deleted.
 #[derive(Debug)]
 pub(super) struct SlotFile {
-    /// Counts up, without a hole, in the order in which the files were begun.
+    /// Counts up in the order in which the files were begun.
     pub(super) number: u64,
     path: PathBuf,
     file: File,
@@ -62,8 +63,10 @@ pub(super) struct Record {
 pub(super) enum What {
     /// The object of a slot.
     Object(u64),
-    /// One that is deleted.
+    /// One that is deleted and not erased.
     Deleted,
+    /// One of which only the head is left.
+    Erased,
     /// The mark of the end.
     End,
     /// Nobody knows, since its head is damaged.
@@ -113,41 +116,56 @@ impl SlotFile {
         if record.at.end > until {
             return Ok(None);
         }
-        let is_deleted = record.what == What::Deleted;
-        if is_deleted || self.checksum(at + HEAD_BYTES..record.at.end)? == head.checksum {
+        if matches!(record.what, What::Deleted | What::Erased) {
             return Ok(Some(record));
         }
-        // It may have been deleted since its head was read.
-        Ok((!self.is_live(at)?).then_some(Record { what: What::Deleted, ..record }))
+        match self.checksum(at + HEAD_BYTES..record.at.end) {
+            Ok(sum) if sum == head.checksum => Ok(Some(record)),
+            // It may have been deleted since its head was read.
+            Ok(_) => Ok((!self.is_live(at)?).then_some(Record { what: What::Deleted, ..record })),
+            // A place that cannot be read keeps nobody from the others.
+            Err(error) if is_broken_place(&error) && self.was_synced(at, record.at.end, until)? => Ok(Some(record)),
+            Err(error) => Err(error),
+        }
     }
 
     /// What stands at `at`, where no record is whole, if one behind it tells that it was on the disk.
     pub(super) fn damaged(&self, at: u64, until: u64) -> io::Result<Option<Record>> {
-        let mut from = at + 1;
-        let mut window = Vec::new();
-        while until.saturating_sub(from) >= HEAD_BYTES {
-            let len = usize::try_from(until - from).map_or(CHECK_BYTES, |left| left.min(CHECK_BYTES));
-            window.resize(len, 0);
-            self.file.read_exact_at(&mut window, from)?;
-            let heads = window.windows(HEAD_BYTES as usize).zip(from..);
-            let parsed = heads.filter_map(|(bytes, next)| Some((Head::parse(self.seed, bytes)?, next)));
-            if let Some((_, next)) = parsed.into_iter().find(|(head, _)| head.synced > at) {
-                return self.damaged_before(at, next).map(Some);
-            }
-            from += len as u64 - (HEAD_BYTES - 1);
-        }
-        Ok(None)
+        let Some((head, next)) = self.next_head(at, until)? else { return Ok(None) };
+        let record = if next == at { head.record(at) } else { Record { what: What::Damaged, at: at..next } };
+        // One that ends behind what there is was not finished, or is not yet.
+        let is_damaged = record.at.end <= until && self.was_synced(at, record.at.end, until)?;
+        Ok(is_damaged.then_some(record))
     }
 
-    fn damaged_before(&self, at: u64, next: u64) -> io::Result<Record> {
-        let unknown = Record { what: What::Damaged, at: at..next };
-        if next - at < HEAD_BYTES {
-            return Ok(unknown);
+    /// Whether a record at or behind `from` says that what stands at `at` was on the disk.
+    fn was_synced(&self, at: u64, mut from: u64, until: u64) -> io::Result<bool> {
+        while let Some((head, next)) = self.next_head(from, until)? {
+            if head.synced > at && head.synced <= next {
+                return Ok(true);
+            }
+            from = head.record(next).at.end;
         }
-        let mut head = [0; HEAD_BYTES as usize];
-        self.file.read_exact_at(&mut head, at)?;
-        let record = Head::parse(self.seed, &head).map(|head| head.record(at));
-        Ok(record.filter(|record| record.at.end == next).unwrap_or(unknown))
+        Ok(false)
+    }
+
+    /// The first head at or behind `from`, and where it stands.
+    fn next_head(&self, mut from: u64, until: u64) -> io::Result<Option<(Head, u64)>> {
+        let mut window = Vec::new();
+        // Most begin where they are expected.
+        let mut len = HEAD_BYTES as usize;
+        while until.saturating_sub(from) >= HEAD_BYTES {
+            window.resize(usize::try_from(until - from).map_or(len, |left| left.min(len)), 0);
+            self.file.read_exact_at(&mut window, from)?;
+            let mut heads = window.windows(HEAD_BYTES as usize).zip(from..);
+            let found = heads.find_map(|(bytes, at)| Some((Head::parse(self.seed, bytes)?, at)));
+            if found.is_some() {
+                return Ok(found);
+            }
+            from += window.len() as u64 - (HEAD_BYTES - 1);
+            len = CHECK_BYTES;
+        }
+        Ok(None)
     }
 
     fn checksum(&self, mut range: Range<u64>) -> io::Result<u32> {
@@ -167,7 +185,7 @@ impl SlotFile {
     pub(super) fn is_live(&self, at: u64) -> io::Result<bool> {
         let mut state = [DELETED];
         self.file.read_exact_at(&mut state, at + STATE_AT)?;
-        Ok(state != [DELETED])
+        Ok(state != [DELETED] && state != [ERASED])
     }
 
     /// Bytes of the object of the record at `at`.
@@ -186,10 +204,17 @@ impl SlotFile {
     /// Takes the bytes of an object away, and gives their space back to the disk. One that counts must be marked as deleted before, on the disk: without
     /// its bytes and its mark it looks like a write that was not finished.
     pub(super) fn erase(&self, at: &Range<u64>) -> io::Result<()> {
+        self.take_bytes(at)?;
+        self.file.write_all_at(&[ERASED], at.start + STATE_AT)
+    }
+
+    /// The same of a record that does not count: it stays one that is not whole.
+    pub(super) fn take_bytes(&self, at: &Range<u64>) -> io::Result<()> {
         erase(&self.file, at.start + HEAD_BYTES..at.end)
     }
 
-    /// What was written is on the disk, by whomever it was.
+    /// What was written is on the disk, by whomever it was. An error of the disk is told to each handle once: what a create rests on is synced by the
+    /// handle that it writes with.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -241,6 +266,10 @@ impl Appender {
         self.append(END, (0, synced), &[])
     }
 
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     fn append(&mut self, kind: u8, (slot, synced): (u64, u64), payload: &[&[u8]]) -> io::Result<Range<u64>> {
         let len: usize = payload.iter().map(|piece| piece.len()).sum();
         let mut head = Vec::with_capacity(HEAD_BYTES as usize);
@@ -277,6 +306,7 @@ impl Head {
         let what = match (kind, state) {
             (OBJECT, LIVE) => What::Object(slot),
             (OBJECT, DELETED) => What::Deleted,
+            (OBJECT, ERASED) => What::Erased,
             (END, LIVE) => What::End,
             _ => return None,
         };
@@ -287,6 +317,11 @@ impl Head {
     fn record(&self, at: u64) -> Record {
         Record { what: self.what, at: at..at + HEAD_BYTES + u64::from(self.len) }
     }
+}
+
+/// Whether the disk cannot give what stands at a place, as opposed to anything else that may be over in a moment.
+fn is_broken_place(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// The checksum of a head without its state and its own checksum.

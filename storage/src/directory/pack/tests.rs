@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Barrier;
 
 use proptest::prelude::*;
@@ -47,6 +47,13 @@ fn files(pack: &Pack) -> Vec<String> {
 /// As a process that ended in the middle of a write leaves it.
 fn tear(pack: &Pack, number: u64, bytes: &[u8]) {
     OpenOptions::new().append(true).open(pack.path(number)).unwrap().write_all(bytes).unwrap();
+}
+
+fn flip(pack: &Pack, number: u64, at: usize) {
+    let mut bytes = bytes_of(pack, number);
+    bytes[at] ^= 0x40;
+    let file = OpenOptions::new().write(true).open(pack.path(number)).unwrap();
+    FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
 }
 
 fn bytes_of(pack: &Pack, number: u64) -> Vec<u8> {
@@ -124,12 +131,12 @@ fn a_write_that_fails_half_way_is_not_found_and_the_next_create_goes_on_in_anoth
     let half = bytes_of(&one, 1)[..38].to_vec();
     {
         let mut chain = one.chain();
-        let last = one.writable(&mut chain).unwrap();
+        one.writable(&mut chain).unwrap();
         let full = |_: &mut Appender, _| {
             tear(&one, 1, &half);
             Err(io::ErrorKind::StorageFull.into())
         };
-        assert_eq!(one.append(last, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(one.append(&mut chain, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
     created(&one, 1, "one");
     created(&other, 2, "two");
@@ -148,17 +155,22 @@ fn after_a_sync_that_failed_nobody_goes_on_in_that_file() {
         assert_eq!(slots(&other), [0]);
         {
             let mut chain = one.chain();
-            let last = one.writable(&mut chain).unwrap();
-            let at =
-                one.append(last, |appender, synced| appender.object(1, synced, &[b"not synced"])).unwrap().unwrap();
+            let file = Arc::clone(&one.writable(&mut chain).unwrap().file);
+            let not_synced = |appender: &mut Appender, synced| appender.object(1, synced, &[b"not synced"]);
+            let at = one.append(&mut chain, not_synced).unwrap().unwrap();
             if marked {
-                one.sync_failed(last, Place { file: Arc::clone(&last.file), at });
+                one.sync_failed(&mut chain, Place { file, at });
             } else {
-                last.unsynced = Some(at);
+                chain.last.as_mut().unwrap().unsynced = Some(at);
             }
         }
+        if marked {
+            // Another one goes on, and this one sees it although it has created nothing since.
+            created(&other, 1, "fence");
+            assert_eq!(read(&one, 1).as_deref(), Some("fence"));
+        }
         created(&one, 2, "two");
-        created(&other, 1, "fence");
+        assert_eq!(create(&other, 1, "fence").unwrap() == Made::Created, !marked);
         assert_eq!(files(&one), ["slots#1", "slots#2"]);
         for pack in [&one, &other, &pack(&root, 1 << 20)] {
             assert_eq!(read(pack, 1).as_deref(), Some("fence"));
@@ -191,7 +203,7 @@ fn files_whose_objects_are_deleted_go_and_everybody_still_finds_the_rest() {
         assert!(one.remove(slot).unwrap());
     }
     assert!(!one.remove(6).unwrap());
-    one.erase_deleted().unwrap();
+    one.end_empty().unwrap();
     let left = files(&one);
     assert_eq!(left.len(), 1, "{left:?}");
     created(&pack(&root, 100), 7, "on");
@@ -283,24 +295,114 @@ fn what_another_file_held_is_no_record_of_this_one() {
     assert_eq!(files(&one).len(), 3);
 }
 
-/// Fails when damage is taken for a write that was not finished: what was acknowledged behind it would be gone.
+/// Fails when damage is taken for a write that was not finished: what was acknowledged behind it would be gone. And when a slot whose number is not
+/// known any more can be created: a fence there would cut the log off.
 #[test]
 fn damage_is_damage_and_what_stands_behind_it_is_found() {
-    for (at, left) in [(40, vec![0, 1, 2, 3]), (4, vec![1, 2, 3]), (20, vec![1, 2, 3]), (0, vec![1, 2, 3])] {
+    let head = file::HEAD_BYTES as usize;
+    for (at, left) in [(head + 4, vec![0, 1, 2]), (4, vec![1, 2]), (20, vec![1, 2]), (0, vec![1, 2])] {
         let root = tempfile::tempdir().unwrap();
         let one = pack(&root, 1 << 20);
         (0..3).for_each(|slot| created(&one, slot, "some object"));
-        let file = OpenOptions::new().write(true).open(one.path(1)).unwrap();
-        let flipped = bytes_of(&one, 1)[at] ^ 0x40;
-        std::os::unix::fs::FileExt::write_all_at(&file, &[flipped], at as u64).unwrap();
+        flip(&one, 1, at);
         let after = pack(&root, 1 << 20);
-        assert_eq!(create(&after, 2, "fence").unwrap(), Made::Taken, "byte {at}");
-        created(&after, 3, "fence");
         assert_eq!(slots(&after), left, "byte {at}");
+        assert_eq!(create(&after, 2, "fence").unwrap(), Made::Taken, "byte {at}");
+        if left[0] == 0 {
+            assert_ne!(read(&after, 0).as_deref(), Some("some object"), "it is read as it is");
+            assert_eq!(create(&after, 0, "fence").unwrap(), Made::Taken);
+            created(&after, 3, "fence");
+        } else {
+            assert_eq!(create(&after, 0, "fence").unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
+            // Nor when all else is deleted: the damage stays.
+            assert!(after.remove(1).unwrap() && after.remove(2).unwrap());
+            one.begin_next(&mut one.chain()).unwrap();
+            after.end_empty().unwrap();
+            let cold = pack(&root, 1 << 20);
+            assert_eq!(create(&cold, 0, "fence").unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
+            continue;
+        }
         assert_eq!(files(&after), ["slots#1"]);
-        let read = after.read(0, |len| io::Result::Ok(0..len)).unwrap();
-        assert_eq!(read.is_some_and(|read| read.bytes != b"some object"), left[0] == 0, "it is read as it is");
     }
+}
+
+/// Fails when a successor ends a file before it is synced: the mark would not tell that the last record was there.
+#[test]
+fn the_mark_of_the_end_tells_that_the_last_record_was_there() {
+    let root = tempfile::tempdir().unwrap();
+    let owner = pack(&root, 64 << 20);
+    created(&owner, 0, &"0".repeat(2 << 20));
+    created(&owner, 1, "last");
+    let at = bytes_of(&owner, 1).len() - 1;
+    created(&pack(&root, 64 << 20), 2, "fence");
+    flip(&owner, 1, at);
+    assert_eq!(slots(&pack(&root, 64 << 20)), [0, 1, 2]);
+}
+
+/// Of two that write by turns each knows of its own syncs alone. Fails when what lies between the damage and its proof goes with it.
+#[test]
+fn what_stands_between_damage_and_its_proof_is_found() {
+    for at in [file::HEAD_BYTES as usize + 2, 9] {
+        let root = tempfile::tempdir().unwrap();
+        let (one, other) = (pack(&root, 1 << 20), pack(&root, 1 << 20));
+        created(&one, 0, "zero");
+        {
+            let mut chain = other.chain();
+            other.writable(&mut chain).unwrap();
+            other.append(&mut chain, |appender, _| appender.object(1, 0, &[b"knows of no sync"])).unwrap().unwrap();
+        }
+        created(&one, 2, "two");
+        flip(&one, 1, at);
+        let found = slots(&pack(&root, 1 << 20));
+        assert!(found.ends_with(&[1, 2]), "byte {at}: {found:?}");
+    }
+}
+
+/// A head in the bytes of an object is none, also while only a part of that object is there.
+#[test]
+fn a_part_of_a_record_is_not_looked_into() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, other) = (pack(&root, 1 << 20), pack(&root, 1 << 20));
+    created(&one, 0, "zero");
+    created(&one, 1, "one");
+    let at = bytes_of(&one, 1).len() as u64;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let forger = pack(&elsewhere, 1 << 20);
+    {
+        let mut chain = forger.chain();
+        forger.writable(&mut chain).unwrap();
+        forger.append(&mut chain, |appender, _| appender.object(3, at + 1, &[b"forged"])).unwrap().unwrap();
+    }
+    let forged = bytes_of(&forger, 1);
+    {
+        let mut chain = other.chain();
+        other.writable(&mut chain).unwrap();
+        other.append(&mut chain, |appender, synced| appender.object(2, synced, &[&forged, &forged])).unwrap().unwrap();
+    }
+    let whole = bytes_of(&one, 1);
+    let cut = whole.len() - forged.len() / 2;
+    OpenOptions::new().write(true).open(one.path(1)).unwrap().set_len(cut as u64).unwrap();
+    let after = pack(&root, 1 << 20);
+    assert_eq!(slots(&after), [0, 1]);
+    created(&after, 3, "three");
+    assert_eq!(files(&after), ["slots#1", "slots#2"]);
+}
+
+/// Fails when the fence goes behind what its predecessor wrote: it is never deleted, and the file would stay with it.
+#[test]
+fn the_fence_of_a_successor_keeps_no_long_file() {
+    let root = tempfile::tempdir().unwrap();
+    let (owner, successor) = (pack(&root, 64 << 20), pack(&root, 64 << 20));
+    created(&owner, 0, &"0".repeat(2 << 20));
+    created(&owner, 1, "one");
+    created(&successor, 2, "fence");
+    assert_eq!(files(&owner), ["slots#1", "slots#2"]);
+    assert_eq!(create(&owner, 2, "late").unwrap(), Made::Taken);
+    for slot in [0, 1] {
+        assert!(successor.remove(slot).unwrap());
+    }
+    successor.erase_deleted().unwrap();
+    assert_eq!(files(&owner), ["slots#2"]);
 }
 
 /// One that lost and was stopped before it could say so: what won is deleted later.
@@ -311,8 +413,8 @@ fn who_lost_does_not_come_back_when_the_winner_is_deleted() {
     created(&one, 0, "winner");
     {
         let mut chain = one.chain();
-        let last = one.writable(&mut chain).unwrap();
-        one.append(last, |appender, synced| appender.object(0, synced, &[b"loser"])).unwrap().unwrap();
+        one.writable(&mut chain).unwrap();
+        one.append(&mut chain, |appender, synced| appender.object(0, synced, &[b"loser"])).unwrap().unwrap();
     }
     assert_eq!(read(&other, 0).as_deref(), Some("winner"));
     assert!(other.remove(0).unwrap());
@@ -374,10 +476,14 @@ fn a_directory_that_is_removed_under_a_pack_is_made_again() {
     let root = tempfile::tempdir().unwrap();
     let one = pack(&root, 1 << 20);
     created(&one, 0, "zero");
-    fs::remove_dir_all(&one.directory).unwrap();
-    created(&one, 1, "one");
-    assert_eq!(slots(&one), [1]);
-    assert_eq!(slots(&pack(&root, 1 << 20)), [1]);
+    let knows = pack(&root, 1 << 20);
+    assert_eq!(slots(&knows), [0]);
+    for (pack, slot) in [(&one, 1), (&knows, 2)] {
+        fs::remove_dir_all(&one.directory).unwrap();
+        created(pack, slot, "again");
+        assert_eq!(slots(pack), [slot]);
+    }
+    assert_eq!(slots(&pack(&root, 1 << 20)), [2]);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -425,7 +531,7 @@ proptest! {
                     prop_assert_eq!(one.remove(slot).unwrap(), model.remove(&slot).is_some());
                 }
                 Step::Read(slot) => prop_assert_eq!(read(one, slot), model.get(&slot).cloned()),
-                Step::Erase => one.erase_deleted().unwrap(),
+                Step::Erase => one.end_empty().unwrap(),
                 Step::List => prop_assert_eq!(slots(one), model.keys().copied().collect::<Vec<_>>()),
                 Step::Reopen => packs[who] = pack(&root, file_bytes),
                 Step::Tear(len) => {
@@ -441,7 +547,7 @@ proptest! {
         for one in &packs {
             prop_assert_eq!(slots(one), model.keys().copied().collect::<Vec<_>>());
         }
-        packs[0].erase_deleted().unwrap();
+        packs[0].end_empty().unwrap();
         let held: u64 = files(&packs[0]).len() as u64;
         prop_assert!(held <= model.len() as u64 + 1, "{} files for {} slots", held, model.len());
     }
