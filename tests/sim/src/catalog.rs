@@ -55,13 +55,16 @@ pub async fn write_documents(world: Arc<World>, number: u64) {
     }
 }
 
-/// What a node shows of the documents is what their writers know; one that may have been ended is not asked.
+/// What a node shows of the documents is what their writers know; one that may have been ended is not asked, and one that has ended says so.
 pub fn check_documents(world: &World, handle: &Handle) {
     if world.newest() != handle.number {
         return;
     }
     for (key, document) in world.documents() {
         let halves = ["a", "b"].map(|half| handle.log.get(format!("{key}{half}").as_bytes()));
+        if halves.iter().any(|half| half.as_ref().is_err_and(|error| error.kind() == Kind::Closed)) {
+            return;
+        }
         let versions = halves.map(|half| half.ok().flatten().map_or(0, |value| version_of(&value)));
         let Document { acknowledged, sent, refused } = &document;
         if versions[0] != versions[1] {
