@@ -35,6 +35,8 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 const REMOTE_GATHER_MAX: Duration = Duration::from_millis(5);
 /// Fewer than this many are not waited for on a directory: the pause would cost more than a flush of its own.
 const GATHER_FROM: usize = 32;
+/// After a round that did not come so many slots are sealed as they come.
+const ROUNDS_PAUSE: u64 = 64;
 /// So many are worth a second request to a remote store while one is under way.
 const REMOTE_SECOND_FROM: usize = 128;
 
@@ -65,6 +67,8 @@ pub(crate) struct Pipeline {
     /// How many waited when the last slot was committed, in it and in all behind it.
     waiting: usize,
     last_commit: Instant,
+    /// Before this slot no round is waited for, since one was that did not come.
+    rounds_from: Slot,
 }
 
 impl Pipeline {
@@ -83,6 +87,7 @@ impl Pipeline {
             release_at: check_at,
             waiting: 0,
             last_commit: Instant::now(),
+            rounds_from: Slot(0),
         }
     }
 
@@ -158,12 +163,25 @@ impl Pipeline {
         let on_directory = self.writer.options.flush_interval.is_none();
         match self.in_flight.len() {
             0 if !self.is_gathering() => 0,
+            0 if on_directory && !self.is_in_rounds() => self.waiting * 3 / 8,
             // Who is late waits for a whole flush.
-            0 => self.waiting - self.waiting / 32,
-            // Two requests at a time, so that the store works while those who were answered come back. On a directory the second would
-            // wait for the sync of the first.
-            1 if !on_directory => (self.waiting / 2).max(REMOTE_SECOND_FROM),
+            0 => whole_round(self.waiting),
+            1 if on_directory && self.is_in_rounds() => usize::MAX,
+            // Two flushes at a time, so that the store works while those who were answered come back.
+            1 => (self.waiting / 2).max(if on_directory { GATHER_FROM / 2 } else { REMOTE_SECOND_FROM }),
             _ => usize::MAX,
+        }
+    }
+
+    /// Whether all who were answered are waited for on a directory, and flushes are one at a time.
+    fn is_in_rounds(&self) -> bool {
+        self.waiting >= GATHER_FROM && self.next_slot >= self.rounds_from
+    }
+
+    /// Who was waited for in vain does not come back for an answer, or takes long: a pause for him only makes the next round larger.
+    fn note_round(&mut self, buffer: &OpenBuffer) {
+        if self.in_flight.is_empty() && self.is_in_rounds() && buffer.waiting < whole_round(self.waiting) {
+            self.rounds_from = Slot(self.next_slot.0 + ROUNDS_PAUSE);
         }
     }
 
@@ -178,6 +196,7 @@ impl Pipeline {
     }
 
     fn seal(&mut self, mut buffer: OpenBuffer) {
+        self.note_round(&buffer);
         let options = &self.writer.options;
         let slot = self.next_slot;
         let mut body = BodyBuilder::default();
@@ -441,6 +460,11 @@ impl Pipeline {
             Err(error) => tracing::debug!(%error, "the next slot cannot be looked at"),
         }
     }
+}
+
+/// So many of those who were answered are all but a few of them.
+fn whole_round(waiting: usize) -> usize {
+    waiting - waiting / 32
 }
 
 fn is_pending(sealed: &Sealed) -> bool {
