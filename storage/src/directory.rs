@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::path::Path as FilePath;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -140,9 +140,9 @@ impl Directory {
 
     /// Deletes an object, and notes the pack in which it was.
     async fn delete_one(&self, path: Path, packs: &Mutex<HashMap<SessionId, Arc<Pack>>>) -> Result<Path> {
-        if let Some(ObjectName::Slot(session, slot)) = ObjectName::parse(&path) {
+        if let Some((session, slot)) = slot_of(&path) {
             let pack = self.pack(session)?;
-            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(session, Arc::clone(&pack));
+            pack::lock(packs).insert(session, Arc::clone(&pack));
             let deleted = tokio::task::spawn_blocking(move || pack.remove(slot.0)).await?;
             if deleted.map_err(|error| unreadable(&path, error))? {
                 return Ok(path);
@@ -181,7 +181,7 @@ impl Directory {
             let listed = pack.list().map_err(|error| unreadable(&layout::wal_prefix(session), error))?;
             out.extend(listed.into_iter().map(|listed| meta(session, listed)));
             // What a process that ended had deleted and not erased.
-            said(session, pack.erase_deleted());
+            warn_of(session, pack.erase_deleted());
         }
         Ok(out)
     }
@@ -189,12 +189,12 @@ impl Directory {
 
 /// Gives the space of deleted slots back.
 fn erase_deleted(packs: &Mutex<HashMap<SessionId, Arc<Pack>>>) {
-    let packs = std::mem::take(&mut *packs.lock().unwrap_or_else(PoisonError::into_inner));
-    packs.iter().for_each(|(session, pack)| said(*session, pack.end_empty()));
+    let packs = std::mem::take(&mut *pack::lock(packs));
+    packs.iter().for_each(|(session, pack)| warn_of(*session, pack.end_empty()));
 }
 
 /// They are deleted whether that could be done now or is done the next time.
-fn said(session: SessionId, erased: io::Result<()>) {
+fn warn_of(session: SessionId, erased: io::Result<()>) {
     if let Err(error) = erased {
         tracing::warn!(%session, %error, "deleted slots still take space");
     }
@@ -210,6 +210,11 @@ impl From<io::Error> for Unread {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
+}
+
+fn slot_of(path: &Path) -> Option<(SessionId, Slot)> {
+    let ObjectName::Slot(session, slot) = ObjectName::parse(path)? else { return None };
+    Some((session, slot))
 }
 
 fn meta(session: SessionId, Listed { slot, len, modified }: Listed) -> ObjectMeta {
@@ -412,26 +417,24 @@ impl fmt::Display for Directory {
 #[async_trait]
 impl ObjectStore for Directory {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        match ObjectName::parse(path) {
-            Some(ObjectName::Slot(session, slot)) if matches!(options.mode, PutMode::Create) => {
-                self.put_slot(path, (session, slot), payload).await
-            }
+        match slot_of(path) {
+            Some(slot) if matches!(options.mode, PutMode::Create) => self.put_slot(path, slot, payload).await,
             // A file beside the record would be another object under the same name.
-            Some(ObjectName::Slot(..)) => Err(not_for_slots(path)),
-            _ => self.put_file(path, payload, options).await,
+            Some(_) => Err(not_for_slots(path)),
+            None => self.put_file(path, payload, options).await,
         }
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        if matches!(ObjectName::parse(path), Some(ObjectName::Slot(..))) {
+        if slot_of(path).is_some() {
             return Err(not_for_slots(path));
         }
         self.files.put_multipart_opts(path, options).await
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(ObjectName::Slot(session, slot)) = ObjectName::parse(path)
-            && let Some(got) = self.get_slot(path, (session, slot), &options).await?
+        if let Some(slot) = slot_of(path)
+            && let Some(got) = self.get_slot(path, slot, &options).await?
         {
             return Ok(got);
         }
@@ -473,7 +476,7 @@ impl ObjectStore for Directory {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         for path in [from, to] {
-            if matches!(ObjectName::parse(path), Some(ObjectName::Slot(..))) {
+            if slot_of(path).is_some() {
                 return Err(not_for_slots(path));
             }
         }

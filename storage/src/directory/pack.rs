@@ -313,7 +313,13 @@ impl Pack {
     /// Forgets what was in a file that is gone.
     fn forget_file(&self, file: &Arc<SlotFile>) {
         tracing::warn!(file = %self.path(file.number).display(), "a file of the store directory is gone");
-        self.places().retain(|_, place| !Arc::ptr_eq(&place.file, file));
+        self.places().retain(|_, place| {
+            let stays = !Arc::ptr_eq(&place.file, file);
+            if !stays {
+                file.gone();
+            }
+            stays
+        });
     }
 
     /// Marks an object as deleted.
@@ -357,7 +363,7 @@ fn erase(deleted: &mut Vec<Place>) -> io::Result<()> {
     Ok(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

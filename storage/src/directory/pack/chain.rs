@@ -29,8 +29,10 @@ pub(super) struct Chain {
     number: Option<u64>,
     /// Whether no later one was there when it was looked for.
     is_last: bool,
-    /// Whether there were objects in files of their own at first.
+    /// Whether there were objects in files of their own before any were packed.
     pub(super) plain: bool,
+    /// Whether nothing was packed when it was looked.
+    is_unpacked: bool,
     /// Whether a record is damaged so that nobody knows whose it was: any slot that is not found may be it.
     pub(super) damaged: bool,
 }
@@ -53,6 +55,10 @@ pub(super) struct Last {
 impl Pack {
     /// Reads what was appended since.
     pub(super) fn read_on(&self, chain: &mut Chain) -> io::Result<()> {
+        if chain.is_unpacked && chain.plain {
+            // Nor will anything be packed here: a look at all names for each slot would be for nothing.
+            return Ok(());
+        }
         loop {
             if let Some(last) = &mut chain.last {
                 let len = last.file.metadata()?.len();
@@ -66,6 +72,7 @@ impl Pack {
             }
             let Some(next) = self.next_file(chain.number)? else {
                 chain.is_last = true;
+                chain.is_unpacked = chain.number.is_none();
                 return Ok(());
             };
             self.go_on(chain, next)?;
@@ -85,7 +92,7 @@ impl Pack {
         // What others have removed is only held open here.
         chain.passed.retain(|file| !file.is_empty() || file.is_named().unwrap_or(true));
         chain.number = Some(next.number);
-        chain.is_last = false;
+        (chain.is_last, chain.is_unpacked) = (false, false);
         let last = Last { file: Arc::new(next), appender: None, end: 0, synced: 0, over: false, unsynced: None };
         chain.passed.extend(chain.last.replace(last).map(|last| last.file));
         Ok(())
@@ -141,16 +148,10 @@ impl Pack {
         let is_short =
             |last: &Last| last.end < if last.appender.is_some() { self.file_bytes } else { self.kept_bytes() };
         let takes = |last: &Last| !last.over && last.unsynced.is_none() && is_short(last);
-        loop {
-            if !chain.last.as_ref().is_some_and(takes) {
-                self.begin_next(chain)?;
-            } else if self.open_appender(chain)? {
-                return Ok(chain.last.as_mut().expect("it takes records"));
-            } else {
-                let lost = chain.last.take().expect("it was looked at").file;
-                self.forget_file(&lost);
-            }
+        while !(chain.last.as_ref().is_some_and(takes) && self.open_appender(chain)?) {
+            self.begin_next(chain)?;
         }
+        Ok(chain.last.as_mut().expect("it takes records"))
     }
 
     /// Opens the last file to append to it; false when it has no name any more.

@@ -349,7 +349,7 @@ fn erase(file: &File, range: Range<u64>) -> io::Result<()> {
     overwrite(file, range)
 }
 
-fn overwrite(file: &File, mut range: Range<u64>) -> io::Result<()> {
+pub(super) fn overwrite(file: &File, mut range: Range<u64>) -> io::Result<()> {
     while !range.is_empty() {
         let len = usize::try_from(range.end - range.start).map_or(CHECK_BYTES, |left| left.min(CHECK_BYTES));
         file.write_all_at(&vec![0; len], range.start)?;

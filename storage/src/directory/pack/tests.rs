@@ -247,6 +247,19 @@ fn nothing_of_a_deleted_object_is_left_in_its_file() {
     }
 }
 
+/// Where a file system cannot take away a part of a file.
+#[test]
+fn what_is_overwritten_is_the_range_and_nothing_beside_it() {
+    let file = tempfile::tempfile().unwrap();
+    let len = 1_000_000;
+    FileExt::write_all_at(&file, &vec![7; len], 0).unwrap();
+    file::overwrite(&file, 36..900_001).unwrap();
+    let mut bytes = vec![1; len];
+    FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
+    let zeros = bytes.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
+    assert!(zeros.eq(36..900_001));
+}
+
 #[test]
 fn what_is_deleted_and_erased_while_it_is_read_is_not_found() {
     let root = tempfile::tempdir().unwrap();
